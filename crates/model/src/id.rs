@@ -1,0 +1,54 @@
+//! Identifier prefixes and the deterministic ids of derived documents. Random ids come from the store's id seam.
+
+use sha2::{Digest, Sha256};
+
+pub const ORGANIZATION: &str = "org_";
+pub const USER: &str = "usr_";
+pub const KEY: &str = "key_";
+pub const NAMESPACE: &str = "ns_";
+pub const BUCKET: &str = "bkt_";
+pub const OBJECT: &str = "obj_";
+pub const BLOB: &str = "blob_";
+pub const UPLOAD: &str = "upl_";
+pub const COLLECTION: &str = "col_";
+pub const DOCUMENT: &str = "doc_";
+pub const BATCH: &str = "btch_";
+pub const TASK: &str = "task_";
+pub const DERIVATION: &str = "der_";
+pub const RETRIEVER: &str = "ret_";
+pub const EXECUTION: &str = "exec_";
+pub const EVENT: &str = "evt_";
+
+/// SHA-256 of `bytes` as 64 lower-case hex digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// SHA-256 over a list of parts, each preceded by its length, so that no two lists collide by concatenation.
+pub fn sha256_parts(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}
+
+/// The id of the `ordinal`-th document that `extractor_id` makes in `collection_id` from `input_id`: `doc_` and 24
+/// hex digits. The same derivation run twice names the same documents.
+pub fn derived_document_id(collection_id: &str, input_id: &str, extractor_id: &str, ordinal: usize) -> String {
+    let digest = sha256_parts(&[
+        collection_id.as_bytes(),
+        input_id.as_bytes(),
+        extractor_id.as_bytes(),
+        &(ordinal as u64).to_le_bytes(),
+    ]);
+    format!("{DOCUMENT}{}", hex::encode(&digest[..12]))
+}
+
+/// Whether `text` can be an identifier with this prefix.
+pub fn has_prefix(text: &str, prefix: &str) -> bool {
+    text.starts_with(prefix)
+        && text.len() > prefix.len()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}

@@ -1,0 +1,20 @@
+//! Floor 0: the words of Strata. Identifiers, documents and their lineage, schemas, filters, feature URIs, limits
+//! and error kinds, as plain values.
+//!
+//! This crate does no I/O, reads no clock and draws no randomness; nothing here knows SQL, HTTP or a model runtime.
+
+pub mod document;
+pub mod error;
+pub mod feature;
+pub mod filter;
+pub mod id;
+pub mod limits;
+pub mod path;
+pub mod schema;
+pub mod scope;
+
+pub use error::{Error, FieldError, Result};
+pub use scope::{Permission, Principal, Scope};
+
+/// A JSON object: field names to values.
+pub type Fields = serde_json::Map<String, serde_json::Value>;
