@@ -1,1 +1,11 @@
+//! Floor 1: where things are kept. The catalog (SQL) and the blobs (content-addressed bytes) are the truth; the index
+//! is derived from the catalog and can be thrown away.
+//!
+//! This crate knows no extractor, no model runtime and no HTTP.
 
+pub mod blobs;
+pub mod catalog;
+pub mod seams;
+
+pub use blobs::Blobs;
+pub use catalog::Catalog;

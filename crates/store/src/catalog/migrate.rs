@@ -1,0 +1,26 @@
+//! Numbered migrations. `PRAGMA user_version` holds the number of the last one applied.
+
+use super::from_sql;
+use rusqlite::Connection;
+use strata_model::{Error, Result};
+
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_spine.sql")];
+
+/// Applies what is missing, each migration in a transaction of its own.
+pub(super) fn run(connection: &mut Connection) -> Result<()> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(from_sql)?;
+    let version = usize::try_from(version).unwrap_or(usize::MAX);
+    if version > MIGRATIONS.len() {
+        return Err(Error::internal(format!(
+            "this catalog has schema {version}; this version of strata knows {} at most: use the newer one",
+            MIGRATIONS.len()
+        )));
+    }
+    for (number, sql) in MIGRATIONS.iter().enumerate().skip(version) {
+        let tx = connection.transaction().map_err(from_sql)?;
+        tx.execute_batch(sql).map_err(from_sql)?;
+        tx.pragma_update(None, "user_version", number as i64 + 1).map_err(from_sql)?;
+        tx.commit().map_err(from_sql)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! The catalog: every resource, object, document, vector, derivation, event and key is a row in SQLite.
+//!
+//! One connection writes, on its own thread; requests that arrive while a commit is syncing share the next one (group
+//! commit). A pool of connections reads snapshots. WAL with `synchronous=FULL`: a write that returned is on disk.
+
+mod error;
+mod migrate;
+mod read;
+mod write;
+
+pub use error::from_sql;
+pub use rusqlite;
+
+use crate::seams::{self, Seams};
+use rusqlite::{Connection, Transaction};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use strata_model::{Error, Result};
+
+/// A handle to the catalog; cheap to clone.
+#[derive(Clone)]
+pub struct Catalog {
+    writer: Arc<write::Writer>,
+    readers: Arc<read::Readers>,
+    seams: Arc<dyn Seams>,
+    path: Arc<PathBuf>,
+}
+
+impl Catalog {
+    /// Opens or makes the catalog at `path` and brings its schema up to date. A catalog made by a newer version is
+    /// refused, untouched.
+    pub fn open(path: &Path, seams: Arc<dyn Seams>) -> Result<Self> {
+        let mut connection = connect(path)?;
+        migrate::run(&mut connection)?;
+        let readers = read::Readers::new(path, read::READERS)?;
+        Ok(Self {
+            writer: Arc::new(write::Writer::start(connection)?),
+            readers: Arc::new(readers),
+            seams,
+            path: Arc::new(path.to_owned()),
+        })
+    }
+
+    /// Runs `work` in a transaction and answers when it is on disk. An error from `work` undoes its changes only.
+    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.writer.submit(write::job(work, move |result| drop(reply.send(result))))?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// [`Catalog::write`] for threads outside the async runtime.
+    pub fn write_blocking<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        self.writer.submit(write::job(work, move |result| drop(reply.send(result))))?;
+        answer.recv().map_err(|_| stopped())?
+    }
+
+    /// Runs `query` on a read connection, off the async runtime.
+    pub async fn read<T, F>(&self, query: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let readers = self.readers.clone();
+        tokio::task::spawn_blocking(move || readers.with(query)).await.map_err(Error::internal)?
+    }
+
+    /// [`Catalog::read`] on the caller's own thread, which must be allowed to block.
+    pub fn read_blocking<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.readers.with(query)
+    }
+
+    /// The time now, as the catalog spells it.
+    pub fn now(&self) -> String {
+        seams::rfc3339(self.seams.now_micros())
+    }
+    pub fn now_micros(&self) -> i64 {
+        self.seams.now_micros()
+    }
+    /// A new random id: `prefix` and `length` characters.
+    pub fn new_id(&self, prefix: &str, length: usize) -> String {
+        seams::random_id(&*self.seams, prefix, length)
+    }
+    /// A new random id: `prefix` and `length` hex digits.
+    pub fn new_hex_id(&self, prefix: &str, length: usize) -> String {
+        seams::random_hex(&*self.seams, prefix, length)
+    }
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn stopped() -> Error {
+    Error::internal("the catalog's writer has stopped")
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let connection = Connection::open(path).map_err(from_sql)?;
+    for (pragma, value) in [("journal_mode", "WAL"), ("synchronous", "FULL"), ("foreign_keys", "ON")] {
+        connection.pragma_update(None, pragma, value).map_err(from_sql)?;
+    }
+    connection.pragma_update(None, "cache_size", -65_536).map_err(from_sql)?;
+    connection.pragma_update(None, "temp_store", "MEMORY").map_err(from_sql)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(from_sql)?;
+    connection.set_prepared_statement_cache_capacity(256);
+    Ok(connection)
+}

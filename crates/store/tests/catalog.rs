@@ -1,0 +1,85 @@
+//! The catalog and the blobs against a real directory.
+
+use std::sync::Arc;
+use strata_model::Error;
+use strata_store::{Blobs, Catalog, catalog::from_sql, seams::System};
+
+fn open(dir: &std::path::Path) -> Catalog {
+    Catalog::open(&dir.join("catalog.db"), Arc::new(System::default())).unwrap()
+}
+
+fn set(name: &str, value: &str) -> impl FnOnce(&rusqlite::Transaction<'_>) -> strata_model::Result<()> + Send + 'static {
+    let (name, value) = (name.to_owned(), value.to_owned());
+    move |tx| {
+        tx.execute("INSERT INTO settings (name, value) VALUES (?1, ?2)", [&name, &value]).map_err(from_sql)?;
+        Ok(())
+    }
+}
+
+fn count(catalog: &Catalog) -> i64 {
+    catalog.read_blocking(|c| c.query_row("SELECT count(*) FROM settings", [], |r| r.get(0)).map_err(from_sql)).unwrap()
+}
+
+#[tokio::test]
+async fn concurrent_writes_all_land_and_stay_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    let writes = (0..200).map(|i| {
+        let catalog = catalog.clone();
+        tokio::spawn(async move { catalog.write(set(&format!("k{i}"), "v")).await })
+    });
+    for write in writes.collect::<Vec<_>>() {
+        write.await.unwrap().unwrap();
+    }
+    assert_eq!(count(&catalog), 200);
+    drop(catalog);
+    assert_eq!(count(&open(dir.path())), 200);
+}
+
+#[tokio::test]
+async fn a_failing_or_panicking_write_undoes_only_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    let good = catalog.write(set("a", "1"));
+    let bad = catalog.write(|tx| {
+        set("b", "1")(tx)?;
+        Err::<(), _>(Error::Conflict("no".into()))
+    });
+    let panics = catalog.write(|tx| {
+        set("c", "1")(tx)?;
+        if tx.is_autocommit() { Ok(()) } else { panic!("on purpose") }
+    });
+    let (good, bad, panics) = tokio::join!(good, bad, panics);
+    good.unwrap();
+    assert!(matches!(bad, Err(Error::Conflict(_))));
+    assert!(matches!(panics, Err(Error::Internal(_))));
+    assert_eq!(count(&catalog), 1);
+    catalog.write(set("d", "1")).await.unwrap();
+    assert_eq!(count(&catalog), 2);
+}
+
+#[test]
+fn a_newer_catalog_is_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let path = dir.path().join("catalog.db");
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.pragma_update(None, "user_version", 9999).unwrap();
+    drop(raw);
+    let refused = Catalog::open(&path, Arc::new(System::default())).err().unwrap();
+    assert!(refused.to_string().contains("9999"), "{refused}");
+}
+
+#[tokio::test]
+async fn blobs_are_named_by_their_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::local(dir.path().join("blobs")).unwrap();
+    let hash = blobs.put(bytes::Bytes::from_static(b"hello")).await.unwrap();
+    assert_eq!(hash, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+    assert_eq!(blobs.put(bytes::Bytes::from_static(b"hello")).await.unwrap(), hash);
+    assert_eq!(&blobs.get_range(&hash, 1, 3).await.unwrap()[..], b"el");
+    assert_eq!(blobs.size(&hash).await.unwrap(), Some(5));
+    blobs.delete(&hash).await.unwrap();
+    blobs.delete(&hash).await.unwrap();
+    assert!(matches!(blobs.get(&hash).await, Err(Error::Missing { .. })));
+}
