@@ -109,3 +109,49 @@ pub struct Document {
     pub created_at: String,
     pub updated_at: String,
 }
+
+/// The names under which a document's own columns can be filtered and sorted, beside its fields.
+pub const SYSTEM_FIELDS: [&str; 11] = [
+    "document_id",
+    "collection_id",
+    "root_object_id",
+    "root_bucket_id",
+    "source_type",
+    "source_collection_id",
+    "source_document_id",
+    "source_object_id",
+    "lineage_path",
+    "created_at",
+    "updated_at",
+];
+
+impl Document {
+    /// The document as filters, sorts and templates see it: its fields, and its system fields over them.
+    pub fn view(&self) -> Fields {
+        let mut view = self.fields.clone();
+        for (name, value) in SYSTEM_FIELDS.iter().zip(self.system_values()) {
+            if let Some(value) = value {
+                view.insert((*name).to_owned(), value.into());
+            }
+        }
+        view
+    }
+
+    /// The values of [`SYSTEM_FIELDS`], in their order.
+    pub fn system_values(&self) -> [Option<&str>; 11] {
+        let l = &self.lineage;
+        [
+            Some(&self.document_id),
+            Some(&self.collection_id),
+            l.root_object_id.as_deref(),
+            l.root_bucket_id.as_deref(),
+            l.source_type.map(SourceType::as_str),
+            l.source_collection_id.as_deref(),
+            l.source_document_id.as_deref(),
+            l.source_object_id.as_deref(),
+            l.path.as_deref(),
+            Some(&self.created_at),
+            Some(&self.updated_at),
+        ]
+    }
+}

@@ -100,7 +100,9 @@ fn failure(error: object_store::Error) -> Error {
 
 fn disk(error: &std::io::Error) -> Error {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Full(format!("the disk is full: {error}")),
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            Error::Full(format!("the disk is full: {error}"))
+        }
         _ => Error::internal(format!("blob store: {error}")),
     }
 }

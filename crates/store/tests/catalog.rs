@@ -8,7 +8,10 @@ fn open(dir: &std::path::Path) -> Catalog {
     Catalog::open(&dir.join("catalog.db"), Arc::new(System::default())).unwrap()
 }
 
-fn set(name: &str, value: &str) -> impl FnOnce(&rusqlite::Transaction<'_>) -> strata_model::Result<()> + Send + 'static {
+fn set(
+    name: &str,
+    value: &str,
+) -> impl FnOnce(&rusqlite::Transaction<'_>) -> strata_model::Result<()> + Send + 'static {
     let (name, value) = (name.to_owned(), value.to_owned());
     move |tx| {
         tx.execute("INSERT INTO settings (name, value) VALUES (?1, ?2)", [&name, &value]).map_err(from_sql)?;

@@ -9,7 +9,9 @@ pub fn from_sql(error: rusqlite::Error) -> Error {
         return Error::internal(format!("catalog: {error}"));
     };
     match failure.code {
-        ErrorCode::DiskFull => Error::Full("the disk is full: nothing was written; free some room and try again".into()),
+        ErrorCode::DiskFull => {
+            Error::Full("the disk is full: nothing was written; free some room and try again".into())
+        }
         ErrorCode::ConstraintViolation => Error::Conflict(message.clone().unwrap_or_else(|| error.to_string())),
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
             Error::Busy { message: "the catalog is busy".into(), retry_after_seconds: 1 }

@@ -3,7 +3,9 @@
 //! One connection writes, on its own thread; requests that arrive while a commit is syncing share the next one (group
 //! commit). A pool of connections reads snapshots. WAL with `synchronous=FULL`: a write that returned is on disk.
 
+pub mod documents;
 mod error;
+pub mod filter;
 mod migrate;
 mod read;
 mod write;
@@ -113,5 +115,6 @@ fn connect(path: &Path) -> Result<Connection> {
     connection.pragma_update(None, "temp_store", "MEMORY").map_err(from_sql)?;
     connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(from_sql)?;
     connection.set_prepared_statement_cache_capacity(256);
+    filter::register(&connection)?;
     Ok(connection)
 }

@@ -1,0 +1,346 @@
+//! Rows of documents, their vectors, and the `changes` that the index follows.
+
+use super::{
+    filter::{Clause, DOCUMENT_COLUMNS, compile, order_by},
+    from_sql,
+};
+use rusqlite::{
+    Connection, OptionalExtension, Row, ToSql, Transaction, params, params_from_iter, types::Value as SqlValue,
+};
+use strata_model::{
+    Error, Fields, Result, Scope,
+    document::{Document, Lineage, SourceType, VectorValue, Vectors},
+    filter::Filter,
+};
+
+const COLUMNS: &str = "seq, document_id, collection_id, root_object_id, root_bucket_id, source_type, source_collection_id, \
+     source_document_id, source_object_id, lineage_path, lineage_chain, fields, source_blobs, document_blobs, \
+     internal_metadata, content_hash, derivation_id, created_at, updated_at";
+
+/// How a list of documents is cut.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub limit: usize,
+    pub offset: usize,
+    /// Only documents after this sequence number; used with the default order, where it makes lists stable.
+    pub after: Option<i64>,
+    /// Field and whether descending; `None` is creation order.
+    pub sort: Option<(String, bool)>,
+}
+
+/// Writes a document whole, replacing one of the same id in the same collection. Answers its sequence number, and the
+/// number of the change that the index must reach.
+pub fn put(
+    tx: &Transaction<'_>,
+    scope: &Scope,
+    document: &Document,
+    ordinal: usize,
+    vectors: &Vectors,
+) -> Result<(i64, i64)> {
+    let known: Option<(i64, String, String)> = tx
+        .prepare_cached("SELECT seq, namespace_id, collection_id FROM documents WHERE document_id = ?1")
+        .and_then(|mut s| s.query_row([&document.document_id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional())
+        .map_err(from_sql)?;
+    let seq = match known {
+        Some((_, namespace, collection)) if namespace != scope.namespace_id || collection != document.collection_id => {
+            return Err(Error::Conflict(format!("document id `{}` is taken", document.document_id)));
+        }
+        Some((seq, ..)) => {
+            update(tx, seq, document, ordinal)?;
+            seq
+        }
+        None => insert(tx, scope, document, ordinal)?,
+    };
+    tx.prepare_cached("DELETE FROM vectors WHERE document_seq = ?1")
+        .and_then(|mut s| s.execute([seq]))
+        .map_err(from_sql)?;
+    for (name, vector) in vectors {
+        let (kind, data) = encode_vector(vector)?;
+        tx.prepare_cached("INSERT INTO vectors (document_seq, name, kind, data) VALUES (?1, ?2, ?3, ?4)")
+            .and_then(|mut s| s.execute(params![seq, name, kind, data]))
+            .map_err(from_sql)?;
+    }
+    Ok((seq, changed(tx, &document.collection_id, seq, false)?))
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(Error::internal)
+}
+
+fn insert(tx: &Transaction<'_>, scope: &Scope, d: &Document, ordinal: usize) -> Result<i64> {
+    let l = &d.lineage;
+    tx.prepare_cached(
+        "INSERT INTO documents (document_id, namespace_id, collection_id, root_object_id, root_bucket_id, source_type,
+         source_collection_id, source_document_id, source_object_id, lineage_path, lineage_chain, fields, source_blobs,
+         document_blobs, internal_metadata, content_hash, derivation_id, ordinal, created_at, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+    )
+    .and_then(|mut s| {
+        s.insert(params![
+            d.document_id,
+            scope.namespace_id,
+            d.collection_id,
+            l.root_object_id,
+            l.root_bucket_id,
+            l.source_type.map(SourceType::as_str),
+            l.source_collection_id,
+            l.source_document_id,
+            l.source_object_id,
+            l.path,
+            json(&l.chain).unwrap_or_default(),
+            json(&d.fields).unwrap_or_default(),
+            json(&d.source_blobs).unwrap_or_default(),
+            json(&d.document_blobs).unwrap_or_default(),
+            json(&d.internal_metadata).unwrap_or_default(),
+            d.content_hash,
+            d.derivation_id,
+            ordinal as i64,
+            d.created_at,
+            d.updated_at,
+        ])
+    })
+    .map_err(from_sql)
+}
+
+/// Everything but the identity and `created_at`, which stay as they were.
+fn update(tx: &Transaction<'_>, seq: i64, d: &Document, ordinal: usize) -> Result<()> {
+    let l = &d.lineage;
+    tx.prepare_cached(
+        "UPDATE documents SET root_object_id = ?2, root_bucket_id = ?3, source_type = ?4, source_collection_id = ?5,
+         source_document_id = ?6, source_object_id = ?7, lineage_path = ?8, lineage_chain = ?9, fields = ?10,
+         source_blobs = ?11, document_blobs = ?12, internal_metadata = ?13, content_hash = ?14, derivation_id = ?15,
+         ordinal = ?16, updated_at = ?17 WHERE seq = ?1",
+    )
+    .and_then(|mut s| {
+        s.execute(params![
+            seq,
+            l.root_object_id,
+            l.root_bucket_id,
+            l.source_type.map(SourceType::as_str),
+            l.source_collection_id,
+            l.source_document_id,
+            l.source_object_id,
+            l.path,
+            json(&l.chain).unwrap_or_default(),
+            json(&d.fields).unwrap_or_default(),
+            json(&d.source_blobs).unwrap_or_default(),
+            json(&d.document_blobs).unwrap_or_default(),
+            json(&d.internal_metadata).unwrap_or_default(),
+            d.content_hash,
+            d.derivation_id,
+            ordinal as i64,
+            d.updated_at,
+        ])
+    })
+    .map(drop)
+    .map_err(from_sql)
+}
+
+/// Records the newest change of a document; answers its sequence number.
+fn changed(tx: &Transaction<'_>, collection_id: &str, document_seq: i64, deleted: bool) -> Result<i64> {
+    tx.prepare_cached("DELETE FROM changes WHERE document_seq = ?1")
+        .and_then(|mut s| s.execute([document_seq]))
+        .map_err(from_sql)?;
+    tx.prepare_cached("INSERT INTO changes (collection_id, document_seq, deleted) VALUES (?1, ?2, ?3)")
+        .and_then(|mut s| s.insert(params![collection_id, document_seq, deleted]))
+        .map_err(from_sql)
+}
+
+/// Removes documents by sequence number; answers the last change of each collection touched.
+pub fn remove(tx: &Transaction<'_>, seqs: &[i64]) -> Result<Vec<(String, i64)>> {
+    let mut touched: Vec<(String, i64)> = Vec::new();
+    for seq in seqs {
+        let collection: Option<String> = tx
+            .prepare_cached("DELETE FROM documents WHERE seq = ?1 RETURNING collection_id")
+            .and_then(|mut s| s.query_row([seq], |r| r.get(0)).optional())
+            .map_err(from_sql)?;
+        let Some(collection) = collection else { continue };
+        let change = changed(tx, &collection, *seq, true)?;
+        touched.retain(|(id, _)| *id != collection);
+        touched.push((collection, change));
+    }
+    Ok(touched)
+}
+
+/// One document of the scope, by id; in one collection if that is given.
+pub fn get(connection: &Connection, scope: &Scope, collection_id: Option<&str>, document_id: &str) -> Result<Document> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM documents WHERE document_id = ?1 AND namespace_id = ?2 AND (?3 IS NULL OR collection_id = ?3)"
+    );
+    connection
+        .prepare_cached(&sql)
+        .and_then(|mut s| s.query_row(params![document_id, scope.namespace_id, collection_id], document).optional())
+        .map_err(from_sql)?
+        .ok_or_else(|| Error::missing("document", document_id))
+}
+
+/// Documents by sequence number, in the order asked; those that are gone, or another namespace's, are left out.
+pub fn fetch(connection: &Connection, scope: &Scope, seqs: &[i64]) -> Result<Vec<Document>> {
+    let sql = format!("SELECT {COLUMNS} FROM documents WHERE seq = ?1 AND namespace_id = ?2");
+    let mut statement = connection.prepare_cached(&sql).map_err(from_sql)?;
+    let mut found = Vec::with_capacity(seqs.len());
+    for seq in seqs {
+        found.extend(statement.query_row(params![seq, scope.namespace_id], document).optional().map_err(from_sql)?);
+    }
+    Ok(found)
+}
+
+/// Documents that satisfy `filter`, in one collection or, without one, in the namespace.
+pub fn list(
+    connection: &Connection,
+    scope: &Scope,
+    collection_id: Option<&str>,
+    filter: &Filter,
+    page: &Page,
+) -> Result<Vec<Document>> {
+    let mut clause = within(scope, collection_id, filter);
+    if let Some(after) = page.after {
+        clause.sql.push_str(" AND seq > ?");
+        clause.values.push(after.into());
+    }
+    let order = match &page.sort {
+        None => Clause { sql: "seq".into(), values: Vec::new() },
+        Some((field, descending)) => order_by(field, *descending, DOCUMENT_COLUMNS, "seq"),
+    };
+    let sql = format!("SELECT {COLUMNS} FROM documents WHERE {} ORDER BY {} LIMIT ? OFFSET ?", clause.sql, order.sql);
+    clause.values.extend(order.values);
+    clause.values.extend([SqlValue::from(page.limit as i64), SqlValue::from(page.offset as i64)]);
+    rows(connection, &sql, &clause.values, document)
+}
+
+/// How many documents satisfy `filter`.
+pub fn count(connection: &Connection, scope: &Scope, collection_id: Option<&str>, filter: &Filter) -> Result<i64> {
+    let clause = within(scope, collection_id, filter);
+    let sql = format!("SELECT count(*) FROM documents WHERE {}", clause.sql);
+    connection
+        .prepare_cached(&sql)
+        .and_then(|mut s| s.query_row(params_from_iter(clause.values), |r| r.get(0)))
+        .map_err(from_sql)
+}
+
+/// The sequence numbers of all documents that satisfy `filter`: what the index searches among when it cannot answer
+/// the filter itself.
+pub fn seqs(connection: &Connection, scope: &Scope, collection_id: Option<&str>, filter: &Filter) -> Result<Vec<i64>> {
+    let clause = within(scope, collection_id, filter);
+    let sql = format!("SELECT seq FROM documents WHERE {} ORDER BY seq", clause.sql);
+    rows(connection, &sql, &clause.values, |r| r.get(0))
+}
+
+fn within(scope: &Scope, collection_id: Option<&str>, filter: &Filter) -> Clause {
+    let mut clause = compile(filter, DOCUMENT_COLUMNS);
+    let mut values = vec![SqlValue::Text(scope.namespace_id.clone())];
+    let mut sql = "namespace_id = ?".to_owned();
+    if let Some(id) = collection_id {
+        sql.push_str(" AND collection_id = ?");
+        values.push(SqlValue::Text(id.to_owned()));
+    }
+    values.append(&mut clause.values);
+    Clause { sql: format!("{sql} AND {}", clause.sql), values }
+}
+
+fn rows<T>(
+    connection: &Connection,
+    sql: &str,
+    values: &[impl ToSql],
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
+    let mut statement = connection.prepare_cached(sql).map_err(from_sql)?;
+    let found = statement.query_map(params_from_iter(values), read).map_err(from_sql)?;
+    found.collect::<rusqlite::Result<_>>().map_err(from_sql)
+}
+
+/// The vectors of a document by name.
+pub fn vectors(connection: &Connection, seq: i64) -> Result<Vectors> {
+    let mut statement =
+        connection.prepare_cached("SELECT name, kind, data FROM vectors WHERE document_seq = ?1").map_err(from_sql)?;
+    let found = statement
+        .query_map([seq], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, Vec<u8>>(2)?)))
+        .map_err(from_sql)?;
+    let mut vectors = Vectors::new();
+    for row in found {
+        let (name, kind, data) = row.map_err(from_sql)?;
+        vectors.insert(name, decode_vector(&kind, &data)?);
+    }
+    Ok(vectors)
+}
+
+fn encode_vector(vector: &VectorValue) -> Result<(&'static str, Vec<u8>)> {
+    Ok(match vector {
+        VectorValue::Dense(numbers) => ("dense", numbers.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        VectorValue::Multi(_) => ("multi", serde_json::to_vec(vector).map_err(Error::internal)?),
+        VectorValue::Sparse { .. } => ("sparse", serde_json::to_vec(vector).map_err(Error::internal)?),
+    })
+}
+
+fn decode_vector(kind: &str, data: &[u8]) -> Result<VectorValue> {
+    match kind {
+        "dense" => Ok(VectorValue::Dense(data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())),
+        _ => serde_json::from_slice(data).map_err(Error::internal),
+    }
+}
+
+/// A change of the index's feed: sequence number, document, and the document unless it was deleted.
+pub struct Change {
+    pub seq: i64,
+    pub document_seq: i64,
+    pub document: Option<Document>,
+}
+
+/// The changes of a collection after `after`, oldest first.
+pub fn changes_after(connection: &Connection, collection_id: &str, after: i64, limit: usize) -> Result<Vec<Change>> {
+    let columns = COLUMNS.replace("seq, document_id, collection_id", "d.seq, d.document_id, d.collection_id");
+    let sql = format!(
+        "SELECT {columns}, c.seq, c.document_seq FROM changes c LEFT JOIN documents d ON d.seq = c.document_seq
+         WHERE c.collection_id = ?1 AND c.seq > ?2 ORDER BY c.seq LIMIT ?3"
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(from_sql)?;
+    let found = statement
+        .query_map(params![collection_id, after, limit as i64], |r| {
+            let present: Option<i64> = r.get(0)?;
+            let document = present.map(|_| document(r)).transpose()?;
+            Ok(Change { seq: r.get(19)?, document_seq: r.get(20)?, document })
+        })
+        .map_err(from_sql)?;
+    found.collect::<rusqlite::Result<_>>().map_err(from_sql)
+}
+
+/// The newest change of a collection; 0 when it has none.
+pub fn head(connection: &Connection, collection_id: &str) -> Result<i64> {
+    connection
+        .prepare_cached("SELECT coalesce(max(seq), 0) FROM changes WHERE collection_id = ?1")
+        .and_then(|mut s| s.query_row([collection_id], |r| r.get(0)))
+        .map_err(from_sql)
+}
+
+fn document(row: &Row<'_>) -> rusqlite::Result<Document> {
+    Ok(Document {
+        seq: row.get(0)?,
+        document_id: row.get(1)?,
+        collection_id: row.get(2)?,
+        lineage: Lineage {
+            root_object_id: row.get(3)?,
+            root_bucket_id: row.get(4)?,
+            source_type: row.get::<_, Option<String>>(5)?.as_deref().and_then(SourceType::parse),
+            source_collection_id: row.get(6)?,
+            source_document_id: row.get(7)?,
+            source_object_id: row.get(8)?,
+            path: row.get(9)?,
+            chain: from_json(row, 10)?,
+        },
+        fields: from_json::<Fields>(row, 11)?,
+        source_blobs: from_json(row, 12)?,
+        document_blobs: from_json(row, 13)?,
+        internal_metadata: from_json(row, 14)?,
+        content_hash: row.get(15)?,
+        derivation_id: row.get(16)?,
+        created_at: row.get(17)?,
+        updated_at: row.get(18)?,
+    })
+}
+
+/// A JSON column.
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
+    let text = row.get_ref(at)?.as_str()?;
+    serde_json::from_str(text)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(e)))
+}
