@@ -1,1 +1,19 @@
+//! Floor 1: models and the runtime that runs them. Owns the registry of known models, their files on disk, and the
+//! worker threads that own loaded models.
+//!
+//! This crate knows no SQL, no HTTP and no document; it never downloads a model unless [`Registry::pull`] is called,
+//! and never runs a file whose SHA-256 differs from the one in the registry.
 
+mod catalog;
+pub mod embed;
+mod install;
+pub mod limits;
+mod queue;
+pub mod registry;
+mod worker;
+
+pub use embed::{EmbedConfig, TextEmbedder};
+pub use registry::{
+    FileCheck, FileState, InstallState, ModelEntry, ModelFile, ModelStatus, PullReport, Registry, Runtime, Source,
+    Task, Verify,
+};

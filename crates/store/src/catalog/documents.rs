@@ -325,12 +325,12 @@ fn document(row: &Row<'_>) -> rusqlite::Result<Document> {
             source_document_id: row.get(7)?,
             source_object_id: row.get(8)?,
             path: row.get(9)?,
-            chain: from_json(row, 10)?,
+            chain: from_json_column(row, 10)?,
         },
-        fields: from_json::<Fields>(row, 11)?,
-        source_blobs: from_json(row, 12)?,
-        document_blobs: from_json(row, 13)?,
-        internal_metadata: from_json(row, 14)?,
+        fields: from_json_column::<Fields>(row, 11)?,
+        source_blobs: from_json_column(row, 12)?,
+        document_blobs: from_json_column(row, 13)?,
+        internal_metadata: from_json_column(row, 14)?,
         content_hash: row.get(15)?,
         derivation_id: row.get(16)?,
         created_at: row.get(17)?,
@@ -339,7 +339,7 @@ fn document(row: &Row<'_>) -> rusqlite::Result<Document> {
 }
 
 /// A JSON column.
-pub(super) fn from_json<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
+pub fn from_json_column<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
     let text = row.get_ref(at)?.as_str()?;
     serde_json::from_str(text)
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(e)))

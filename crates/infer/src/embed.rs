@@ -1,0 +1,272 @@
+//! Text embedding: text to one unit vector, by a BERT-like ONNX model, mean pooling over the tokens and L2
+//! normalisation (Reimers and Gurevych, 2019, "Sentence-BERT").
+
+use crate::limits::{MAX_TEXT_CHARS, MAX_THREADS};
+use crate::queue::{Answer, Priority};
+use crate::registry::{ModelEntry, Registry, Runtime, Task};
+use crate::worker::{Batch, Batcher, Steps};
+use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
+use rten_tensor::NdTensor;
+use rten_tensor::prelude::*;
+use std::sync::Arc;
+use std::time::Duration;
+use strata_model::{Error, Result};
+use tokenizers::{Tokenizer, TruncationParams};
+
+/// How a model is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbedConfig {
+    /// Most texts of a batch, 1 to 256. Batches also end at 512 tokens, padding included.
+    pub max_batch: usize,
+    /// Threads of the runtime, 1 to 64.
+    pub threads: usize,
+    /// How long a few ingest texts wait for more to fill a batch. Queries never wait.
+    pub max_wait: Duration,
+}
+
+impl Default for EmbedConfig {
+    /// 32 texts, as many threads as the process may use but at most 8, 2 ms. The runtime's own default counts
+    /// physical cores of the machine, which is wrong in a container that has a share of them.
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        Self { max_batch: 32, threads, max_wait: Duration::from_millis(2) }
+    }
+}
+
+/// A loaded text embedding model. Clones share it; the last one dropped ends its worker thread.
+#[derive(Clone)]
+pub struct TextEmbedder {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    entry: &'static ModelEntry,
+    fingerprint: String,
+    counter: Tokenizer,
+    batcher: Batcher,
+}
+
+impl std::fmt::Debug for TextEmbedder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextEmbedder").field("model_id", &self.model_id()).finish_non_exhaustive()
+    }
+}
+
+impl TextEmbedder {
+    /// Loads a model by id or alias, checks its files' SHA-256, starts its worker thread and embeds one word to see
+    /// that it works. Blocking, a fraction of a second.
+    ///
+    /// Errors: `Missing` for an unknown id; `Unavailable` where the model is not installed or damaged (the message says
+    /// what to run) or this build cannot run it; `Internal` where the runtime refuses it.
+    pub fn load(registry: &Registry, id: &str, config: EmbedConfig) -> Result<Self> {
+        let entry = Registry::resolve(id)?;
+        match (entry.task, entry.runtime) {
+            (Task::EmbedText, Runtime::RtenOnnx) if entry.loadable => {}
+            (Task::EmbedText, Runtime::RtenOnnx) => {
+                return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
+            }
+        }
+        let model_bytes = registry.read(entry, "model.onnx")?;
+        let tokenizer_bytes = registry.read(entry, "tokenizer.json")?;
+        let fingerprint = hex::encode(strata_model::id::sha256_parts(&[&model_bytes, &tokenizer_bytes]));
+        let counter = tokenizer(&tokenizer_bytes, None)?;
+        let truncating = tokenizer(&tokenizer_bytes, Some(entry.max_tokens))?;
+        let network = Network::load(entry, model_bytes, config.threads)?;
+        let steps = Steps {
+            tokenise: Box::new(move |text| Ok(encode(&truncating, cut(text))?.get_ids().to_vec())),
+            run: Box::new(move |batch| network.run(batch)),
+        };
+        let batcher = Batcher::start(entry.id, config.max_batch, config.max_wait, steps)?;
+        let embedder = Self { inner: Arc::new(Inner { entry, fingerprint, counter, batcher }) };
+        embedder.embed_query_blocking("ready")?;
+        Ok(embedder)
+    }
+
+    /// Embeds texts in the background: they share batches with other callers, let queries go first, and wait where
+    /// more than 1024 texts are queued. Answers one vector of [`TextEmbedder::dimensions`] numbers and length 1 a
+    /// text, in order; no texts give no vectors, and an empty text gives a vector like any other.
+    ///
+    /// Of each text the first 16,384 characters are tokenised and the first 256 tokens are seen; the rest is cut. A
+    /// vector does not depend on the batch it was made in (all_minilm_l6_v2_int8 quantises weights only, not
+    /// activations; `tests/models.rs` checks it).
+    ///
+    /// Errors: `Internal` where the runtime fails or panics. Dropping the future gives up what has not run.
+    pub async fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>> {
+        self.inner.batcher.submit(Priority::Ingest, texts).await
+    }
+
+    /// As [`TextEmbedder::embed`], for texts that somebody waits for: runs before all background work but the batch at
+    /// hand. `Busy` where more than 512 query texts are queued.
+    pub async fn embed_queries(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>> {
+        self.inner.batcher.submit(Priority::Query, texts).await
+    }
+
+    /// [`TextEmbedder::embed_queries`] of one text.
+    pub async fn embed_query(&self, text: &str) -> Result<Vec<f32>> {
+        only(self.embed_queries(vec![text.to_owned()]).await?)
+    }
+
+    /// [`TextEmbedder::embed`] for threads that may block. Never call it on an async runtime's thread.
+    pub fn embed_blocking(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>> {
+        block_on(self.embed(texts))
+    }
+
+    /// [`TextEmbedder::embed_query`] for threads that may block. Never call it on an async runtime's thread.
+    pub fn embed_query_blocking(&self, text: &str) -> Result<Vec<f32>> {
+        block_on(self.embed_query(text))
+    }
+
+    /// Tokens of the whole text, `[CLS]` and `[SEP]` included, so that a text is seen whole where this is at most
+    /// [`TextEmbedder::max_tokens`]. Not cut: the time grows with the text. Runs on the calling thread.
+    ///
+    /// Errors: `Internal` where the tokenizer fails.
+    pub fn count_tokens(&self, text: &str) -> Result<usize> {
+        Ok(encode(&self.inner.counter, text)?.len())
+    }
+
+    /// SHA-256, hex, over the model file and the tokenizer file: vectors with different fingerprints do not compare.
+    pub fn fingerprint(&self) -> &str {
+        &self.inner.fingerprint
+    }
+    /// Length of every vector.
+    pub fn dimensions(&self) -> usize {
+        self.inner.entry.dimensions
+    }
+    /// Tokens the model sees of one text.
+    pub fn max_tokens(&self) -> usize {
+        self.inner.entry.max_tokens
+    }
+    /// The registry's id, also where it was loaded by an alias.
+    pub fn model_id(&self) -> &'static str {
+        self.inner.entry.id
+    }
+}
+
+fn only(vectors: Vec<Vec<f32>>) -> Result<Vec<f32>> {
+    vectors.into_iter().next().ok_or_else(|| Error::internal("the model gave no vector"))
+}
+
+/// The ONNX graph and the names it is called by.
+struct Network {
+    model: Model,
+    options: RunOptions,
+    ids: NodeId,
+    mask: NodeId,
+    /// Absent in models without segments.
+    types: Option<NodeId>,
+    output: NodeId,
+    dimensions: usize,
+}
+
+impl Network {
+    fn load(entry: &ModelEntry, bytes: Vec<u8>, threads: usize) -> Result<Self> {
+        let wrong = |e: &dyn std::fmt::Display| Error::Internal(format!("model `{}` cannot be loaded: {e}", entry.id));
+        let mut options = ModelOptions::with_all_ops();
+        // Without it every run packs the weights again: a short query took 28 ms instead of 7 (2 threads, AVX2).
+        options.prepack_weights(true);
+        let model = options.load(bytes).map_err(|e| wrong(&e))?;
+        let pool = ThreadPool::with_num_threads(threads.clamp(1, MAX_THREADS));
+        Ok(Self {
+            ids: model.node_id("input_ids").map_err(|e| wrong(&e))?,
+            mask: model.node_id("attention_mask").map_err(|e| wrong(&e))?,
+            types: model.find_node("token_type_ids"),
+            output: model.node_id("last_hidden_state").map_err(|e| wrong(&e))?,
+            options: RunOptions::default().with_thread_pool(Some(Arc::new(pool))),
+            dimensions: entry.dimensions,
+            model,
+        })
+    }
+
+    fn run(&self, batch: &Batch) -> Answer {
+        let shape = [batch.rows, batch.columns];
+        let ids = NdTensor::from_data(shape, batch.ids.clone());
+        let mask = NdTensor::from_data(shape, batch.mask.clone());
+        let mut inputs = vec![(self.ids, ids.into()), (self.mask, mask.into())];
+        if let Some(types) = self.types {
+            inputs.push((types, NdTensor::<i32, 2>::zeros(shape).into()));
+        }
+        let [output] = self.model.run_n(inputs, [self.output], Some(self.options.clone())).map_err(Error::internal)?;
+        let output: NdTensor<f32, 3> = output.try_into().map_err(Error::internal)?;
+        let [rows, columns, dimensions] = output.shape();
+        if [rows, columns, dimensions] != [batch.rows, batch.columns, self.dimensions] {
+            return Err(Error::internal(format!("the model's output has the shape [{rows}, {columns}, {dimensions}]")));
+        }
+        let hidden = output.into_data();
+        let hidden = hidden.chunks(columns * dimensions);
+        hidden.zip(batch.mask.chunks(columns)).map(|(hidden, mask)| pool(hidden, mask, dimensions)).collect()
+    }
+}
+
+/// The mean of the hidden states `[columns, dimensions]` where `mask` is not 0, scaled to length 1.
+fn pool(hidden: &[f32], mask: &[i32], dimensions: usize) -> Result<Vec<f32>> {
+    let mut sum = vec![0.0_f32; dimensions];
+    for (state, _) in hidden.chunks(dimensions).zip(mask).filter(|(_, m)| **m != 0) {
+        for (to, from) in sum.iter_mut().zip(state) {
+            *to += from;
+        }
+    }
+    // The mean's divisor falls away in the normalisation.
+    let length = sum.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if !length.is_finite() || length == 0.0 {
+        return Err(Error::internal("the model gave a vector without a direction"));
+    }
+    Ok(sum.into_iter().map(|x| x / length).collect())
+}
+
+/// The published tokenizer pads to 128 tokens and cuts there; both are set anew.
+fn tokenizer(bytes: &[u8], max_tokens: Option<usize>) -> Result<Tokenizer> {
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(Error::internal)?;
+    tokenizer.with_padding(None);
+    let truncation = max_tokens.map(|max_length| TruncationParams { max_length, ..TruncationParams::default() });
+    tokenizer.with_truncation(truncation).map_err(Error::internal)?;
+    Ok(tokenizer)
+}
+
+fn encode(tokenizer: &Tokenizer, text: &str) -> Result<tokenizers::Encoding> {
+    tokenizer.encode_fast(text, true).map_err(Error::internal)
+}
+
+/// The first [`MAX_TEXT_CHARS`] characters.
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(MAX_TEXT_CHARS).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Runs a future on this thread. The futures here wait for channels and semaphores only, which need no runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(value) => return value,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_vector_is_the_direction_of_the_mean_over_tokens_that_are_not_padding() {
+        let vector = pool(&[3.0, 0.0, 3.0, 8.0, 99.0, 99.0], &[1, 1, 0], 2).unwrap();
+        assert_eq!(vector, [0.6, 0.8]);
+        assert!(pool(&[0.0, 0.0], &[1], 2).is_err());
+        assert!(pool(&[f32::NAN, 0.0], &[1], 2).is_err());
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        let text = "ü".repeat(MAX_TEXT_CHARS + 5);
+        assert_eq!(cut(&text).chars().count(), MAX_TEXT_CHARS);
+        assert_eq!(cut("short"), "short");
+    }
+}

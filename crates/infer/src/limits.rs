@@ -1,0 +1,31 @@
+//! Every bound of this crate in one place.
+
+use std::time::Duration;
+
+/// Tokens of a text that the model sees, `[CLS]` and `[SEP]` included; the rest is cut. This is the
+/// `max_seq_length` that all-MiniLM-L6-v2 was published with.
+pub const MAX_TOKENS: usize = 256;
+/// Characters of a text that are tokenised; the rest is cut before tokenising, so that a text of megabytes costs no
+/// more than one of 16 Ki characters. The vector could only differ for a text of more than 64 characters a token.
+pub const MAX_TEXT_CHARS: usize = 16_384;
+/// Most rows of a batch, whatever the configuration says.
+pub const MAX_BATCH_ROWS: usize = 256;
+/// Most tokens of a batch, padding included. It bounds how long a query can wait behind an ingest batch, and memory
+/// (attention takes 48 bytes a token pair and row); larger batches gain no speed, see `examples/embed_rate.rs`.
+pub const MAX_BATCH_TOKENS: usize = 512;
+/// Batches' worth of rows that are sorted by length together.
+pub const POOL_BATCHES: usize = 4;
+/// Texts of one queued task. A call with more is split.
+pub const MAX_TASK_TEXTS: usize = 64;
+/// Ingest texts that are queued or running; a call beyond waits.
+pub const MAX_INGEST_TEXTS: usize = 1024;
+/// Query texts that are queued or running; a call beyond is refused with `Busy`.
+pub const MAX_QUERY_TEXTS: usize = 512;
+/// Query batches in a row after which one ingest batch gets its turn.
+pub const MAX_QUERY_STREAK: usize = 8;
+/// Threads a model may use, whatever the configuration says.
+pub const MAX_THREADS: usize = 64;
+/// Time one package download may take.
+pub const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(900);
+/// Bytes of the package client's messages that are kept for an error.
+pub const MAX_CLIENT_MESSAGE_BYTES: u64 = 16 << 10;
