@@ -1,9 +1,30 @@
 //! Content-addressed bytes: `ab/cd/<sha256>` in an object store. Bytes are written and synced before the catalog row
 //! that names them; the same content is stored once.
+//!
+//! Content may be removed only while nobody [`Held`]s it: a writer holds it from before the bytes are looked for until
+//! the row that refers to them is committed, so that a removal never takes bytes that a new row is about to name.
 
-use object_store::{ObjectStore, PutPayload, local::LocalFileSystem, path::Path};
-use std::{path::PathBuf, sync::Arc};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream::BoxStream};
+use object_store::{GetOptions, GetRange, ObjectStore, PutPayload, local::LocalFileSystem, path::Path};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use strata_model::{Error, Result, id};
+use tokio::{io::AsyncWriteExt, sync::Notify};
+
+/// Where unfinished uploads are written, below the local directory.
+const INCOMING: &str = "incoming";
+/// Age at which a file in [`INCOMING`] belongs to an upload that died with its process.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+/// Content up to this size is hashed on the caller's own thread.
+const HASH_INLINE_BYTES: usize = 256 << 10;
 
 /// The blob store of one server.
 #[derive(Clone)]
@@ -11,25 +32,154 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// The local directory, where durability needs a sync that the object store does not do by itself.
     directory: Option<PathBuf>,
+    claims: Arc<Claims>,
+}
+
+/// Who uses or removes which content right now.
+#[derive(Default)]
+struct Claims {
+    table: Mutex<HashMap<String, Claim>>,
+    removed: Notify,
+}
+
+enum Claim {
+    Held(usize),
+    Removing,
+}
+
+/// Stored content that cannot be removed while this lives.
+pub struct Held {
+    hash: String,
+    size_bytes: u64,
+    claims: Arc<Claims>,
+}
+
+impl Held {
+    /// SHA-256 in hex.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut table = self.claims.table.lock();
+        match table.get_mut(&self.hash) {
+            Some(Claim::Held(count)) if *count > 1 => *count -= 1,
+            _ => drop(table.remove(&self.hash)),
+        }
+    }
+}
+
+/// The right to remove one content. Writers of the same content wait until it is dropped.
+pub struct Removal {
+    hash: String,
+    claims: Arc<Claims>,
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.claims.table.lock().remove(&self.hash);
+        self.claims.removed.notify_waiters();
+    }
 }
 
 impl Blobs {
     /// A local directory, made if it is missing.
     pub fn local(directory: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&directory).map_err(|e| disk(&e))?;
+        clear_abandoned(&directory.join(INCOMING))?;
         let store = LocalFileSystem::new_with_prefix(&directory).map_err(failure)?.with_automatic_cleanup(true);
-        Ok(Self { store: Arc::new(store), directory: Some(directory) })
+        Ok(Self { store: Arc::new(store), directory: Some(directory), claims: Arc::default() })
     }
 
     /// Stores `bytes`; answers their SHA-256 in hex. Durable when this returns.
-    pub async fn put(&self, bytes: bytes::Bytes) -> Result<String> {
-        let hash = id::sha256_hex(&bytes);
+    pub async fn put(&self, bytes: Bytes) -> Result<String> {
+        Ok(self.put_held(bytes).await?.hash.clone())
+    }
+
+    /// [`Blobs::put`], held against removal: keep the answer until the row that refers to the content is committed.
+    pub async fn put_held(&self, bytes: Bytes) -> Result<Held> {
+        let size_bytes = bytes.len() as u64;
+        let hash = if bytes.len() <= HASH_INLINE_BYTES {
+            id::sha256_hex(&bytes)
+        } else {
+            let bytes = bytes.clone();
+            tokio::task::spawn_blocking(move || id::sha256_hex(&bytes)).await.map_err(Error::internal)?
+        };
+        let held = self.claim(&hash, size_bytes).await;
         let path = path_of(&hash);
-        if self.store.head(&path).await.is_err() {
+        // A file of another size was cut off by a crash before its bytes were synced.
+        if !self.store.head(&path).await.is_ok_and(|meta| meta.size == size_bytes) {
             self.store.put(&path, PutPayload::from_bytes(bytes)).await.map_err(failure)?;
             self.sync(&hash).await?;
         }
-        Ok(hash)
+        Ok(held)
+    }
+
+    /// Stores what `stream` yields, at most `max_bytes` of it, holding no more than one piece in memory. Durable and
+    /// held against removal when this returns; on an error nothing is kept.
+    pub async fn put_stream<S>(&self, stream: S, max_bytes: u64) -> Result<Held>
+    where
+        S: Stream<Item = Result<Bytes>> + Send,
+    {
+        let Some(directory) = &self.directory else {
+            return Err(Error::Unavailable("this blob store takes no streamed uploads".into()));
+        };
+        let incoming = directory.join(INCOMING);
+        tokio::fs::create_dir_all(&incoming).await.map_err(|e| disk(&e))?;
+        let mut name = [0u8; 16];
+        getrandom::fill(&mut name).map_err(Error::internal)?;
+        let temporary = Temporary(incoming.join(hex::encode(name)));
+        let (hash, size_bytes) = write_file(&temporary.0, stream, max_bytes).await?;
+        let held = self.claim(&hash, size_bytes).await;
+        let path = directory.join(path_of(&hash).as_ref());
+        if let Some(parent) = path.parent() {
+            tokio::fs::create_dir_all(parent).await.map_err(|e| disk(&e))?;
+        }
+        tokio::fs::rename(&temporary.0, &path).await.map_err(|e| disk(&e))?;
+        self.sync(&hash).await?;
+        Ok(held)
+    }
+
+    /// Holds stored content against removal; [`Error::Missing`] when it is not stored.
+    pub async fn hold(&self, hash: &str) -> Result<Held> {
+        let mut held = self.claim(hash, 0).await;
+        held.size_bytes = self.size(hash).await?.ok_or_else(|| Error::missing("blob", hash))?;
+        Ok(held)
+    }
+
+    async fn claim(&self, hash: &str, size_bytes: u64) -> Held {
+        loop {
+            let removed = self.claims.removed.notified();
+            tokio::pin!(removed);
+            removed.as_mut().enable();
+            {
+                let mut table = self.claims.table.lock();
+                match table.entry(hash.to_owned()).or_insert(Claim::Held(0)) {
+                    Claim::Held(count) => {
+                        *count += 1;
+                        return Held { hash: hash.to_owned(), size_bytes, claims: self.claims.clone() };
+                    }
+                    Claim::Removing => {}
+                }
+            }
+            removed.await;
+        }
+    }
+
+    /// Starts a removal, or `None` while somebody holds or removes the content. The caller then makes sure that no row
+    /// refers to it, and calls [`Blobs::delete`].
+    pub fn begin_removal(&self, hash: &str) -> Option<Removal> {
+        let mut table = self.claims.table.lock();
+        if table.contains_key(hash) {
+            return None;
+        }
+        table.insert(hash.to_owned(), Claim::Removing);
+        Some(Removal { hash: hash.to_owned(), claims: self.claims.clone() })
     }
 
     /// The whole content; [`Error::Missing`] when no such blob is stored.
@@ -41,6 +191,13 @@ impl Blobs {
     /// Bytes `start..end` of the content.
     pub async fn get_range(&self, hash: &str, start: u64, end: u64) -> Result<bytes::Bytes> {
         self.store.get_range(&path_of(hash), start..end).await.map_err(|e| missing(e, hash))
+    }
+
+    /// The content, or the bytes `range` of it, piece by piece.
+    pub async fn stream(&self, hash: &str, range: Option<Range<u64>>) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
+        let found = self.store.get_opts(&path_of(hash), options).await.map_err(|e| missing(e, hash))?;
+        Ok(found.into_stream().map(|piece| piece.map_err(failure)).boxed())
     }
 
     /// Size in bytes, or `None` when it is not stored.
@@ -75,6 +232,57 @@ impl Blobs {
     }
 }
 
+/// A file that goes when this does, unless it was renamed.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// Writes and syncs a new file; answers SHA-256 in hex and size.
+async fn write_file<S>(path: &std::path::Path, stream: S, max_bytes: u64) -> Result<(String, u64)>
+where
+    S: Stream<Item = Result<Bytes>> + Send,
+{
+    let mut file = tokio::fs::File::create_new(path).await.map_err(|e| disk(&e))?;
+    let mut hasher = Sha256::new();
+    let mut size_bytes = 0u64;
+    tokio::pin!(stream);
+    while let Some(piece) = stream.next().await {
+        let piece = piece?;
+        size_bytes += piece.len() as u64;
+        if size_bytes > max_bytes {
+            return Err(Error::TooLarge(format!(
+                "the content has more than {max_bytes} bytes, the most that is taken"
+            )));
+        }
+        hasher.update(&piece);
+        file.write_all(&piece).await.map_err(|e| disk(&e))?;
+    }
+    file.flush().await.map_err(|e| disk(&e))?;
+    file.sync_all().await.map_err(|e| disk(&e))?;
+    Ok((hex::encode(hasher.finalize()), size_bytes))
+}
+
+/// Removes what uploads of a dead process left behind. Young files may belong to a server that runs.
+fn clear_abandoned(incoming: &std::path::Path) -> Result<()> {
+    let entries = match std::fs::read_dir(incoming) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(disk(&error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| disk(&e))?;
+        let modified = entry.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        if modified.elapsed().is_ok_and(|age| age > ABANDONED) {
+            std::fs::remove_file(entry.path()).map_err(|e| disk(&e))?;
+        }
+    }
+    Ok(())
+}
+
 fn path_of(hash: &str) -> Path {
     let (a, b) = (hash.get(..2).unwrap_or("00"), hash.get(2..4).unwrap_or("00"));
     Path::from_iter([a, b, hash])
@@ -104,5 +312,62 @@ fn disk(error: &std::io::Error) -> Error {
             Error::Full(format!("the disk is full: {error}"))
         }
         _ => Error::internal(format!("blob store: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(pieces: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
+        futures::stream::iter(pieces.iter().map(|p| Ok(Bytes::from_static(p))).collect::<Vec<_>>())
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_stored_under_the_hash_of_its_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::local(directory.path().to_owned()).unwrap();
+        let held = blobs.put_stream(pieces(&[b"ab", b"", b"c"]), 3).await.unwrap();
+        assert_eq!((held.hash(), held.size_bytes()), (id::sha256_hex(b"abc").as_str(), 3));
+        assert_eq!(blobs.get(held.hash()).await.unwrap(), "abc");
+        let part: Vec<Bytes> = blobs.stream(held.hash(), Some(1..3)).await.unwrap().map(Result::unwrap).collect().await;
+        assert_eq!(part.concat(), b"bc");
+        let refused = blobs.put_stream(pieces(&[b"ab", b"cd"]), 3).await;
+        assert!(matches!(refused, Err(Error::TooLarge(_))));
+        let left = std::fs::read_dir(directory.path().join(INCOMING)).unwrap().count();
+        assert_eq!(left, 0, "neither the stored nor the refused stream leaves a temporary file");
+    }
+
+    #[tokio::test]
+    async fn held_content_is_not_removed_and_a_writer_waits_for_a_removal() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::local(directory.path().to_owned()).unwrap();
+        let held = blobs.put_held(Bytes::from_static(b"abc")).await.unwrap();
+        let second = blobs.hold(held.hash()).await.unwrap();
+        let hash = held.hash().to_owned();
+        drop(held);
+        assert!(blobs.begin_removal(&hash).is_none(), "the second holder is still there");
+        drop(second);
+        let removal = blobs.begin_removal(&hash).unwrap();
+        let writer = {
+            let blobs = blobs.clone();
+            tokio::spawn(async move { blobs.put(Bytes::from_static(b"abc")).await })
+        };
+        tokio::task::yield_now().await;
+        assert!(!writer.is_finished());
+        blobs.delete(&hash).await.unwrap();
+        drop(removal);
+        writer.await.unwrap().unwrap();
+        assert_eq!(blobs.get(&hash).await.unwrap(), "abc", "written again after the removal");
+    }
+
+    #[tokio::test]
+    async fn a_file_cut_off_by_a_crash_is_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::local(directory.path().to_owned()).unwrap();
+        let hash = blobs.put(Bytes::from_static(b"abc")).await.unwrap();
+        std::fs::write(directory.path().join(path_of(&hash).as_ref()), b"").unwrap();
+        blobs.put(Bytes::from_static(b"abc")).await.unwrap();
+        assert_eq!(blobs.get(&hash).await.unwrap(), "abc");
     }
 }

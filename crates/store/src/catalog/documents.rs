@@ -13,7 +13,7 @@ use strata_model::{
     filter::Filter,
 };
 
-const COLUMNS: &str = "seq, document_id, collection_id, root_object_id, root_bucket_id, source_type, source_collection_id, \
+pub(super) const COLUMNS: &str = "seq, document_id, collection_id, root_object_id, root_bucket_id, source_type, source_collection_id, \
      source_document_id, source_object_id, lineage_path, lineage_chain, fields, source_blobs, document_blobs, \
      internal_metadata, content_hash, derivation_id, created_at, updated_at";
 
@@ -51,6 +51,12 @@ pub fn put(
         }
         None => insert(tx, scope, document, ordinal)?,
     };
+    put_vectors(tx, seq, vectors)?;
+    Ok((seq, changed(tx, &document.collection_id, seq, false)?))
+}
+
+/// Makes `vectors` all that a document has.
+fn put_vectors(tx: &Transaction<'_>, seq: i64, vectors: &Vectors) -> Result<()> {
     tx.prepare_cached("DELETE FROM vectors WHERE document_seq = ?1")
         .and_then(|mut s| s.execute([seq]))
         .map_err(from_sql)?;
@@ -60,10 +66,10 @@ pub fn put(
             .and_then(|mut s| s.execute(params![seq, name, kind, data]))
             .map_err(from_sql)?;
     }
-    Ok((seq, changed(tx, &document.collection_id, seq, false)?))
+    Ok(())
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String> {
+pub(super) fn json(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(Error::internal)
 }
 
@@ -226,7 +232,7 @@ pub fn seqs(connection: &Connection, scope: &Scope, collection_id: Option<&str>,
     rows(connection, &sql, &clause.values, |r| r.get(0))
 }
 
-fn within(scope: &Scope, collection_id: Option<&str>, filter: &Filter) -> Clause {
+pub(super) fn within(scope: &Scope, collection_id: Option<&str>, filter: &Filter) -> Clause {
     let mut clause = compile(filter, DOCUMENT_COLUMNS);
     let mut values = vec![SqlValue::Text(scope.namespace_id.clone())];
     let mut sql = "namespace_id = ?".to_owned();
@@ -238,7 +244,7 @@ fn within(scope: &Scope, collection_id: Option<&str>, filter: &Filter) -> Clause
     Clause { sql: format!("{sql} AND {}", clause.sql), values }
 }
 
-fn rows<T>(
+pub(super) fn rows<T>(
     connection: &Connection,
     sql: &str,
     values: &[impl ToSql],
@@ -312,7 +318,7 @@ pub fn head(connection: &Connection, collection_id: &str) -> Result<i64> {
         .map_err(from_sql)
 }
 
-fn document(row: &Row<'_>) -> rusqlite::Result<Document> {
+pub(super) fn document(row: &Row<'_>) -> rusqlite::Result<Document> {
     Ok(Document {
         seq: row.get(0)?,
         document_id: row.get(1)?,
@@ -343,4 +349,42 @@ pub fn from_json_column<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize
     let text = row.get_ref(at)?.as_str()?;
     serde_json::from_str(text)
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(e)))
+}
+
+/// The vectors of several documents, by sequence number.
+pub fn vectors_of(connection: &Connection, seqs: &[i64]) -> Result<std::collections::HashMap<i64, Vectors>> {
+    let sql =
+        "SELECT document_seq, name, kind, data FROM vectors WHERE document_seq IN (SELECT value FROM json_each(?))";
+    let read = |r: &Row<'_>| {
+        Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get::<_, Vec<u8>>(3)?))
+    };
+    let mut found: std::collections::HashMap<i64, Vectors> = Default::default();
+    for (seq, name, kind, data) in rows(connection, sql, &[SqlValue::Text(json(&seqs)?)], read)? {
+        found.entry(seq).or_default().insert(name, decode_vector(&kind, &data)?);
+    }
+    Ok(found)
+}
+
+/// Writes what may change of a document that is there: its fields, artifacts, metadata, content hash and, where
+/// `vectors` is given, its vectors. Answers the number of the change that the index must reach.
+pub fn rewrite(tx: &Transaction<'_>, document: &Document, vectors: Option<&Vectors>) -> Result<i64> {
+    let values = params![
+        document.seq,
+        json(&document.fields)?,
+        json(&document.source_blobs)?,
+        json(&document.document_blobs)?,
+        json(&document.internal_metadata)?,
+        document.content_hash,
+        document.updated_at,
+    ];
+    tx.prepare_cached(
+        "UPDATE documents SET fields = ?2, source_blobs = ?3, document_blobs = ?4, internal_metadata = ?5,
+         content_hash = ?6, updated_at = ?7 WHERE seq = ?1",
+    )
+    .and_then(|mut s| s.execute(values))
+    .map_err(from_sql)?;
+    if let Some(vectors) = vectors {
+        put_vectors(tx, document.seq, vectors)?;
+    }
+    changed(tx, &document.collection_id, document.seq, false)
 }

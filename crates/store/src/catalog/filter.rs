@@ -119,7 +119,7 @@ pub fn order_by(field: &str, descending: bool, columns: &[&str], tie: &str) -> C
 }
 
 /// A dot path as SQLite's JSON path.
-fn json_path(field: &str) -> String {
+pub(super) fn json_path(field: &str) -> String {
     let part = |p: &str| match p.parse::<usize>() {
         Ok(index) => format!("[{index}]"),
         Err(_) => format!(".\"{}\"", p.replace('"', "")),

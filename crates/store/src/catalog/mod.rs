@@ -3,13 +3,19 @@
 //! One connection writes, on its own thread; requests that arrive while a commit is syncing share the next one (group
 //! commit). A pool of connections reads snapshots. WAL with `synchronous=FULL`: a write that returned is on disk.
 
+pub mod batches;
+pub mod browse;
+pub mod derivations;
 pub mod documents;
 mod error;
 pub mod filter;
+pub mod lineage;
 mod migrate;
+pub mod objects;
 pub mod principals;
 mod read;
 pub mod resources;
+pub mod settings;
 mod write;
 
 pub use error::from_sql;

@@ -142,6 +142,8 @@ CREATE TABLE uploads (
     updated_at   TEXT NOT NULL
 );
 CREATE INDEX uploads_bucket ON uploads (bucket_id, created_at, upload_id);
+CREATE INDEX uploads_blob ON uploads (blob_hash) WHERE blob_hash IS NOT NULL;
+CREATE INDEX uploads_object ON uploads (object_id) WHERE object_id IS NOT NULL;
 
 CREATE TABLE tasks (
     task_id         TEXT PRIMARY KEY,
@@ -159,7 +161,8 @@ CREATE INDEX tasks_organization ON tasks (organization_id, created_at, task_id);
 CREATE TABLE batches (
     batch_id     TEXT PRIMARY KEY,
     namespace_id TEXT NOT NULL REFERENCES namespaces (namespace_id) ON DELETE CASCADE,
-    bucket_id    TEXT NOT NULL REFERENCES buckets (bucket_id) ON DELETE CASCADE,
+    -- NULL when it runs over documents that no bucket stands behind.
+    bucket_id    TEXT REFERENCES buckets (bucket_id) ON DELETE CASCADE,
     -- DRAFT until submitted; then its state is counted from its derivations until it is final.
     status       TEXT NOT NULL,
     task_id      TEXT,
@@ -190,6 +193,8 @@ CREATE TABLE derivations (
     extractor_fingerprint TEXT,
     status                TEXT NOT NULL,
     attempts              INTEGER NOT NULL,
+    -- How often the process died while running it.
+    crashes               INTEGER NOT NULL,
     -- Microseconds since the Unix epoch: held by a worker until then, or not to be tried before then.
     lease_until           INTEGER NOT NULL,
     error                 TEXT,
@@ -204,6 +209,7 @@ CREATE TABLE derivations (
 );
 CREATE INDEX derivations_queue ON derivations (lease_until, tier) WHERE status IN ('pending', 'running');
 CREATE INDEX derivations_batch ON derivations (batch_id, status);
+CREATE INDEX derivations_reuse ON derivations (input_hash, extractor_fingerprint) WHERE status = 'completed';
 CREATE INDEX derivations_input ON derivations (input_id);
 CREATE INDEX derivations_root ON derivations (root_object_id);
 
@@ -234,6 +240,8 @@ CREATE INDEX documents_collection ON documents (collection_id, seq);
 CREATE INDEX documents_derivation ON documents (derivation_id) WHERE derivation_id IS NOT NULL;
 CREATE INDEX documents_root ON documents (root_object_id) WHERE root_object_id IS NOT NULL;
 CREATE INDEX documents_source ON documents (source_document_id) WHERE source_document_id IS NOT NULL;
+-- The documents to look through when the last reference to a content is asked for.
+CREATE INDEX documents_artifacts ON documents (seq) WHERE document_blobs <> '[]';
 
 CREATE TABLE vectors (
     document_seq INTEGER NOT NULL REFERENCES documents (seq) ON DELETE CASCADE,
