@@ -5,7 +5,7 @@
 //! the row that refers to them is committed, so that a removal never takes bytes that a new row is about to name.
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream::BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{GetOptions, GetRange, ObjectStore, PutPayload, local::LocalFileSystem, path::Path};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -207,6 +207,17 @@ impl Blobs {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(failure(e)),
         }
+    }
+
+    /// The hashes of contents that were written at least `age` ago, in no order.
+    pub fn older_than(&self, age: Duration) -> BoxStream<'static, Result<String>> {
+        let before = SystemTime::now() - age;
+        let old = move |meta: object_store::ObjectMeta| {
+            let hash = meta.location.filename().filter(|name| path_of(name) == meta.location)?;
+            (SystemTime::from(meta.last_modified) < before).then(|| hash.to_owned())
+        };
+        let all = self.store.list(None).map_err(failure);
+        all.try_filter_map(move |meta| std::future::ready(Ok(old(meta)))).boxed()
     }
 
     /// Removes the content. Removing what is not there is no error.

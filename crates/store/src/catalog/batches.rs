@@ -1,8 +1,12 @@
 //! Rows of batches and tasks. A batch is a set of derivations; until it is final its state is counted from them.
 
-use super::{documents::from_json_column, from_sql};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
-use strata_model::{Error, Fields, Result, Scope};
+use super::{
+    documents::from_json_column,
+    filter::{OBJECT_COLUMNS, compile},
+    from_sql,
+};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter, types::Value as SqlValue};
+use strata_model::{Error, Fields, Result, Scope, filter::Filter};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
@@ -189,4 +193,45 @@ pub fn tasks(connection: &Connection, organization_id: &str) -> Result<Vec<Task>
         [organization_id],
         task_row,
     )
+}
+
+/// The ids of a bucket's objects that satisfy `filter`, oldest first, at most `limit`.
+pub fn choose_objects(
+    connection: &Connection,
+    scope: &Scope,
+    bucket_id: &str,
+    filter: &Filter,
+    limit: usize,
+) -> Result<Vec<String>> {
+    let clause = compile(filter, OBJECT_COLUMNS);
+    let sql = format!(
+        "SELECT object_id FROM objects WHERE namespace_id = ? AND bucket_id = ? AND {} ORDER BY created_at, object_id LIMIT ?",
+        clause.sql
+    );
+    let mut values = vec![SqlValue::Text(scope.namespace_id.clone()), SqlValue::Text(bucket_id.to_owned())];
+    values.extend(clause.values);
+    values.push(SqlValue::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let mut statement = connection.prepare_cached(&sql).map_err(from_sql)?;
+    let found = statement.query_map(params_from_iter(values), |r| r.get(0)).map_err(from_sql)?;
+    found.collect::<rusqlite::Result<_>>().map_err(from_sql)
+}
+
+/// Those of a batch's objects that satisfy `filter`.
+pub fn matching_objects(
+    connection: &Connection,
+    scope: &Scope,
+    batch_id: &str,
+    filter: &Filter,
+) -> Result<Vec<String>> {
+    let clause = compile(filter, OBJECT_COLUMNS);
+    let sql = format!(
+        "SELECT object_id FROM objects WHERE namespace_id = ? AND object_id IN (SELECT object_id FROM batch_objects WHERE batch_id = ?)
+         AND {} ORDER BY created_at, object_id",
+        clause.sql
+    );
+    let mut values = vec![SqlValue::Text(scope.namespace_id.clone()), SqlValue::Text(batch_id.to_owned())];
+    values.extend(clause.values);
+    let mut statement = connection.prepare_cached(&sql).map_err(from_sql)?;
+    let found = statement.query_map(params_from_iter(values), |r| r.get(0)).map_err(from_sql)?;
+    found.collect::<rusqlite::Result<_>>().map_err(from_sql)
 }

@@ -20,11 +20,22 @@ pub struct Selection<'a> {
     pub filter: &'a Filter,
     /// Some string field must contain it, letter case aside.
     pub text: Option<&'a str>,
+    /// `(index, count)`: one of `count` disjoint parts, for readers that share the work.
+    pub part: Option<(u32, u32)>,
 }
 
-impl Selection<'_> {
+impl<'a> Selection<'a> {
+    /// The documents of one collection, or of all, that satisfy a filter.
+    pub fn of(collection_id: Option<&'a str>, filter: &'a Filter) -> Self {
+        Self { collection_id, filter, text: None, part: None }
+    }
+
     fn clause(&self, scope: &Scope) -> Clause {
         let mut clause = within(scope, self.collection_id, self.filter);
+        if let Some((index, count)) = self.part {
+            clause.sql.push_str(" AND seq % ? = ?");
+            clause.values.extend([SqlValue::from(count), SqlValue::from(index)]);
+        }
         if let Some(text) = self.text.filter(|t| !t.is_empty()) {
             clause.sql.push_str(
                 " AND EXISTS (SELECT 1 FROM json_tree(documents.fields) t

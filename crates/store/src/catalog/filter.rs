@@ -14,6 +14,9 @@ use strata_model::{
     filter::{Condition, Filter, Operator},
 };
 
+/// Longest list whose values are bound one by one; SQLite takes no more than 32,766 values in a statement.
+const MAX_MARKS: usize = 1_000;
+
 /// A `WHERE` fragment and the values of its `?` marks.
 #[derive(Debug, Default)]
 pub struct Clause {
@@ -75,6 +78,11 @@ fn column(condition: &Condition, columns: &[&str], into: &mut Clause) -> bool {
             true
         }
         (Operator::In, Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => {
+            if list.len() > MAX_MARKS {
+                into.sql.push_str(&format!("{column} IN (SELECT value FROM json_each(?))"));
+                into.values.push(SqlValue::Text(condition.value.to_string()));
+                return true;
+            }
             into.sql.push_str(&format!("{column} IN ({})", vec!["?"; list.len()].join(", ")));
             into.values.extend(list.iter().filter_map(Value::as_str).map(|t| SqlValue::Text(t.to_owned())));
             true
@@ -152,3 +160,34 @@ pub const DOCUMENT_COLUMNS: &[&str] = &SYSTEM_FIELDS;
 /// The columns of `objects` that filters may name.
 pub const OBJECT_COLUMNS: &[&str] =
     &["object_id", "bucket_id", "key_prefix", "status", "content_hash", "created_at", "updated_at"];
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_long_list_is_one_value_and_finds_the_same() {
+        let found = |length: usize| {
+            let list: Vec<String> = (0..length).map(|n| format!("doc_{n}")).collect();
+            let filter = Filter::Is(Condition {
+                field: "document_id".into(),
+                operator: Operator::In,
+                value: json!(list),
+                case_sensitive: true,
+            });
+            let clause = compile(&filter, &["document_id"]);
+            let connection = Connection::open_in_memory().unwrap();
+            connection
+                .execute_batch("CREATE TABLE t (document_id TEXT); INSERT INTO t VALUES ('doc_0'), ('doc_999'), ('x')")
+                .unwrap();
+            let sql = format!("SELECT count(*) FROM t WHERE {}", clause.sql);
+            let count: i64 =
+                connection.query_row(&sql, rusqlite::params_from_iter(&clause.values), |r| r.get(0)).unwrap();
+            (clause.values.len(), count)
+        };
+        assert_eq!(found(MAX_MARKS), (1_000, 2));
+        assert_eq!(found(40_000), (1, 2));
+    }
+}

@@ -4,6 +4,7 @@
 use super::{
     documents::{self, from_json_column},
     from_sql,
+    objects::ObjectBlob,
     resources::Resource,
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -73,16 +74,17 @@ pub fn set_enabled(tx: &Transaction<'_>, collection_id: &str, enabled: bool) -> 
     run(tx, "UPDATE collections SET enabled = ?2 WHERE collection_id = ?1", params![collection_id, enabled]).map(drop)
 }
 
-/// The enabled collections that read from a bucket or a collection, oldest first.
-pub fn readers(connection: &Connection, namespace_id: &str, source_id: &str) -> Result<Vec<Resource>> {
+/// The enabled collections that read from a bucket or a collection, oldest first. A collection reads from its own
+/// namespace only.
+pub fn readers(connection: &Connection, source_id: &str) -> Result<Vec<Resource>> {
     let sql = format!(
         "{COLLECTION} JOIN collection_sources s ON s.collection_id = c.collection_id
-         WHERE s.source_id = ?1 AND c.namespace_id = ?2 AND c.enabled ORDER BY c.created_at, c.collection_id"
+         WHERE s.source_id = ?1 AND c.enabled ORDER BY c.created_at, c.collection_id"
     );
-    many(connection, &sql, [source_id, namespace_id], collection_row)
+    many(connection, &sql, [source_id], collection_row)
 }
 
-/// Every collection from which `collection_id` reads, directly or through others, itself left out unless it is one.
+/// `source_ids` and everything above them: the collections and buckets that they read from, through any number of others.
 pub fn upstream(connection: &Connection, source_ids: &[String]) -> Result<Vec<String>> {
     let roots = serde_json::to_string(source_ids).map_err(Error::internal)?;
     let sql = "WITH RECURSIVE above(id) AS (
@@ -175,30 +177,28 @@ pub fn decomposition(connection: &Connection, scope: &Scope, object_id: &str) ->
     Ok(tiers)
 }
 
-/// A stored blob of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectBlob {
-    pub object_id: String,
-    pub blob_id: String,
-    pub hash: String,
-    pub media_type: String,
-    pub size_bytes: i64,
+/// The blobs of several objects of the scope, by object.
+pub fn blobs_of(
+    connection: &Connection,
+    scope: &Scope,
+    object_ids: &[String],
+) -> Result<BTreeMap<String, Vec<ObjectBlob>>> {
+    let ids = serde_json::to_string(object_ids).map_err(Error::internal)?;
+    let sql = "SELECT object_id, blobs FROM objects
+        WHERE object_id IN (SELECT value FROM json_each(?1)) AND namespace_id = ?2";
+    let found = many(connection, sql, [&ids, &scope.namespace_id], |r| Ok((r.get(0)?, from_json_column(r, 1)?)))?;
+    Ok(found.into_iter().collect())
 }
 
-/// The stored blobs of several objects of the scope.
-pub fn blobs_of(connection: &Connection, scope: &Scope, object_ids: &[String]) -> Result<Vec<ObjectBlob>> {
-    let ids = serde_json::to_string(object_ids).map_err(Error::internal)?;
-    let sql = "SELECT o.object_id, x.blob_id, b.hash, b.media_type, b.size_bytes FROM json_each(?1) r
-        JOIN objects o ON o.object_id = r.value JOIN object_blobs x ON x.object_id = o.object_id
-        JOIN blobs b ON b.hash = x.hash WHERE o.namespace_id = ?2";
-    many(connection, sql, [&ids, &scope.namespace_id], |r| {
-        Ok(ObjectBlob {
-            object_id: r.get(0)?,
-            blob_id: r.get(1)?,
-            hash: r.get(2)?,
-            media_type: r.get(3)?,
-            size_bytes: r.get(4)?,
-        })
+/// A document of an object, by ids alone: its collection, its own id, and the document it was made from.
+pub type Member = (String, String, Option<String>);
+
+/// The documents that come from an object, oldest first.
+pub fn members(connection: &Connection, scope: &Scope, object_id: &str, limit: usize) -> Result<Vec<Member>> {
+    let sql = "SELECT collection_id, document_id, source_document_id FROM documents
+        WHERE root_object_id = ?1 AND namespace_id = ?2 ORDER BY seq LIMIT ?3";
+    many(connection, sql, params![object_id, scope.namespace_id, limit as i64], |r| {
+        Ok((r.get(0)?, r.get(1)?, r.get(2)?))
     })
 }
 

@@ -321,7 +321,46 @@ pub fn delete_namespace(tx: &Transaction<'_>, scope: &Scope) -> Result<()> {
     let collections =
         "DELETE FROM changes WHERE collection_id IN (SELECT collection_id FROM collections WHERE namespace_id = ?1)";
     run(tx, collections, [&scope.namespace_id])?;
+    run(tx, "DELETE FROM tasks WHERE namespace_id = ?1", [&scope.namespace_id])?;
     run(tx, "DELETE FROM namespaces WHERE namespace_id = ?1", [&scope.namespace_id]).map(drop)
+}
+
+/// How much a namespace holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NamespaceCounts {
+    pub documents: i64,
+    pub buckets: i64,
+    pub collections: i64,
+    pub objects: i64,
+}
+
+impl NamespaceCounts {
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+pub fn namespace_counts(connection: &Connection, scope: &Scope) -> Result<NamespaceCounts> {
+    let sql = "SELECT
+        (SELECT count(*) FROM documents WHERE collection_id IN (SELECT collection_id FROM collections WHERE namespace_id = ?1)),
+        (SELECT count(*) FROM buckets WHERE namespace_id = ?1),
+        (SELECT count(*) FROM collections WHERE namespace_id = ?1),
+        (SELECT count(*) FROM objects WHERE bucket_id IN (SELECT bucket_id FROM buckets WHERE namespace_id = ?1))";
+    let row = |row: &Row<'_>| {
+        Ok(NamespaceCounts {
+            documents: row.get(0)?,
+            buckets: row.get(1)?,
+            collections: row.get(2)?,
+            objects: row.get(3)?,
+        })
+    };
+    Ok(one(connection, sql, [&scope.namespace_id], row)?.unwrap_or_default())
+}
+
+/// Whether any organization has a namespace of this id: ids are unique over the whole catalog.
+pub fn namespace_id_is_taken(connection: &Connection, namespace_id: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM namespaces WHERE namespace_id = ?1";
+    Ok(one(connection, sql, [namespace_id], |_| Ok(()))?.is_some())
 }
 
 /// The namespaces that `principal` may enter, oldest first.

@@ -153,6 +153,18 @@ pub fn stray_blobs(connection: &Connection, before: &str, limit: usize) -> Resul
     rows(connection, &sql, &[before], |r| r.get(0))
 }
 
+/// Those of `hashes` that have no row: their writer died before it named them.
+pub fn unnamed(connection: &Connection, hashes: &[String]) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM blobs WHERE hash = ?1").map_err(from_sql)?;
+    let mut unnamed = Vec::new();
+    for hash in hashes {
+        if !statement.exists([hash]).map_err(from_sql)? {
+            unnamed.push(hash.clone());
+        }
+    }
+    Ok(unnamed)
+}
+
 /// Marks objects as soft-deleted and the documents that descend from them as `state`. Answers how many objects of the
 /// bucket were marked, and the collections their documents are in.
 pub fn soft_delete(
