@@ -1,1 +1,160 @@
+//! Floor 2: what Strata does. Principals and namespaces, ingestion, derivations and extractors, documents and their
+//! lineage, retrieval.
+//!
+//! This crate knows no HTTP: it takes values that were checked, answers values, and says in [`strata_model::Error`]
+//! whose fault it is when it cannot.
 
+pub mod batches;
+pub mod buckets;
+pub mod collections;
+pub mod derivations;
+pub mod doctor;
+pub mod documents;
+pub mod events;
+pub mod extract;
+mod feed;
+pub mod fetch;
+pub mod listing;
+pub mod namespaces;
+pub mod objects;
+pub mod presign;
+pub mod principals;
+pub mod retrieval;
+pub mod retrievers;
+pub mod split;
+mod upkeep;
+pub mod uploads;
+
+pub use doctor::Check;
+
+use parking_lot::Mutex;
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use strata_infer::{EmbedConfig, Registry, TextEmbedder};
+use strata_model::{Error, Result};
+use strata_store::{
+    Blobs, Catalog,
+    index::{EdgeConfig, EdgeIndex, Index},
+    seams::System,
+};
+
+/// How a server is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Holds `catalog.db`, `blobs/`, `index/` and `admin.key`.
+    pub data_dir: PathBuf,
+    pub models_dir: PathBuf,
+    /// The first key of a fresh directory, instead of a random one.
+    pub bootstrap_key: Option<String>,
+    /// Where clients reach this server, for presigned URLs. No slash at the end.
+    pub public_url: String,
+    /// Whether blobs may be fetched from private and loopback addresses.
+    pub allow_private_urls: bool,
+    /// Derivations that run at once.
+    pub workers: usize,
+}
+
+/// The running engine. One per data directory.
+pub struct Engine {
+    pub(crate) catalog: Catalog,
+    pub(crate) blobs: Blobs,
+    pub(crate) index: Arc<dyn Index>,
+    pub(crate) registry: Registry,
+    pub(crate) config: Config,
+    pub(crate) signer: presign::Signer,
+    pub(crate) fetcher: fetch::Fetcher,
+    pub(crate) queue: derivations::Queue,
+    pub(crate) memory: retrievers::Memory,
+    keys: principals::KeyCache,
+    embedders: Mutex<HashMap<&'static str, TextEmbedder>>,
+    first_key: Option<String>,
+}
+
+impl Engine {
+    /// Opens the data directory, makes what a fresh one needs, and starts the workers.
+    pub async fn open(config: Config) -> Result<Arc<Self>> {
+        std::fs::create_dir_all(&config.data_dir)
+            .map_err(|e| Error::internal(format!("cannot make `{}`: {e}", config.data_dir.display())))?;
+        let catalog = Catalog::open(&config.data_dir.join("catalog.db"), Arc::new(System::default()))?;
+        let blobs = Blobs::local(config.data_dir.join("blobs"))?;
+        let first_key = principals::bootstrap(&catalog, &config).await?;
+        let signer = presign::Signer::open(&catalog).await?;
+        let feed = Arc::new(feed::CatalogFeed::new(catalog.clone()));
+        let index = EdgeIndex::open(config.data_dir.join("index"), feed, EdgeConfig::default())?;
+        let engine = Arc::new(Self {
+            fetcher: fetch::Fetcher::new(config.allow_private_urls)?,
+            registry: Registry::open(config.models_dir.clone()),
+            queue: derivations::Queue::default(),
+            memory: retrievers::Memory::default(),
+            keys: principals::KeyCache::default(),
+            embedders: Mutex::default(),
+            signer,
+            catalog,
+            blobs,
+            index,
+            config,
+            first_key,
+        });
+        derivations::start(&engine);
+        upkeep::start(&engine);
+        Ok(engine)
+    }
+
+    /// The key that [`Engine::open`] made for a fresh directory.
+    pub fn first_key(&self) -> Option<&str> {
+        self.first_key.as_deref()
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Finishes running derivations and checkpoints the index.
+    pub async fn close(&self) {
+        self.queue.stop().await;
+        let index = self.index.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || index.close()).await {
+            tracing::error!(%error, "the index did not close cleanly; it will be replayed at the next start");
+        }
+    }
+
+    /// The embedder of a model, loaded at its first use. [`Error::Unavailable`] names the command that installs it.
+    pub(crate) async fn embedder(self: &Arc<Self>, model: &str) -> Result<TextEmbedder> {
+        let entry = Registry::resolve(model)?;
+        if let Some(found) = self.embedders.lock().get(entry.id) {
+            return Ok(found.clone());
+        }
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut embedders = engine.embedders.lock();
+            if let Some(found) = embedders.get(entry.id) {
+                return Ok(found.clone());
+            }
+            let loaded = TextEmbedder::load(&engine.registry, entry.id, EmbedConfig::default())?;
+            embedders.insert(entry.id, loaded.clone());
+            Ok(loaded)
+        })
+        .await
+        .map_err(Error::internal)?
+    }
+
+    /// Tells the index of a change and, if asked, waits until searches see it.
+    pub(crate) async fn indexed(&self, touched: Vec<(String, i64)>, wait: bool) {
+        for (collection, _) in &touched {
+            self.index.notify(collection);
+        }
+        if wait {
+            let index = self.index.clone();
+            let waited = tokio::task::spawn_blocking(move || {
+                touched.iter().all(|(collection, seq)| index.wait_applied(collection, *seq, INDEX_WAIT))
+            });
+            if !matches!(waited.await, Ok(true)) {
+                tracing::warn!(
+                    "a write was answered before the index had it; it is stored and will be searchable soon"
+                );
+            }
+        }
+    }
+}
+
+/// The longest a write waits for the index. The write itself is on disk already.
+const INDEX_WAIT: Duration = Duration::from_secs(10);

@@ -1,0 +1,166 @@
+//! The transaction that ends a derivation: its documents, vectors and lineage, their changes, and the derivations of
+//! every collection that reads them. All of it or nothing.
+
+use super::run::Done;
+use crate::{Engine, batches, collections::Collection, extract::Output};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Instant};
+use strata_model::{
+    Fields, Result, Scope,
+    document::{Document, Lineage},
+    id, limits,
+};
+use strata_store::catalog::{
+    derivations::{self as rows, Derivation, InputKind, Request},
+    documents,
+    rusqlite::Transaction,
+};
+
+/// Writes the result. A result that came too late (canceled, deleted, taken over) is dropped.
+pub(super) async fn complete(
+    engine: &Arc<Engine>,
+    derivation: &Derivation,
+    done: Done,
+    started: Instant,
+) -> Result<()> {
+    if done.outputs.as_ref().is_some_and(|o| o.len() > limits::MAX_DERIVED_DOCUMENTS) {
+        return Err(strata_model::Error::TooLarge(format!(
+            "one input makes at most {} documents",
+            limits::MAX_DERIVED_DOCUMENTS
+        )));
+    }
+    let (writer, leased) = (engine.clone(), derivation.clone());
+    let touched = engine.catalog.write(move |tx| written(&writer, tx, &leased, &done, started)).await?;
+    engine.indexed(touched, false).await;
+    Ok(())
+}
+
+fn written(
+    engine: &Engine,
+    tx: &Transaction<'_>,
+    leased: &Derivation,
+    done: &Done,
+    started: Instant,
+) -> Result<Vec<(String, i64)>> {
+    if !rows::held(tx, leased)? {
+        return Ok(Vec::new());
+    }
+    let (scope, now) = (leased.scope(), engine.catalog.now());
+    let before = rows::documents_of(tx, &scope, &leased.derivation_id)?;
+    let mut touched = Vec::new();
+    let made: Vec<Document> = match &done.outputs {
+        None => before,
+        Some(outputs) => {
+            let made = documents_from(leased, done, outputs, &now);
+            for (ordinal, (document, output)) in made.iter().zip(outputs).enumerate() {
+                let (_, change) = documents::put(tx, &scope, document, ordinal, &output.vectors)?;
+                touched.retain(|(c, _)| *c != document.collection_id);
+                touched.push((document.collection_id.clone(), change));
+            }
+            let kept: std::collections::HashSet<&str> = made.iter().map(|d| d.document_id.as_str()).collect();
+            let left: Vec<i64> = before.iter().filter(|d| !kept.contains(&*d.document_id)).map(|d| d.seq).collect();
+            let (gone, _) = rows::remove_documents(tx, &left)?;
+            touched.extend(gone);
+            made
+        }
+    };
+    let completion = rows::Completion {
+        input_hash: &done.input_hash,
+        fingerprint: &done.fingerprint,
+        outputs: made.len(),
+        reused: done.reused,
+        now: &now,
+        duration_ms: started.elapsed().as_secs_f64() * 1000.0,
+    };
+    rows::complete(tx, &leased.derivation_id, &completion)?;
+    follow(engine, tx, &scope, leased, &done.collection, &made, &now)?;
+    after(tx, leased, &now)?;
+    Ok(touched)
+}
+
+fn documents_from(leased: &Derivation, done: &Done, outputs: &[Output], now: &str) -> Vec<Document> {
+    let mut lineage: Lineage = done.lineage.clone();
+    if let Some(last) = lineage.chain.last_mut() {
+        last.timestamp = Some(now.to_owned());
+    }
+    let provenance = provenance(leased, done);
+    let one = |(ordinal, output): (usize, &Output)| Document {
+        seq: 0,
+        document_id: id::derived_document_id(&leased.collection_id, &leased.input_id, &leased.extractor_id, ordinal),
+        collection_id: leased.collection_id.clone(),
+        lineage: lineage.clone(),
+        content_hash: serde_json::to_vec(&output.fields).ok().map(|bytes| id::sha256_hex(&bytes)),
+        fields: output.fields.clone(),
+        source_blobs: done.source_blobs.clone(),
+        document_blobs: Vec::new(),
+        internal_metadata: provenance.clone(),
+        derivation_id: Some(leased.derivation_id.clone()),
+        created_at: now.to_owned(),
+        updated_at: now.to_owned(),
+    };
+    outputs.iter().enumerate().map(one).collect()
+}
+
+/// What every derived document names: its input, extractor, models, parameters, and the hashes of both sides.
+fn provenance(leased: &Derivation, done: &Done) -> Fields {
+    let extractor = done.collection.extractor.as_ref();
+    let history = json!([{
+        "derivation_id": leased.derivation_id,
+        "input_kind": leased.input_kind,
+        "input_id": leased.input_id,
+        "input_hash": done.input_hash,
+        "feature_extractor_id": leased.extractor_id,
+        "models": extractor.map(|e| &e.models),
+        "parameters": extractor.map(|e| &e.parameters),
+        "reused": done.reused,
+    }]);
+    let pairs = [
+        ("ingestion_status", Value::from("COMPLETED")),
+        ("feature_extractor_id", leased.extractor_id.clone().into()),
+        ("feature_extractor_config_hash", done.fingerprint.clone().into()),
+        ("processing_history", history),
+    ];
+    pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+}
+
+/// Queues the collections that read from this one, over each of its documents that they want.
+fn follow(
+    engine: &Engine,
+    tx: &Transaction<'_>,
+    scope: &Scope,
+    leased: &Derivation,
+    from: &Collection,
+    made: &[Document],
+    now: &str,
+) -> Result<()> {
+    for reader in crate::collections::downstream(tx, &from.id)? {
+        let Some(extractor) = &reader.extractor else { continue };
+        let wanted = reader.source.filter()?;
+        let extractor_id = extractor.definition.id();
+        for document in made.iter().filter(|d| wanted.matches(&d.view())) {
+            let request = Request {
+                collection_id: &reader.id,
+                batch_id: leased.batch_id.as_deref(),
+                tier: leased.tier + 1,
+                input_kind: InputKind::Document,
+                input_id: &document.document_id,
+                root_object_id: document.lineage.root_object_id.as_deref(),
+                extractor_id: &extractor_id,
+                force: false,
+            };
+            rows::enqueue(tx, scope, &engine.catalog.new_id(id::DERIVATION, 16), now, &request)?;
+        }
+    }
+    Ok(())
+}
+
+/// What follows from a derivation's end, whatever the end: its object's status, and its batch's.
+pub(super) fn after(tx: &Transaction<'_>, leased: &Derivation, now: &str) -> Result<()> {
+    if leased.input_kind == InputKind::Object {
+        rows::settle_object(tx, &leased.input_id, now)?;
+    }
+    match &leased.batch_id {
+        Some(batch) => batches::settle_one(tx, &leased.scope(), batch, now),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,205 @@
+//! Derivations at work: a dispatcher leases what is due, workers run extractors, and one transaction a derivation
+//! writes its documents, its lineage and the work that follows from it.
+//!
+//! The rows are the queue: a crash at any point loses nothing that was acknowledged and repeats nothing visible. A
+//! derivation may run twice; its documents have deterministic ids, so its effect happens once.
+
+mod complete;
+mod run;
+
+use crate::{Engine, batches};
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use strata_model::{Error, Result, limits};
+use strata_store::catalog::derivations::{self as rows, Derivation};
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Derivations in flight for each configured worker: enough of them wait for a model together to fill its batches.
+const IN_FLIGHT_PER_WORKER: usize = 48;
+/// How often the process may die over one input before that input is given up.
+const MAX_CRASHES: u32 = 8;
+/// The longest the dispatcher sleeps without looking.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The dispatcher's side of the queue.
+#[derive(Default)]
+pub(crate) struct Queue {
+    wake: Notify,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    running: Mutex<HashMap<String, Instant>>,
+}
+
+impl Queue {
+    /// Work was queued, or a worker came free.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Stops leasing and waits for what is running.
+    pub(crate) async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// What the engine waits for when it closes; and what tells all of it to end.
+    pub(crate) fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// How many derivations are running now.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.running.lock().len()
+    }
+}
+
+/// Starts the dispatcher. It lives until [`Queue::stop`].
+pub(crate) fn start(engine: &Arc<Engine>) {
+    let dispatcher = dispatch(engine.clone());
+    drop(engine.queue.tracker.spawn(dispatcher));
+}
+
+async fn dispatch(engine: Arc<Engine>) {
+    let now = engine.catalog.now();
+    match engine.catalog.write(move |tx| rows::recover(tx, MAX_CRASHES, &now)).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "work that was running when the server stopped is due again"),
+        Err(error) => tracing::error!(%error, "cannot recover running derivations"),
+    }
+    let capacity = engine.config.workers.max(1) * IN_FLIGHT_PER_WORKER;
+    while !engine.queue.stop.is_cancelled() {
+        match turn(&engine, capacity).await {
+            Ok(pause) => {
+                tokio::select! {
+                    () = engine.queue.wake.notified() => {}
+                    () = engine.queue.stop.cancelled() => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the dispatcher cannot lease work; it tries again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// Leases what there is room for; answers how long nothing more can be due.
+async fn turn(engine: &Arc<Engine>, capacity: usize) -> Result<Duration> {
+    let running = engine.queue.in_flight();
+    metrics::gauge!("strata_derivations_in_flight").set(running as f64);
+    // Leasing costs a commit, so it waits until half of the workers are free.
+    if running > capacity / 2 {
+        renew(engine).await?;
+        return Ok(Duration::from_secs(5));
+    }
+    let now = engine.catalog.now_micros();
+    if engine.catalog.read(rows::next_due).await?.is_some_and(|due| due <= now) {
+        let (until, time, limit) = (now + limits::LEASE_SECONDS * 1_000_000, engine.catalog.now(), capacity - running);
+        let leased = engine.catalog.write(move |tx| rows::lease(tx, now, until, &time, limit)).await?;
+        for derivation in leased {
+            spawn(engine, derivation);
+        }
+        return Ok(IDLE);
+    }
+    if running == 0 {
+        batches::settle(engine).await?;
+    }
+    renew(engine).await?;
+    let due = engine.catalog.read(rows::next_due).await?;
+    let until_due = due.map_or(IDLE, |due| Duration::from_micros((due - now).max(1000).unsigned_abs()));
+    Ok(until_due.min(IDLE))
+}
+
+fn spawn(engine: &Arc<Engine>, derivation: Derivation) {
+    let engine = engine.clone();
+    engine.queue.running.lock().insert(derivation.derivation_id.clone(), Instant::now());
+    let queue_tracker = engine.queue.tracker.clone();
+    drop(queue_tracker.spawn(async move {
+        let id = derivation.derivation_id.clone();
+        // A panic in an extractor must fail its own derivation only.
+        let worker = tokio::spawn(process(engine.clone(), derivation.clone()));
+        if let Err(panic) = worker.await {
+            let message = format!("the extractor stopped unexpectedly: {panic}");
+            tracing::error!(derivation_id = %id, %message, "derivation panicked");
+            drop(failed(&engine, &derivation, &Error::Internal(message)).await);
+        }
+        engine.queue.running.lock().remove(&id);
+        engine.queue.wake();
+    }));
+}
+
+async fn process(engine: Arc<Engine>, derivation: Derivation) {
+    let started = Instant::now();
+    let outcome = match run::run(&engine, &derivation).await {
+        Ok(done) => complete::complete(&engine, &derivation, done, started).await,
+        Err(error) => Err(error),
+    };
+    let ended = match outcome {
+        Ok(()) => "completed",
+        Err(error) => {
+            if let Err(error) = failed(&engine, &derivation, &error).await {
+                tracing::error!(derivation_id = %derivation.derivation_id, %error, "cannot record a failure; the lease will expire");
+            }
+            "failed"
+        }
+    };
+    metrics::counter!("strata_derivations_total", "outcome" => ended).increment(1);
+    metrics::histogram!("strata_derivation_seconds").record(started.elapsed().as_secs_f64());
+}
+
+/// Puts a derivation back for another try, or fails it for good.
+async fn failed(engine: &Arc<Engine>, derivation: &Derivation, error: &Error) -> Result<()> {
+    let (now, micros) = (engine.catalog.now(), engine.catalog.now_micros());
+    let (leased, message) = (derivation.clone(), error.to_string());
+    let transient = error.is_transient();
+    let again = transient && leased.attempts < limits::MAX_ATTEMPTS;
+    let kind = match error {
+        Error::Full(_) | Error::TooLarge(_) => "resource",
+        _ if transient => "transient",
+        _ => "permanent",
+    };
+    tracing::warn!(derivation_id = %leased.derivation_id, input_id = %leased.input_id, attempt = leased.attempts, again, %error, "derivation failed");
+    let batch = engine
+        .catalog
+        .write(move |tx| {
+            if !rows::held(tx, &leased)? {
+                return Ok(());
+            }
+            if again {
+                let backoff = 1_000_000_i64 << leased.attempts.min(6);
+                return rows::postpone(tx, &leased.derivation_id, micros + backoff, &message);
+            }
+            rows::fail(tx, &leased.derivation_id, &message, kind, &now)?;
+            complete::after(tx, &leased, &now)
+        })
+        .await;
+    batch
+}
+
+/// Keeps the leases of long work.
+async fn renew(engine: &Arc<Engine>) -> Result<()> {
+    let old = Duration::from_secs(limits::LEASE_SECONDS.unsigned_abs() / 4);
+    let ids: Vec<String> = {
+        let mut running = engine.queue.running.lock();
+        let due: Vec<String> = running.iter().filter(|(_, at)| at.elapsed() > old).map(|(id, _)| id.clone()).collect();
+        for id in &due {
+            running.insert(id.clone(), Instant::now());
+        }
+        due
+    };
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let until = engine.catalog.now_micros() + limits::LEASE_SECONDS * 1_000_000;
+    engine.catalog.write(move |tx| rows::renew(tx, &ids, until)).await
+}

@@ -1,0 +1,280 @@
+//! Creating a document directly.
+
+use super::{Show, Shown, apply, gather, parents, text_of, vectors};
+use crate::{
+    Engine,
+    collections::{Collection, load_collection},
+};
+use serde_json::{Value, json};
+use strata_model::{
+    Error, Fields, Result, Scope,
+    document::{Document, SourceBlob, Vectors},
+    id,
+};
+use strata_store::catalog::{documents, lineage, rusqlite::Transaction};
+
+/// Longest key under which a request is repeated.
+const MAX_KEY: usize = 255;
+
+/// A document to be, as a caller wrote it.
+#[derive(Debug, Clone)]
+pub struct NewDocument {
+    collection_id: Option<String>,
+    document_id: Option<String>,
+    claim: parents::Claim,
+    content_hash: Option<String>,
+    /// As sent, by name or by feature.
+    vectors: Fields,
+    features: Vec<apply::Feature>,
+    fields: Fields,
+    source_blobs: Vec<SourceBlob>,
+    document_blobs: Vec<Value>,
+    internal_metadata: Fields,
+    /// SHA-256 of the request, to tell a repeat from another request under the same key.
+    request: String,
+}
+
+/// How a document is created.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// Whether to answer only when searches see the document.
+    pub wait: bool,
+    /// Whether parents may be named that are not there, as imports do.
+    pub allow_missing_parents: bool,
+    /// Makes a repeat of the request answer what the first one did.
+    pub idempotency_key: Option<String>,
+}
+
+impl Default for CreateOptions {
+    fn default() -> Self {
+        Self { wait: true, allow_missing_parents: false, idempotency_key: None }
+    }
+}
+
+impl NewDocument {
+    /// Reads a request: what it says of lineage, vectors and features, and the caller's own fields, which are the rest.
+    pub fn parse(mut fields: Fields) -> Result<Self> {
+        let request = id::sha256_hex(&serde_json::to_vec(&fields).map_err(Error::internal)?);
+        let claim = parents::claim(&mut fields)?;
+        let document_id = text_of(&mut fields, "document_id")?;
+        if let Some(id) = document_id.as_ref().filter(|id| !id::has_prefix(id, id::DOCUMENT) || id.len() > 128) {
+            return Err(Error::invalid(
+                "document_id",
+                format!("`{id}` must be `doc_` and at most 124 letters or digits"),
+            ));
+        }
+        let mut internal_metadata = match fields.remove("internal_metadata") {
+            Some(Value::Object(map)) => map,
+            None | Some(Value::Null) => Fields::new(),
+            Some(_) => return Err(Error::invalid("internal_metadata", "must be an object")),
+        };
+        if let Some(version) = text_of(&mut fields, "document_schema_version")? {
+            internal_metadata.insert("document_schema_version".into(), version.into());
+        }
+        internal_metadata.entry("ingestion_status").or_insert_with(|| "COMPLETED".into());
+        if fields.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
+            return Err(Error::invalid("metadata", "must be an object"));
+        }
+        let source_blobs = match fields.remove("source_blobs") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(sent) => serde_json::from_value(sent).map_err(|e| Error::invalid("source_blobs", e.to_string()))?,
+        };
+        let new = Self {
+            collection_id: text_of(&mut fields, "collection_id")?,
+            document_id,
+            claim,
+            content_hash: text_of(&mut fields, "content_hash")?,
+            vectors: apply::vectors_of(&mut fields)?,
+            features: apply::features_of(&mut fields)?,
+            source_blobs,
+            document_blobs: artifacts(fields.remove("document_blobs"))?,
+            internal_metadata,
+            request,
+            fields: apply::own_fields(fields),
+        };
+        Ok(new)
+    }
+
+    /// Its vectors, checked.
+    fn checked_vectors(&self, collection: &Collection) -> Result<Vectors> {
+        let mut checked = vectors::check(collection, &self.vectors, "vectors")?;
+        for (i, feature) in self.features.iter().enumerate() {
+            checked.extend(feature.checked_vectors(collection, &format!("features.{i}.vectors"))?);
+        }
+        Ok(checked)
+    }
+}
+
+/// Artifacts, each of which says at least what it is called and where it is.
+fn artifacts(sent: Option<Value>) -> Result<Vec<Value>> {
+    const TEXTS: [&str; 2] = ["field", "url"];
+    const WORDS: [(&str, &[&str]); 2] = [
+        ("role", &["source", "processed", "thumbnail", "artifact", "aux"]),
+        ("type", &["video", "image", "audio", "text", "pdf", "other"]),
+    ];
+    match sent {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(list)) => {
+            for (i, entry) in list.iter().enumerate() {
+                for key in TEXTS {
+                    if entry.get(key).and_then(Value::as_str).is_none_or(str::is_empty) {
+                        return Err(Error::invalid(format!("document_blobs.{i}.{key}"), "is required"));
+                    }
+                }
+                for (key, words) in WORDS {
+                    let said = entry.get(key).filter(|said| !said.is_null());
+                    if said.is_some_and(|said| !said.as_str().is_some_and(|said| words.contains(&said))) {
+                        let message = format!("must be one of {}", words.join(", "));
+                        return Err(Error::invalid(format!("document_blobs.{i}.{key}"), message));
+                    }
+                }
+                // A hash would make the server sign URLs of content that the caller only names.
+                if entry.get(super::ARTIFACT_HASH).is_some() {
+                    let message = "is not the caller's to set";
+                    return Err(Error::invalid(format!("document_blobs.{i}.{}", super::ARTIFACT_HASH), message));
+                }
+            }
+            Ok(list)
+        }
+        Some(_) => Err(Error::invalid("document_blobs", "must be an array")),
+    }
+}
+
+impl Engine {
+    /// Creates a document in a collection, named by id or name.
+    pub async fn create_document(
+        &self,
+        scope: &Scope,
+        collection: &str,
+        new: NewDocument,
+        options: CreateOptions,
+    ) -> Result<Shown> {
+        if let Some(key) = options.idempotency_key.as_ref().filter(|k| k.is_empty() || k.len() > MAX_KEY) {
+            return Err(Error::invalid("Idempotency-Key", format!("must be 1 to {MAX_KEY} bytes, not {}", key.len())));
+        }
+        let (of, named) = (scope.clone(), collection.to_owned());
+        let collection = self.catalog.read(move |connection| load_collection(connection, &of, &named)).await?;
+        if let Some(said) = new.collection_id.as_ref().filter(|id| **id != collection.id && **id != collection.name) {
+            return Err(Error::invalid(
+                "collection_id",
+                format!("is `{said}`, but the path names `{}`", collection.id),
+            ));
+        }
+        let vectors = new.checked_vectors(&collection)?;
+        let mut fields = new.fields.clone();
+        for feature in &new.features {
+            for (name, value) in &feature.payload {
+                fields.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        apply::check_schema(&collection, &mut fields)?;
+        let document_id = new.document_id.clone().unwrap_or_else(|| self.catalog.new_hex_id(id::DOCUMENT, 24));
+        let making = Making { collection, new, fields, vectors, document_id, now: self.catalog.now() };
+        let (of, wait, asked) = (scope.clone(), options.wait, options);
+        let (document, change) = self.catalog.write(move |tx| making.write(tx, &of, &asked)).await?;
+        self.indexed(vec![(document.collection_id.clone(), change)], wait).await;
+        let seen = self.index.applied(&document.collection_id) >= change;
+        let searchable_at = seen.then(|| document.updated_at.clone());
+        Ok(Shown { document, searchable_at, vectors: None, urls: None })
+    }
+
+    /// Reads vectors and URLs for a document that was just written.
+    pub async fn show_more(&self, scope: &Scope, shown: Shown, show: &Show) -> Result<Shown> {
+        if *show == Show::default() {
+            return Ok(shown);
+        }
+        let (of, asked, searchable_at) = (scope.clone(), show.clone(), shown.searchable_at);
+        let row = (shown.document, 0);
+        let gathered = self.catalog.read(move |connection| gather(connection, &of, vec![row], &asked)).await?;
+        let more = self.shown(gathered, show)?.pop().ok_or_else(|| Error::internal("one document in, one out"))?;
+        Ok(Shown { searchable_at, ..more })
+    }
+}
+
+/// Everything a create needs inside its transaction.
+struct Making {
+    collection: Collection,
+    new: NewDocument,
+    fields: Fields,
+    vectors: Vectors,
+    document_id: String,
+    now: String,
+}
+
+impl Making {
+    fn write(self, tx: &Transaction<'_>, scope: &Scope, options: &CreateOptions) -> Result<(Document, i64)> {
+        let place = format!("{}/documents/{}", scope.namespace_id, self.collection.id);
+        if let Some(key) = &options.idempotency_key {
+            if let Some((request, response)) = lineage::earlier_request(tx, &place, key)? {
+                if request != self.new.request {
+                    return Err(Error::Conflict(format!("the Idempotency-Key `{key}` was used for another request")));
+                }
+                return Ok((remembered(&response)?, 0));
+            }
+        }
+        let allow_missing = options.allow_missing_parents;
+        let lineage = parents::complete(tx, scope, &self.collection, self.new.claim, allow_missing, &self.now)?;
+        if self.new.document_id.is_some() && documents::get(tx, scope, None, &self.document_id).is_ok() {
+            return Err(Error::Conflict(format!("a document `{}` exists already", self.document_id)));
+        }
+        let mut document = Document {
+            seq: 0,
+            document_id: self.document_id,
+            collection_id: self.collection.id,
+            lineage,
+            fields: self.fields,
+            source_blobs: self.new.source_blobs,
+            document_blobs: self.new.document_blobs,
+            internal_metadata: self.new.internal_metadata,
+            content_hash: self.new.content_hash,
+            derivation_id: None,
+            created_at: self.now.clone(),
+            updated_at: self.now,
+        };
+        let (seq, change) = documents::put(tx, scope, &document, 0, &self.vectors)?;
+        document.seq = seq;
+        if let Some(key) = &options.idempotency_key {
+            lineage::keep_request(tx, &place, key, &self.new.request, &kept(&document), &document.created_at)?;
+        }
+        Ok((document, change))
+    }
+}
+
+/// A document as the answer to a repeated request keeps it.
+fn kept(document: &Document) -> String {
+    json!({
+        "seq": document.seq,
+        "document_id": document.document_id,
+        "collection_id": document.collection_id,
+        "lineage": document.lineage,
+        "fields": document.fields,
+        "source_blobs": document.source_blobs,
+        "document_blobs": document.document_blobs,
+        "internal_metadata": document.internal_metadata,
+        "content_hash": document.content_hash,
+        "created_at": document.created_at,
+    })
+    .to_string()
+}
+
+fn remembered(kept: &str) -> Result<Document> {
+    let json: Value = serde_json::from_str(kept).map_err(Error::internal)?;
+    fn read<T: serde::de::DeserializeOwned>(json: &Value, key: &str) -> Result<T> {
+        serde_json::from_value(json[key].clone()).map_err(|e| Error::internal(format!("a kept answer's `{key}`: {e}")))
+    }
+    let created_at: String = read(&json, "created_at")?;
+    Ok(Document {
+        seq: read(&json, "seq")?,
+        document_id: read(&json, "document_id")?,
+        collection_id: read(&json, "collection_id")?,
+        lineage: read(&json, "lineage")?,
+        fields: read(&json, "fields")?,
+        source_blobs: read(&json, "source_blobs")?,
+        document_blobs: read(&json, "document_blobs")?,
+        internal_metadata: read(&json, "internal_metadata")?,
+        content_hash: read(&json, "content_hash")?,
+        derivation_id: None,
+        updated_at: created_at.clone(),
+        created_at,
+    })
+}

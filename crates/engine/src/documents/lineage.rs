@@ -1,0 +1,165 @@
+//! Where documents come from and what was made from them.
+
+use super::{Show, Shown, gather, read::resolved};
+use crate::Engine;
+use std::collections::BTreeMap;
+use strata_model::{
+    Error, Result, Scope,
+    filter::{Condition, Filter, Operator},
+    limits,
+};
+use strata_store::catalog::{
+    browse::{self, Selection},
+    documents::{self, Page},
+    lineage::{self, Member, TierCounts},
+    resources::{self, Kind},
+};
+
+/// Longest way up that is followed.
+const MAX_DEPTH: usize = 256;
+/// Most document ids that a decomposition tree lists.
+const MAX_MEMBERS: usize = 10_000;
+
+/// The documents that come from an object.
+#[derive(Debug, Clone)]
+pub struct ObjectDocuments {
+    pub object_id: String,
+    pub documents: Vec<Shown>,
+    pub total: i64,
+}
+
+/// What an object was decomposed into.
+#[derive(Debug, Clone)]
+pub struct DecompositionTree {
+    pub object_id: String,
+    /// `None` where the object is gone and documents of it remain.
+    pub bucket_id: Option<String>,
+    pub tiers: Vec<TierCounts>,
+    /// Names of the collections by id.
+    pub names: BTreeMap<String, String>,
+    /// At most the first ten thousand, where they were asked for.
+    pub members: Vec<Member>,
+}
+
+impl Engine {
+    /// The documents from which this one was made, the first of them first.
+    pub async fn ancestors(
+        &self,
+        scope: &Scope,
+        collection: &str,
+        document_id: &str,
+        show: Show,
+    ) -> Result<Vec<Shown>> {
+        let (of, collection, id, asked) = (scope.clone(), collection.to_owned(), document_id.to_owned(), show.clone());
+        let gathered = self
+            .catalog
+            .read(move |connection| {
+                let within = resolved(connection, &of, Some(&collection))?;
+                let document = documents::get(connection, &of, within.as_deref(), &id)?;
+                let (mut rows, mut above) = (Vec::new(), document.lineage.source_document_id);
+                while let Some(id) = above.take().filter(|_| rows.len() < MAX_DEPTH) {
+                    let Some(row) = browse::by_ids(connection, &of, None, &[id])?.pop() else { break };
+                    above = row.0.lineage.source_document_id.clone();
+                    rows.push(row);
+                }
+                rows.reverse();
+                gather(connection, &of, rows, &asked)
+            })
+            .await?;
+        self.shown(gathered, &show)
+    }
+
+    /// The documents that were made from this one, directly or through others, oldest first; at most 1,000.
+    pub async fn descendants(
+        &self,
+        scope: &Scope,
+        collection: &str,
+        document_id: &str,
+        show: Show,
+    ) -> Result<Vec<Shown>> {
+        let (of, collection, id, asked) = (scope.clone(), collection.to_owned(), document_id.to_owned(), show.clone());
+        let gathered = self
+            .catalog
+            .read(move |connection| {
+                let within = resolved(connection, &of, Some(&collection))?;
+                documents::get(connection, &of, within.as_deref(), &id)?;
+                let mut seqs = lineage::descendants(connection, &of, &[id])?;
+                seqs.truncate(limits::MAX_PAGE);
+                let below = documents::fetch(connection, &of, &seqs)?;
+                let ids: Vec<String> = below.into_iter().map(|d| d.document_id).collect();
+                let mut rows = browse::by_ids(connection, &of, None, &ids)?;
+                rows.sort_by_key(|(document, _)| document.seq);
+                gather(connection, &of, rows, &asked)
+            })
+            .await?;
+        self.shown(gathered, &show)
+    }
+
+    /// A page of the documents that come from an object, in some collections (ids or names) or in all.
+    pub async fn documents_of_object(
+        &self,
+        scope: &Scope,
+        object_id: &str,
+        collections: Vec<String>,
+        limit: usize,
+        offset: usize,
+        show: Show,
+    ) -> Result<ObjectDocuments> {
+        let (of, id, asked) = (scope.clone(), object_id.to_owned(), show.clone());
+        let (gathered, total) = self
+            .catalog
+            .read(move |connection| {
+                let mut filter = Filter::eq("root_object_id", id.clone());
+                if !collections.is_empty() {
+                    let ids: Vec<String> = collections
+                        .iter()
+                        .map(|named| Ok(resources::get(connection, Kind::Collection, &of, named)?.id))
+                        .collect::<Result<_>>()?;
+                    let within = Condition {
+                        field: "collection_id".into(),
+                        operator: Operator::In,
+                        value: serde_json::json!(ids),
+                        case_sensitive: true,
+                    };
+                    filter = filter.and(Filter::Is(within));
+                }
+                let selection = Selection::of(None, &filter);
+                let total = browse::count(connection, &of, selection)?;
+                if total == 0 && lineage::bucket_of(connection, &of, &id)?.is_none() {
+                    return Err(Error::missing("object", id));
+                }
+                let page = Page { limit, offset, after: None, sort: None };
+                let rows = browse::list(connection, &of, selection, &page)?;
+                Ok((gather(connection, &of, rows, &asked)?, total))
+            })
+            .await?;
+        Ok(ObjectDocuments { object_id: object_id.to_owned(), documents: self.shown(gathered, &show)?, total })
+    }
+
+    /// What an object was decomposed into, tier by tier, with what failed and what is still to do.
+    pub async fn decomposition_tree(
+        &self,
+        scope: &Scope,
+        object_id: &str,
+        with_members: bool,
+    ) -> Result<DecompositionTree> {
+        let (of, id) = (scope.clone(), object_id.to_owned());
+        self.catalog
+            .read(move |connection| {
+                let bucket_id = lineage::bucket_of(connection, &of, &id)?;
+                let tiers = lineage::decomposition(connection, &of, &id)?;
+                if bucket_id.is_none() && tiers.is_empty() {
+                    return Err(Error::missing("object", id));
+                }
+                let mut names = BTreeMap::new();
+                for tier in &tiers {
+                    let found = resources::find(connection, Kind::Collection, &of, &tier.collection_id)?;
+                    names.extend(found.map(|f| (f.id, f.name)));
+                }
+                let members =
+                    if with_members { lineage::members(connection, &of, &id, MAX_MEMBERS)? } else { Vec::new() };
+                Ok(DecompositionTree { object_id: id, bucket_id, tiers, names, members })
+            })
+            .await
+    }
+}

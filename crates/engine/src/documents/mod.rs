@@ -1,0 +1,225 @@
+//! Documents as callers make, read, change and delete them.
+//!
+//! What derivations write does not pass here; what is read is the same for both.
+
+mod apply;
+mod bulk;
+mod create;
+mod diagnosis;
+mod lineage;
+mod parents;
+mod read;
+mod vectors;
+mod write;
+
+pub use bulk::{BulkDeleted, ItemOutcome};
+pub use create::{CreateOptions, NewDocument};
+pub use diagnosis::Diagnosis;
+pub use lineage::{DecompositionTree, ObjectDocuments};
+pub use read::{DocumentPage, DocumentQuery, Group, Next};
+pub use strata_store::catalog::lineage::{Removed, TierCounts, Touch};
+pub use write::ACL;
+
+use crate::Engine;
+use std::collections::BTreeMap;
+use strata_model::{
+    Fields, Result, Scope,
+    document::{Document, Vectors},
+    limits,
+};
+use strata_store::catalog::{browse::Changed, documents, lineage as rows, objects::ObjectBlob, rusqlite::Connection};
+
+/// What an answer shows beside the document itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Show {
+    pub vectors: ShowVectors,
+    /// Signed URLs of its blobs.
+    pub urls: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ShowVectors {
+    #[default]
+    None,
+    All,
+    /// Those of these names.
+    Named(Vec<String>),
+}
+
+/// A document as an answer shows it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    pub document: Document,
+    /// When the document became what searches see; `None` while they do not see its newest change.
+    pub searchable_at: Option<String>,
+    pub vectors: Option<Vectors>,
+    pub urls: Option<Urls>,
+}
+
+/// Signed URLs of a document's blobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Urls {
+    /// Of the blobs of the source object; those that the document was made from come first.
+    pub source: Vec<BlobUrl>,
+    /// Of the document's artifacts, in their order; `None` for one that is not stored here.
+    pub artifacts: Vec<Option<String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobUrl {
+    pub blob_id: String,
+    pub property: String,
+    pub blob_type: String,
+    pub media_type: String,
+    pub filename: Option<String>,
+    pub url: String,
+}
+
+/// What a deletion took, by collection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Receipt {
+    pub collections: BTreeMap<String, Removed>,
+}
+
+impl Receipt {
+    pub fn total(&self) -> Removed {
+        self.collections.values().fold(Removed::default(), |sum, one| Removed {
+            documents: sum.documents + one.documents,
+            vectors: sum.vectors + one.vectors,
+            blobs: sum.blobs + one.blobs,
+            bytes: sum.bytes + one.bytes,
+        })
+    }
+}
+
+/// Key of an artifact's entry that holds the hash of its content; never shown.
+pub const ARTIFACT_HASH: &str = "hash";
+
+/// Documents with what their answers need of the catalog.
+struct Gathered {
+    rows: Vec<Changed>,
+    vectors: Option<std::collections::HashMap<i64, Vectors>>,
+    blobs: Option<BTreeMap<String, Vec<ObjectBlob>>>,
+}
+
+/// Reads what `show` asks for, one query for each kind of thing.
+fn gather(connection: &Connection, scope: &Scope, rows: Vec<Changed>, show: &Show) -> Result<Gathered> {
+    let vectors = match show.vectors {
+        ShowVectors::None => None,
+        ShowVectors::All | ShowVectors::Named(_) => {
+            let seqs: Vec<i64> = rows.iter().map(|(d, _)| d.seq).collect();
+            Some(documents::vectors_of(connection, &seqs)?)
+        }
+    };
+    let blobs = if show.urls {
+        let mut objects: Vec<String> = rows.iter().filter_map(|(d, _)| source_object(d).map(str::to_owned)).collect();
+        objects.sort_unstable();
+        objects.dedup();
+        Some(rows::blobs_of(connection, scope, &objects)?)
+    } else {
+        None
+    };
+    Ok(Gathered { rows, vectors, blobs })
+}
+
+/// The object whose blobs a document was made from.
+fn source_object(document: &Document) -> Option<&str> {
+    document.lineage.root_object_id.as_deref().or(document.lineage.source_object_id.as_deref())
+}
+
+impl Engine {
+    fn shown(&self, gathered: Gathered, show: &Show) -> Result<Vec<Shown>> {
+        let Gathered { rows, mut vectors, blobs } = gathered;
+        let mut applied: BTreeMap<String, i64> = BTreeMap::new();
+        let mut shown = Vec::with_capacity(rows.len());
+        for (document, change) in rows {
+            let seen = match applied.get(&document.collection_id) {
+                Some(seen) => *seen,
+                None => *applied
+                    .entry(document.collection_id.clone())
+                    .or_insert(self.index.applied(&document.collection_id)),
+            };
+            let vectors = vectors.as_mut().map(|all| {
+                let mut own = all.remove(&document.seq).unwrap_or_default();
+                if let ShowVectors::Named(names) = &show.vectors {
+                    own.retain(|name, _| names.contains(name));
+                }
+                own
+            });
+            let urls = match &blobs {
+                Some(blobs) => Some(self.urls_of(&document, blobs)?),
+                None => None,
+            };
+            let searchable_at = (seen >= change).then(|| document.updated_at.clone());
+            shown.push(Shown { document, searchable_at, vectors, urls });
+        }
+        Ok(shown)
+    }
+
+    /// Reads what `show` asks for of documents that were found already: a search's hits, for example.
+    pub async fn show_documents(&self, scope: &Scope, found: Vec<Document>, show: Show) -> Result<Vec<Shown>> {
+        let scope = scope.clone();
+        let asked = show.clone();
+        let gathered = self
+            .catalog
+            .read(move |connection| {
+                let rows = found.into_iter().map(|d| (d, 0)).collect();
+                gather(connection, &scope, rows, &asked)
+            })
+            .await?;
+        self.shown(gathered, &show)
+    }
+
+    fn urls_of(&self, document: &Document, blobs: &BTreeMap<String, Vec<ObjectBlob>>) -> Result<Urls> {
+        let mut stored: Vec<&ObjectBlob> =
+            source_object(document).and_then(|o| blobs.get(o)).into_iter().flatten().collect();
+        let rank = |blob: &ObjectBlob| {
+            let at = document.source_blobs.iter().position(|s| s.blob_id == blob.blob_id);
+            at.unwrap_or(usize::MAX)
+        };
+        stored.sort_by_key(|blob| rank(blob));
+        let url = |blob: &&ObjectBlob| -> Result<BlobUrl> {
+            Ok(BlobUrl {
+                blob_id: blob.blob_id.clone(),
+                property: blob.property.clone(),
+                blob_type: blob.blob_type.as_str().to_owned(),
+                media_type: blob.media_type.clone(),
+                filename: blob.filename.clone(),
+                url: self.presigned_blob(blob)?,
+            })
+        };
+        let artifact = |entry: &serde_json::Value| -> Result<Option<String>> {
+            let text = |key: &str| entry.get(key).and_then(serde_json::Value::as_str);
+            let Some(hash) = text(ARTIFACT_HASH) else { return Ok(None) };
+            let media_type = text("content_type").unwrap_or("application/octet-stream");
+            self.presigned_get(hash, text("filename"), media_type, limits::PRESIGN_SECONDS).map(Some)
+        };
+        Ok(Urls {
+            source: stored.iter().map(url).collect::<Result<_>>()?,
+            artifacts: document.document_blobs.iter().map(artifact).collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// Joins changes so that each collection has its last one only.
+fn last_of_each(changes: impl IntoIterator<Item = (String, i64)>) -> Vec<(String, i64)> {
+    let mut last: BTreeMap<String, i64> = BTreeMap::new();
+    for (collection, change) in changes {
+        let known = last.entry(collection).or_insert(change);
+        *known = (*known).max(change);
+    }
+    last.into_iter().collect()
+}
+
+/// The value under `key` as text; null reads as absent.
+fn text_of(fields: &mut Fields, key: &str) -> Result<Option<String>> {
+    use serde_json::Value;
+    match fields.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() && text.len() <= MAX_TEXT => Ok(Some(text)),
+        Some(_) => Err(strata_model::Error::invalid(key, format!("must be a string of 1 to {MAX_TEXT} bytes"))),
+    }
+}
+
+/// Longest id, path or hash that a caller sends.
+const MAX_TEXT: usize = 4096;

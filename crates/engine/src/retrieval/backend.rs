@@ -1,0 +1,77 @@
+//! What retrieval needs from the rest of the engine: collections, models, indexes and documents of one namespace.
+//!
+//! A backend is made for one caller's namespace and shows nothing outside it.
+
+use futures::future::BoxFuture;
+use strata_model::Result;
+use strata_model::document::{Document, Vectors};
+use strata_model::feature::VectorIndex;
+use strata_model::filter::Filter;
+
+/// A collection as retrieval sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectionInfo {
+    pub collection_id: String,
+    pub collection_name: String,
+    pub vector_indexes: Vec<VectorIndex>,
+}
+
+/// One ranking to ask of a collection's index.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SearchQuery {
+    /// `index` is a [`VectorIndex::name`].
+    Dense {
+        index: String,
+        vector: Vec<f32>,
+    },
+    Multi {
+        index: String,
+        vectors: Vec<Vec<f32>>,
+    },
+    Sparse {
+        index: String,
+        indices: Vec<u32>,
+        values: Vec<f32>,
+    },
+    /// BM25 over the collection's text.
+    Lexical {
+        text: String,
+    },
+}
+
+/// A document's sequence number and its raw score. A larger score is a better one, whatever the distance.
+pub type Scored = (i64, f32);
+
+/// The reads of one namespace that retrieval is made of.
+pub trait Backend: Send + Sync {
+    /// Resolves ids or names to collections; an empty list means all of them. An unknown one is an
+    /// [`Error::Invalid`](strata_model::Error::Invalid) that names it.
+    fn collections<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, Result<Vec<CollectionInfo>>>;
+
+    /// The vector of a query text.
+    fn embed_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<f32>>>;
+
+    /// The best `limit` documents that satisfy `filter` and reach `min_score`, best first.
+    fn search<'a>(
+        &'a self,
+        collection_id: &'a str,
+        query: SearchQuery,
+        filter: &'a Filter,
+        limit: usize,
+        min_score: Option<f32>,
+    ) -> BoxFuture<'a, Result<Vec<Scored>>>;
+
+    /// Up to `limit` documents that satisfy `filter`, in a stable order.
+    fn scan<'a>(
+        &'a self,
+        collection_id: &'a str,
+        filter: &'a Filter,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Document>>>;
+
+    /// The documents with these sequence numbers, in any order; missing ones are left out.
+    fn fetch<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<Vec<Document>>>;
+
+    /// A document's vectors by index name, or `None` where the document does not exist.
+    fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>>;
+}

@@ -1,0 +1,26 @@
+//! Bounds of retrieval that are not shared with other floors.
+
+/// Most stages in one retriever.
+pub const MAX_STAGES: usize = 50;
+/// Longest template text, in bytes.
+pub const MAX_TEMPLATE_BYTES: usize = 64 << 10;
+/// Longest text a template may render, in bytes.
+pub const MAX_RENDERED_BYTES: usize = 1 << 20;
+/// Deepest nesting of a template's evaluation.
+pub const MAX_TEMPLATE_DEPTH: usize = 32;
+/// Deepest nesting of JSON that holds templates.
+pub const MAX_PARAMETER_DEPTH: usize = 32;
+/// Documents an `attribute_filter` that comes first reads from each collection.
+pub const MAX_SCAN_PER_COLLECTION: usize = 1_000;
+/// Documents of each collection that facets are counted over.
+pub const MAX_FACET_SCAN: usize = 10_000;
+/// Facet fields of one search.
+pub const MAX_FACETS: usize = 20;
+/// Documents fetched at once while a fused ranking is read.
+pub const FETCH_CHUNK: usize = 256;
+/// Largest `final_top_k`.
+pub const MAX_FINAL_TOP_K: usize = 5_000;
+/// Milliseconds that a `feature_search` may take unless it says otherwise.
+pub const SEARCH_TIMEOUT_MS: u64 = 5_000;
+/// Longest `hard_timeout_ms`.
+pub const MAX_SEARCH_TIMEOUT_MS: u64 = 60_000;

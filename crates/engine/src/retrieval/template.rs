@@ -1,0 +1,483 @@
+//! Templates in stage parameters: `{{INPUT.query}}`, `{{doc.title}}`.
+//!
+//! A text that is exactly one template keeps its value's type; any other text renders to text. Templates are compiled
+//! when a plan is parsed and may only read. Evaluation is bounded by having nothing to repeat with: no loops, macros,
+//! includes or unbounded filters, a depth limit, and a limit on what is rendered. Values are never compiled, so an
+//! input that looks like a template stays text.
+
+use super::limits;
+use minijinja::value::{Object, Value as Jinja};
+use minijinja::{Environment, ErrorKind, Expression, UndefinedBehavior, filters, tests as predicates};
+use serde_json::Value;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use strata_model::{Error, Fields, Result};
+
+/// A root a template can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Namespace {
+    /// The inputs of the execution.
+    Input,
+    /// The document a stage looks at.
+    Doc,
+    /// Results that earlier stages kept with `output_alias`.
+    Context,
+    /// Counts and results of earlier stages by name.
+    Stage,
+}
+
+impl Namespace {
+    fn parse(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "input" | "inputs" => Some(Self::Input),
+            "doc" | "document" => Some(Self::Doc),
+            "context" => Some(Self::Context),
+            "stage" | "stages" => Some(Self::Stage),
+            _ => None,
+        }
+    }
+}
+
+/// A place that a template reads: `INPUT.query` is `(Input, Some("query"))`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reference {
+    pub namespace: Namespace,
+    /// Path below the namespace; `None` where it is computed.
+    pub path: Option<String>,
+}
+
+impl Reference {
+    /// The input's name, for a reference to one.
+    pub fn input(&self) -> Option<&str> {
+        let path = self.path.as_deref().filter(|_| self.namespace == Namespace::Input)?;
+        path.split('.').next()
+    }
+}
+
+/// What a template came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rendered {
+    Value(Value),
+    /// It reads something that is not there. The inputs among that, by name; empty where only a document's field or a
+    /// stage's result is missing.
+    Missing(Vec<String>),
+}
+
+/// A compiled template.
+pub struct Template {
+    source: String,
+    at: String,
+    /// `None` for a text with templates in it.
+    expression: Option<Expression<'static, 'static>>,
+    references: Vec<Reference>,
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Template({:?})", self.source)
+    }
+}
+
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
+
+/// Only filters whose result is no longer than a small multiple of what they read.
+fn environment() -> Environment<'static> {
+    let mut env = Environment::empty();
+    env.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    env.set_recursion_limit(limits::MAX_TEMPLATE_DEPTH);
+    env.set_keep_trailing_newline(true);
+    env.add_filter("default", filters::default);
+    env.add_filter("d", filters::default);
+    env.add_filter("lower", filters::lower);
+    env.add_filter("upper", filters::upper);
+    env.add_filter("title", filters::title);
+    env.add_filter("capitalize", filters::capitalize);
+    env.add_filter("trim", filters::trim);
+    env.add_filter("length", filters::length);
+    env.add_filter("count", filters::length);
+    env.add_filter("first", filters::first);
+    env.add_filter("last", filters::last);
+    env.add_filter("int", filters::int);
+    env.add_filter("float", filters::float);
+    env.add_filter("bool", filters::bool);
+    env.add_filter("string", |value: &Jinja| value.to_string());
+    env.add_filter("abs", filters::abs);
+    env.add_filter("round", filters::round);
+    env.add_filter("tojson", filters::tojson);
+    env.add_filter("join", join);
+    env.add_test("defined", predicates::is_defined);
+    env.add_test("undefined", predicates::is_undefined);
+    env.add_test("none", predicates::is_none);
+    env.add_test("string", predicates::is_string);
+    env.add_test("number", predicates::is_number);
+    env.add_test("boolean", predicates::is_boolean);
+    env.add_test("sequence", predicates::is_sequence);
+    env.add_test("mapping", predicates::is_mapping);
+    env
+}
+
+fn join(values: Vec<Jinja>, separator: Option<String>) -> Result<String, minijinja::Error> {
+    let separator = separator.unwrap_or_default();
+    let mut text = String::new();
+    for (i, value) in values.iter().enumerate() {
+        if i > 0 {
+            text.push_str(&separator);
+        }
+        text.push_str(&value.to_string());
+        if text.len() > limits::MAX_RENDERED_BYTES {
+            return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "the joined text is too long"));
+        }
+    }
+    Ok(text)
+}
+
+impl Template {
+    /// Compiles `text`, or gives `None` where it holds no template. `at` names the place for errors.
+    pub fn parse(text: &str, at: &str) -> Result<Option<Self>> {
+        if !text.contains("{{") && !text.contains("{%") {
+            return Ok(None);
+        }
+        if text.len() > limits::MAX_TEMPLATE_BYTES {
+            return Err(Error::invalid(at, format!("a template is at most {} bytes long", limits::MAX_TEMPLATE_BYTES)));
+        }
+        refuse_statements(text, at)?;
+        let broken = |e: minijinja::Error| Error::invalid(at, format!("`{text}` is not a template: {}", describe(&e)));
+        let (expression, names) = match whole(text) {
+            Some(inner) => {
+                let expression = ENVIRONMENT.compile_expression_owned(inner.to_owned()).map_err(broken)?;
+                let names = expression.undeclared_variables(true);
+                (Some(expression), names)
+            }
+            None => (None, ENVIRONMENT.template_from_str(text).map_err(broken)?.undeclared_variables(true)),
+        };
+        let mut references = names.iter().map(|name| reference(name, at)).collect::<Result<Vec<_>>>()?;
+        references.sort_by(|a, b| a.path.cmp(&b.path));
+        let template = Self { source: text.to_owned(), at: at.to_owned(), expression, references };
+        template.try_out()?;
+        Ok(Some(template))
+    }
+
+    /// Filters and tests are looked up when they run, so a run over nothing finds the unknown ones.
+    fn try_out(&self) -> Result<()> {
+        let nothing = Jinja::from_object(Variables::new(Fields::new(), &Fields::new(), &Fields::new()));
+        let failure = match &self.expression {
+            Some(expression) => expression.eval(nothing).err(),
+            None => self.render_text(nothing).err(),
+        };
+        match failure {
+            Some(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction
+                ) =>
+            {
+                Err(Error::invalid(&self.at, format!("`{}` is not a template: {}", self.source, describe(&e))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    /// Evaluates the template. A missing input is a [`Rendered::Missing`], anything else that goes wrong is the
+    /// caller's error at the template's place.
+    pub fn render(&self, variables: &Variables) -> Result<Rendered> {
+        let context = Jinja::from_object(variables.clone());
+        let outcome = match &self.expression {
+            Some(expression) => expression.eval(context).map(|v| (!v.is_undefined()).then_some(v)),
+            None => self.render_text(context).map(Some),
+        };
+        match outcome {
+            Ok(Some(value)) => {
+                Ok(Rendered::Value(serde_json::to_value(&value).map_err(|e| Error::invalid(&self.at, e.to_string()))?))
+            }
+            Ok(None) => Ok(self.missing(variables)),
+            Err(e) if e.kind() == ErrorKind::UndefinedError => Ok(self.missing(variables)),
+            Err(e) => Err(Error::invalid(&self.at, format!("`{}` cannot be evaluated: {}", self.source, describe(&e)))),
+        }
+    }
+
+    fn render_text(&self, context: Jinja) -> Result<Jinja, minijinja::Error> {
+        let mut sink = Bounded(Vec::new());
+        ENVIRONMENT.template_from_str(&self.source)?.render_captured_to(context, &mut sink)?;
+        Ok(Jinja::from(String::from_utf8_lossy(&sink.0).into_owned()))
+    }
+
+    fn missing(&self, variables: &Variables) -> Rendered {
+        let absent = |r: &&Reference| r.input().is_none_or(|name| !variables.inputs.contains_key(name));
+        let inputs = self.references.iter().filter(|r| r.namespace == Namespace::Input);
+        let mut names: Vec<String> =
+            inputs.clone().filter(absent).map(|r| r.input().unwrap_or("inputs").to_owned()).collect();
+        if names.is_empty() {
+            // The input is there and the part of it that the template reads is not.
+            names = inputs.filter_map(|r| r.path.clone()).collect();
+        }
+        names.dedup();
+        Rendered::Missing(names)
+    }
+}
+
+/// A writer that stops a template from rendering more than it may.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > limits::MAX_RENDERED_BYTES {
+            return Err(std::io::Error::other("the rendered text is too long"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn describe(error: &minijinja::Error) -> String {
+    error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)
+}
+
+/// The expression of a text that is exactly one `{{ … }}`.
+fn whole(text: &str) -> Option<&str> {
+    let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+    let inner = inner.strip_prefix('-').unwrap_or(inner);
+    let inner = inner.strip_suffix('-').unwrap_or(inner);
+    let alone = !inner.contains("{{") && !inner.contains("}}") && !inner.contains("{%");
+    alone.then_some(inner)
+}
+
+/// Statements other than conditions could repeat work without end.
+fn refuse_statements(text: &str, at: &str) -> Result<()> {
+    for block in text.split("{%").skip(1) {
+        let word = block.trim_start_matches(['-', '+']).trim_start();
+        let word: String = word.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
+        if !matches!(word.as_str(), "if" | "elif" | "else" | "endif" | "raw" | "endraw") {
+            return Err(Error::invalid(at, format!("templates have `if`, `elif`, `else` and `endif`, not `{word}`")));
+        }
+    }
+    Ok(())
+}
+
+fn reference(name: &str, at: &str) -> Result<Reference> {
+    let (root, path) = match name.split_once('.') {
+        Some((root, path)) => (root, Some(path.to_owned())),
+        None => (name, None),
+    };
+    match Namespace::parse(root) {
+        Some(namespace) => Ok(Reference { namespace, path }),
+        None if matches!(root.to_ascii_lowercase().as_str(), "secret" | "secrets") => {
+            Err(Error::invalid(at, "secrets are not available to this parameter"))
+        }
+        None => {
+            Err(Error::invalid(at, format!("`{root}` is not a template namespace; one of INPUT, DOC, CONTEXT, STAGE")))
+        }
+    }
+}
+
+/// What templates read. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Variables {
+    inputs: Arc<Fields>,
+    input: Jinja,
+    doc: Jinja,
+    context: Jinja,
+    stage: Jinja,
+}
+
+impl Object for Variables {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        Some(match Namespace::parse(key.as_str()?)? {
+            Namespace::Input => self.input.clone(),
+            Namespace::Doc => self.doc.clone(),
+            Namespace::Context => self.context.clone(),
+            Namespace::Stage => self.stage.clone(),
+        })
+    }
+}
+
+impl Variables {
+    pub fn new(inputs: Fields, context: &Fields, stage: &Fields) -> Self {
+        Self {
+            input: Jinja::from_serialize(&inputs),
+            inputs: Arc::new(inputs),
+            doc: Jinja::UNDEFINED,
+            context: Jinja::from_serialize(context),
+            stage: Jinja::from_serialize(stage),
+        }
+    }
+    /// The same variables with results of earlier stages.
+    pub fn with_results(&self, context: &Fields, stage: &Fields) -> Self {
+        Self { context: Jinja::from_serialize(context), stage: Jinja::from_serialize(stage), ..self.clone() }
+    }
+    /// The same variables, looking at a document.
+    pub fn with_doc(&self, doc: &Fields) -> Self {
+        Self { doc: Jinja::from_serialize(doc), ..self.clone() }
+    }
+}
+
+/// JSON with templates in its texts.
+#[derive(Debug, Clone)]
+pub enum Node {
+    Literal(Value),
+    Template(Arc<Template>),
+    Array(Vec<Node>),
+    Object(Vec<(String, Node)>),
+}
+
+impl Node {
+    pub fn parse(value: &Value, at: &str) -> Result<Self> {
+        Self::parse_below(value, at, 0)
+    }
+
+    fn parse_below(value: &Value, at: &str, depth: usize) -> Result<Self> {
+        if depth > limits::MAX_PARAMETER_DEPTH {
+            return Err(Error::invalid(at, format!("nests more than {} levels", limits::MAX_PARAMETER_DEPTH)));
+        }
+        match value {
+            Value::String(text) => Ok(match Template::parse(text, at)? {
+                Some(template) => Self::Template(Arc::new(template)),
+                None => Self::Literal(value.clone()),
+            }),
+            Value::Array(list) if list.iter().any(|v| !v.is_number()) => {
+                let nodes = list.iter().enumerate().map(|(i, v)| Self::parse_below(v, &format!("{at}.{i}"), depth + 1));
+                Ok(Self::Array(nodes.collect::<Result<_>>()?).folded(value))
+            }
+            Value::Object(map) => {
+                let nodes =
+                    map.iter().map(|(k, v)| Ok((k.clone(), Self::parse_below(v, &format!("{at}.{k}"), depth + 1)?)));
+                Ok(Self::Object(nodes.collect::<Result<_>>()?).folded(value))
+            }
+            _ => Ok(Self::Literal(value.clone())),
+        }
+    }
+
+    /// A branch without templates is one literal.
+    fn folded(self, value: &Value) -> Self {
+        let plain = match &self {
+            Self::Array(nodes) => nodes.iter().all(Self::is_literal),
+            Self::Object(nodes) => nodes.iter().all(|(_, node)| node.is_literal()),
+            _ => false,
+        };
+        if plain { Self::Literal(value.clone()) } else { self }
+    }
+
+    pub fn is_literal(&self) -> bool {
+        matches!(self, Self::Literal(_))
+    }
+
+    /// Everything that the templates read.
+    pub fn references(&self) -> Vec<Reference> {
+        match self {
+            Self::Literal(_) => Vec::new(),
+            Self::Template(template) => template.references().to_vec(),
+            Self::Array(nodes) => nodes.iter().flat_map(Self::references).collect(),
+            Self::Object(nodes) => nodes.iter().flat_map(|(_, node)| node.references()).collect(),
+        }
+    }
+
+    /// The JSON with its templates evaluated; missing if any of them is.
+    pub fn render(&self, variables: &Variables) -> Result<Rendered> {
+        let mut missing = None;
+        let value = self.fill(variables, &mut missing)?;
+        Ok(missing.map_or(Rendered::Value(value), Rendered::Missing))
+    }
+
+    fn fill(&self, variables: &Variables, missing: &mut Option<Vec<String>>) -> Result<Value> {
+        Ok(match self {
+            Self::Literal(value) => value.clone(),
+            Self::Template(template) => match template.render(variables)? {
+                Rendered::Value(value) => value,
+                Rendered::Missing(names) => {
+                    missing.get_or_insert_default().extend(names);
+                    Value::Null
+                }
+            },
+            Self::Array(nodes) => {
+                Value::Array(nodes.iter().map(|n| n.fill(variables, missing)).collect::<Result<_>>()?)
+            }
+            Self::Object(nodes) => {
+                let filled = nodes.iter().map(|(k, n)| Ok((k.clone(), n.fill(variables, missing)?)));
+                Value::Object(filled.collect::<Result<_>>()?)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn render(text: &str, inputs: Value) -> Rendered {
+        let variables = Variables::new(inputs.as_object().cloned().unwrap(), &Fields::new(), &Fields::new());
+        Template::parse(text, "at").unwrap().unwrap().render(&variables).unwrap()
+    }
+    fn refused(text: &str) -> String {
+        match Template::parse(text, "stages.0.x") {
+            Err(Error::Invalid(list)) => {
+                assert_eq!(list[0].field, "stages.0.x");
+                list[0].message.clone()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_whole_template_keeps_its_type() {
+        let inputs = json!({"n": 3, "f": 0.5, "l": ["a", 1], "o": {"k": null}, "b": true, "s": "x", "v": [0.1, 2]});
+        for (text, value) in [
+            ("{{INPUT.n}}", json!(3)),
+            ("{{ inputs.f }}", json!(0.5)),
+            ("{{Input.l}}", json!(["a", 1])),
+            ("{{input.o}}", json!({"k": null})),
+            ("{{INPUTS.b}}", json!(true)),
+            ("{{INPUT.v}}", json!([0.1, 2])),
+            ("{{INPUT['s']}}", json!("x")),
+            ("{{INPUT.n + 1}}", json!(4)),
+            ("{{INPUT.absent | default(7)}}", json!(7)),
+            ("n={{INPUT.n}}", json!("n=3")),
+            ("{{INPUT.s}}{{INPUT.n}}", json!("x3")),
+            ("{% if INPUT.absent %}a{% else %}b{% endif %}", json!("b")),
+            ("{{INPUT.l | join(', ')}}", json!("a, 1")),
+        ] {
+            assert_eq!(render(text, inputs.clone()), Rendered::Value(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_input_is_named() {
+        for text in ["{{INPUT.q}}", "a {{inputs.q}}", "{{INPUT.q.part}}", "{{INPUT.q | lower}}"] {
+            assert_eq!(render(text, json!({"n": 1})), Rendered::Missing(vec!["q".into()]), "{text}");
+        }
+        assert_eq!(render("{{INPUT.o.part}}", json!({"o": {}})), Rendered::Missing(vec!["o.part".into()]));
+        assert_eq!(render("{{DOC.x}}", json!({})), Rendered::Missing(vec![]));
+        assert_eq!(render("{{INPUT.q}}", json!({"q": null})), Rendered::Value(Value::Null));
+    }
+
+    #[test]
+    fn what_cannot_be_bounded_is_refused() {
+        assert!(refused("{{INPUT.").contains("is not a template"));
+        assert!(refused("{% for x in INPUT.l %}{% endfor %}").contains("`for`"));
+        assert!(refused("{{FOO.x}}").contains("`FOO` is not a template namespace"));
+        assert!(refused("{{secrets.key}}").contains("secrets"));
+        assert!(refused("{{INPUT.x | nothing}}").contains("nothing"));
+        assert!(refused(&format!("{{{{INPUT.x}}}}{}", "x".repeat(limits::MAX_TEMPLATE_BYTES))).contains("at most"));
+    }
+
+    #[test]
+    fn inputs_are_never_compiled() {
+        assert_eq!(render("{{INPUT.q}}", json!({"q": "{{INPUT.s}}", "s": 1})), Rendered::Value(json!("{{INPUT.s}}")));
+        assert!(Template::parse("plain {braces} text", "at").unwrap().is_none());
+    }
+
+    #[test]
+    fn json_is_filled_below_the_surface() {
+        let node = Node::parse(&json!({"a": ["{{INPUT.x}}", 1], "b": "c"}), "at").unwrap();
+        let inputs = json!({"x": [1]}).as_object().cloned().unwrap();
+        let variables = Variables::new(inputs, &Fields::new(), &Fields::new());
+        assert_eq!(node.render(&variables).unwrap(), Rendered::Value(json!({"a": [[1], 1], "b": "c"})));
+        assert!(Node::parse(&json!({"a": [1, {"b": 2}]}), "at").unwrap().is_literal());
+    }
+}

@@ -1,0 +1,243 @@
+//! What retrieval reads, of one namespace: collections and documents from the catalog, rankings from the index, vectors
+//! of query texts from the models.
+
+use crate::{
+    Engine,
+    collections::{VECTORS, private},
+    retrieval::{Backend, CollectionInfo, Scored, SearchQuery},
+};
+use futures::future::{BoxFuture, FutureExt};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
+use strata_model::{
+    Error, Result, Scope,
+    document::{Document, Vectors},
+    feature::{Distance, VectorIndex, VectorKind},
+    filter::Filter,
+};
+use strata_store::{
+    catalog::{
+        documents::{self, Page},
+        resources::{self, Kind, Resource},
+    },
+    index::{Query, Restriction},
+};
+
+/// The engine as one execution in one namespace sees it.
+pub(super) struct ScopedBackend {
+    engine: Arc<Engine>,
+    scope: Scope,
+    /// Vector indexes of the collections that were resolved so far.
+    known: Mutex<HashMap<String, Vec<VectorIndex>>>,
+}
+
+impl ScopedBackend {
+    pub fn new(engine: Arc<Engine>, scope: Scope) -> Self {
+        Self { engine, scope, known: Mutex::default() }
+    }
+
+    async fn resolve(&self, identifiers: &[String]) -> Result<Vec<CollectionInfo>> {
+        let (scope, wanted) = (self.scope.clone(), identifiers.to_vec());
+        let found = self
+            .engine
+            .catalog
+            .read(move |connection| {
+                if wanted.is_empty() {
+                    let rows = resources::list(connection, Kind::Collection, &scope)?;
+                    return rows.into_iter().map(info).collect::<Result<Vec<_>>>();
+                }
+                let mut found: Vec<CollectionInfo> = Vec::with_capacity(wanted.len());
+                for identifier in &wanted {
+                    let Some(row) = resources::find(connection, Kind::Collection, &scope, identifier)? else {
+                        return Err(unknown("collection_identifiers", identifier));
+                    };
+                    if found.iter().all(|known| known.collection_id != row.id) {
+                        found.push(info(row)?);
+                    }
+                }
+                Ok(found)
+            })
+            .await?;
+        let mut known = self.known.lock();
+        for collection in &found {
+            known.insert(collection.collection_id.clone(), collection.vector_indexes.clone());
+        }
+        Ok(found)
+    }
+
+    /// Whether the index named in a query measures how far things are, so that less is better.
+    async fn measures_distance(&self, collection_id: &str, query: &SearchQuery) -> Result<bool> {
+        let name = match query {
+            SearchQuery::Dense { index, .. } | SearchQuery::Multi { index, .. } => index,
+            SearchQuery::Sparse { .. } | SearchQuery::Lexical { .. } => return Ok(false),
+        };
+        let far = |indexes: &[VectorIndex]| {
+            let mut named = indexes.iter().filter(|i| i.name == *name);
+            named.any(|i| i.distance == Distance::Euclidean && i.kind != VectorKind::Sparse)
+        };
+        if let Some(indexes) = self.known.lock().get(collection_id) {
+            return Ok(far(indexes));
+        }
+        let found = self.resolve(&[collection_id.to_owned()]).await?;
+        Ok(found.first().is_some_and(|c| far(&c.vector_indexes)))
+    }
+
+    async fn rank(
+        &self,
+        collection_id: &str,
+        query: SearchQuery,
+        filter: &Filter,
+        limit: usize,
+        min_score: Option<f32>,
+    ) -> Result<Vec<Scored>> {
+        let is_distance = self.measures_distance(collection_id, &query).await?;
+        let threshold = match min_score {
+            // Nothing is nearer than 0.
+            Some(least) if is_distance && least > 1.0 => return Ok(Vec::new()),
+            Some(least) if is_distance => farthest(least),
+            other => other,
+        };
+        let (engine, scope) = (self.engine.clone(), self.scope.clone());
+        let (collection, filter) = (collection_id.to_owned(), filter.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let search = move || {
+            let mut learning = None;
+            let restriction = if filter.is_empty() {
+                Restriction::None
+            } else if engine.index.can_filter(&collection, &filter)? {
+                Restriction::Filter(filter)
+            } else {
+                let seqs = engine.catalog.read_blocking(|c| documents::seqs(c, &scope, Some(&collection), &filter))?;
+                learning = Some(runtime.spawn(learn(engine.clone(), scope, collection.clone(), filter)));
+                if seqs.is_empty() {
+                    return Ok((Vec::new(), learning));
+                }
+                Restriction::Ids(seqs)
+            };
+            let hits = engine.index.search(&collection, &asked(query), &restriction, limit, threshold)?;
+            let scored = hits.into_iter().map(|hit| (hit.document_seq, hit.score)).collect();
+            Ok((scored, learning))
+        };
+        let (mut scored, learning): (Vec<Scored>, _) =
+            tokio::task::spawn_blocking(search).await.map_err(Error::internal)??;
+        if let Some(learning) = learning {
+            learning.await.map_err(Error::internal)?;
+        }
+        if is_distance {
+            scored.iter_mut().for_each(|(_, score)| *score = nearness(*score));
+        }
+        Ok(scored)
+    }
+}
+
+/// Has the index answer such a filter itself from the next time on.
+async fn learn(engine: Arc<Engine>, scope: Scope, collection_id: String, filter: Filter) {
+    if let Err(error) = engine.learn_filter_fields(&scope, &collection_id, &filter).await {
+        tracing::warn!(%error, collection_id, "the index did not learn the fields of a filter; such searches stay slow");
+    }
+}
+
+/// A distance as a score from 1, for what is the same, towards 0.
+fn nearness(distance: f32) -> f32 {
+    1.0 / (1.0 + distance.max(0.0))
+}
+
+/// The largest distance whose [`nearness`] reaches `least`; `None` where every distance does.
+fn farthest(least: f32) -> Option<f32> {
+    // A little further, so that rounding loses no hit; the caller compares the scores once more.
+    (least > 0.0).then(|| (1.0 / least - 1.0) * (1.0 + f32::EPSILON * 4.0))
+}
+
+fn info(row: Resource) -> Result<CollectionInfo> {
+    Ok(CollectionInfo {
+        vector_indexes: private(&row.body, VECTORS)?,
+        collection_id: row.id,
+        collection_name: row.name,
+    })
+}
+
+/// The refusal of a collection that is not there.
+pub(super) fn unknown(at: &str, identifier: &str) -> Error {
+    Error::invalid(at, format!("the collection `{identifier}` does not exist"))
+}
+
+fn asked(query: SearchQuery) -> Query {
+    match query {
+        SearchQuery::Dense { index, vector } => Query::Dense { index, vector },
+        SearchQuery::Multi { index, vectors } => Query::Multi { index, vectors },
+        SearchQuery::Sparse { index, indices, values } => Query::Sparse { index, indices, values },
+        SearchQuery::Lexical { text } => Query::Lexical { text },
+    }
+}
+
+impl Backend for ScopedBackend {
+    fn collections<'a>(&'a self, identifiers: &'a [String]) -> BoxFuture<'a, Result<Vec<CollectionInfo>>> {
+        self.resolve(identifiers).boxed()
+    }
+
+    fn embed_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<f32>>> {
+        async move {
+            let embedder = self.engine.embedder(model).await?;
+            let vectors = &self.engine.memory.query_vectors;
+            if let Some(known) = vectors.get(embedder.fingerprint(), text) {
+                return Ok(known);
+            }
+            let vector = embedder.embed_query(text).await?;
+            vectors.insert(embedder.fingerprint(), text, &vector);
+            Ok(vector)
+        }
+        .boxed()
+    }
+
+    fn search<'a>(
+        &'a self,
+        collection_id: &'a str,
+        query: SearchQuery,
+        filter: &'a Filter,
+        limit: usize,
+        min_score: Option<f32>,
+    ) -> BoxFuture<'a, Result<Vec<Scored>>> {
+        self.rank(collection_id, query, filter, limit, min_score).boxed()
+    }
+
+    fn scan<'a>(
+        &'a self,
+        collection_id: &'a str,
+        filter: &'a Filter,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Document>>> {
+        let (scope, collection, filter) = (self.scope.clone(), collection_id.to_owned(), filter.clone());
+        let page = Page { limit, offset: 0, after: None, sort: None };
+        self.engine.catalog.read(move |c| documents::list(c, &scope, Some(&collection), &filter, &page)).boxed()
+    }
+
+    fn fetch<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<Vec<Document>>> {
+        let (scope, seqs) = (self.scope.clone(), seqs.to_vec());
+        self.engine.catalog.read(move |c| documents::fetch(c, &scope, &seqs)).boxed()
+    }
+
+    fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>> {
+        let (scope, collection, document) = (self.scope.clone(), collection_id.to_owned(), document_id.to_owned());
+        let read = self.engine.catalog.read(move |c| match documents::get(c, &scope, Some(&collection), &document) {
+            Ok(found) => documents::vectors(c, found.seq).map(Some),
+            Err(Error::Missing { .. }) => Ok(None),
+            Err(other) => Err(other),
+        });
+        read.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distance_becomes_a_score_that_grows_as_things_come_near() {
+        assert_eq!((nearness(0.0), nearness(1.0), nearness(3.0)), (1.0, 0.5, 0.25));
+        for least in [0.001, 0.25, 0.5, 1.0] {
+            let limit = farthest(least).unwrap();
+            assert!(nearness(limit) <= least && nearness(limit * 0.99) >= least, "{least}");
+        }
+        assert_eq!(farthest(0.0), None);
+    }
+}

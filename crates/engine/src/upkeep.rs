@@ -1,0 +1,26 @@
+//! What is done now and then while the server runs.
+
+use crate::Engine;
+use std::{sync::Arc, time::Duration};
+
+/// How often uploads and contents are looked through.
+const EVERY: Duration = Duration::from_secs(600);
+
+/// Sweeps what crashes left, then sweeps at intervals. Ends with the engine's queue.
+pub(crate) fn start(engine: &Arc<Engine>) {
+    let engine = engine.clone();
+    let stop = engine.queue.stopping();
+    let tracker = engine.queue.tracker().clone();
+    let upkeep = async move {
+        if let Err(error) = engine.sweep_unnamed().await {
+            tracing::warn!(%error, "contents that no row names were not all removed; the next start tries again");
+        }
+        loop {
+            if let Err(error) = engine.sweep().await {
+                tracing::warn!(%error, "leftovers were not all removed; the next sweep tries again");
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    };
+    drop(tracker.spawn(async move { stop.run_until_cancelled(upkeep).await }));
+}
