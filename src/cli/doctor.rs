@@ -1,0 +1,51 @@
+//! `strata doctor`: opens a data directory as the server would and reports what it finds. The server must not be running.
+
+use super::Output;
+use crate::settings::{File, ServeArguments, Settings};
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub struct DoctorArguments {
+    /// Data directory
+    #[arg(long, env = "STRATA_DATA", value_name = "DIR", default_value = crate::settings::DEFAULT_DATA)]
+    data: PathBuf,
+    /// Directory of the models [default: the user's data directory]
+    #[arg(long, env = "STRATA_MODELS", value_name = "DIR")]
+    models: Option<PathBuf>,
+}
+
+pub fn run(arguments: DoctorArguments, output: Output) -> Result<ExitCode> {
+    if !arguments.data.join("catalog.db").is_file() {
+        bail!("`{}` is not a data directory: it holds no `catalog.db`", arguments.data.display());
+    }
+    let serve = ServeArguments { data: Some(arguments.data), models: arguments.models, ..Default::default() };
+    let settings = Settings::settle(serve, File::default())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let checks = runtime.block_on(async {
+        let engine = strata_engine::Engine::open(strata_engine::Config {
+            data_dir: settings.data_dir.clone(),
+            models_dir: settings.models_dir,
+            bootstrap_key: None,
+            public_url: crate::settings::DEFAULT_URL.to_owned(),
+            allow_private_urls: false,
+            workers: settings.workers,
+        })
+        .await
+        .with_context(|| format!("cannot open `{}`", settings.data_dir.display()))?;
+        let checks = engine.doctor().await;
+        engine.close().await;
+        anyhow::Ok(checks?)
+    })?;
+    let answer: Vec<Value> =
+        checks.iter().map(|check| json!({ "name": check.name, "ok": check.ok, "detail": check.detail })).collect();
+    output.print(&Value::Array(answer), |out| {
+        for check in &checks {
+            writeln!(out, "{}  {}: {}", if check.ok { "ok  " } else { "FAIL" }, check.name, check.detail)?;
+        }
+        Ok(())
+    })?;
+    Ok(if checks.iter().all(|check| check.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

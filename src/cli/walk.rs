@@ -1,0 +1,252 @@
+//! What `ingest` finds in files and folders: a record for every line of a JSONL file, row of a CSV file and element of
+//! a JSON array, and one for every other file. Reads; sends nothing.
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+/// Largest file that travels inside a request. Larger ones need a presigned upload.
+pub const MAX_INLINE_BYTES: u64 = 32 << 20;
+
+/// How a file is read, by the end of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Json,
+    JsonLines,
+    Csv,
+    /// Kept as it is: the bucket field it goes into, which is also its schema type, and its media type.
+    Media {
+        field: &'static str,
+        media_type: &'static str,
+    },
+}
+
+impl Kind {
+    pub fn of(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        let media = |field, media_type| Some(Self::Media { field, media_type });
+        match extension.as_str() {
+            "txt" | "text" | "md" | "markdown" | "rst" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            "jsonl" | "ndjson" => Some(Self::JsonLines),
+            "csv" => Some(Self::Csv),
+            "jpg" | "jpeg" => media("image", "image/jpeg"),
+            "png" => media("image", "image/png"),
+            "gif" => media("image", "image/gif"),
+            "webp" => media("image", "image/webp"),
+            "mp3" => media("audio", "audio/mpeg"),
+            "wav" => media("audio", "audio/wav"),
+            "flac" => media("audio", "audio/flac"),
+            "m4a" => media("audio", "audio/mp4"),
+            "mp4" => media("video", "video/mp4"),
+            "mov" => media("video", "video/quicktime"),
+            "avi" => media("video", "video/x-msvideo"),
+            "mkv" => media("video", "video/x-matroska"),
+            "webm" => media("video", "video/webm"),
+            "pdf" => media("pdf", "application/pdf"),
+            "xlsx" => media("excel", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+            "xls" => media("excel", "application/vnd.ms-excel"),
+            _ => None,
+        }
+    }
+}
+
+/// The files under `paths`, in a fixed order, and how many were passed over because nothing is known about their kind.
+/// Hidden files, and links inside folders, are left alone.
+pub fn files(paths: &[PathBuf]) -> Result<(Vec<(PathBuf, Kind)>, usize)> {
+    let mut found = Vec::new();
+    let mut unknown = 0;
+    let mut waiting: Vec<PathBuf> = paths.iter().rev().cloned().collect();
+    while let Some(path) = waiting.pop() {
+        let facts = std::fs::metadata(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        if !facts.is_dir() {
+            match Kind::of(&path) {
+                Some(kind) => found.push((path, kind)),
+                None => unknown += 1,
+            }
+            continue;
+        }
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(&path).with_context(|| format!("cannot list `{}`", path.display()))? {
+            let entry = entry?;
+            let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if !is_hidden && !entry.file_type()?.is_symlink() {
+                inside.push(entry.path());
+            }
+        }
+        inside.sort();
+        waiting.extend(inside.into_iter().rev());
+    }
+    Ok((found, unknown))
+}
+
+/// One thing to ingest.
+pub struct Record {
+    /// Where it stands: the path, and the line, row or element if there are several.
+    pub origin: String,
+    pub content: Content,
+}
+
+pub enum Content {
+    Fields(Map<String, Value>),
+    Media { field: &'static str, media_type: &'static str, path: PathBuf },
+}
+
+/// How many records `each_record` will give for this file.
+pub fn count(path: &Path, kind: Kind) -> Result<u64> {
+    let mut count = 0;
+    each_record(path, kind, |_, _| {
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// Reads one file and hands over its records. A record that cannot be read comes as an error and the next one follows;
+/// only a file that cannot be read at all ends the walk through it.
+pub fn each_record(path: &Path, kind: Kind, mut each: impl FnMut(&str, Result<Content>) -> Result<()>) -> Result<()> {
+    let name = path.display().to_string();
+    match kind {
+        Kind::Media { field, media_type } => {
+            each(&name, Ok(Content::Media { field, media_type, path: path.to_owned() }))
+        }
+        Kind::Text => each(&name, whole_text(path)),
+        Kind::Json => match serde_json::from_slice::<Value>(&std::fs::read(path)?) {
+            Ok(Value::Array(elements)) => {
+                for (index, element) in elements.into_iter().enumerate() {
+                    each(&format!("{name}[{index}]"), fields_of(element))?;
+                }
+                Ok(())
+            }
+            Ok(other) => each(&name, fields_of(other)),
+            Err(error) => each(&name, Err(error.into())),
+        },
+        Kind::JsonLines => {
+            for (index, line) in BufReader::new(File::open(path)?).split(b'\n').enumerate() {
+                let line = line?;
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                let content = serde_json::from_slice(&line).map_err(anyhow::Error::from).and_then(fields_of);
+                each(&format!("{name}:{}", index + 1), content)?;
+            }
+            Ok(())
+        }
+        Kind::Csv => {
+            let text = String::from_utf8(std::fs::read(path)?).context("is not UTF-8")?;
+            let mut rows = csv_rows(text.trim_start_matches('\u{feff}')).into_iter();
+            let Some(header) = rows.next() else { return Ok(()) };
+            for (index, row) in rows.enumerate() {
+                let content = if row.len() == header.len() {
+                    let cells = header.iter().cloned().zip(row.into_iter().map(Value::String));
+                    Ok(Content::Fields(cells.collect()))
+                } else {
+                    Err(anyhow::anyhow!("has {} cells where the header has {}", row.len(), header.len()))
+                };
+                each(&format!("{name} row {}", index + 2), content)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn whole_text(path: &Path) -> Result<Content> {
+    let size_bytes = std::fs::metadata(path)?.len();
+    if size_bytes > MAX_INLINE_BYTES {
+        bail!("has {size_bytes} bytes; at most {MAX_INLINE_BYTES} are ingested from one text file");
+    }
+    let text = String::from_utf8(std::fs::read(path)?).context("is not UTF-8")?;
+    let mut fields = Map::new();
+    fields.insert("text".to_owned(), Value::String(text));
+    if let Some(name) = path.file_name() {
+        fields.insert("file_name".to_owned(), Value::String(name.to_string_lossy().into_owned()));
+    }
+    Ok(Content::Fields(fields))
+}
+
+fn fields_of(value: Value) -> Result<Content> {
+    match value {
+        Value::Object(fields) => Ok(Content::Fields(fields)),
+        Value::String(text) => Ok(Content::Fields(Map::from_iter([("text".to_owned(), Value::String(text))]))),
+        _ => bail!("is neither an object nor a text"),
+    }
+}
+
+/// Rows of comma-separated values: quotes, doubled quotes and line ends inside quotes as in RFC 4180.
+fn csv_rows(text: &str) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    let mut row = Vec::new();
+    let mut cell = String::new();
+    let mut quoted = false;
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                characters.next();
+                cell.push('"');
+            }
+            '"' if quoted || cell.is_empty() => quoted = !quoted,
+            ',' if !quoted => row.push(std::mem::take(&mut cell)),
+            '\r' if !quoted && characters.peek() == Some(&'\n') => {}
+            '\n' if !quoted => {
+                row.push(std::mem::take(&mut cell));
+                push_row(&mut rows, std::mem::take(&mut row));
+            }
+            other => cell.push(other),
+        }
+    }
+    row.push(cell);
+    push_row(&mut rows, row);
+    rows
+}
+
+/// A line without anything on it is no row.
+fn push_row(rows: &mut Vec<Vec<String>>, row: Vec<String>) {
+    if row.len() > 1 || row.iter().any(|cell| !cell.is_empty()) {
+        rows.push(row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn csv_keeps_commas_quotes_and_line_ends_inside_quotes() {
+        let rows = csv_rows("text,n\r\n\"a, \"\"b\"\"\nc\",1\n\nlast,2");
+        assert_eq!(rows, [vec!["text", "n"], vec!["a, \"b\"\nc", "1"], vec!["last", "2"]]);
+    }
+
+    #[test]
+    fn a_line_that_is_not_json_does_not_end_the_file() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("x.jsonl");
+        std::fs::write(&path, "{\"text\":\"one\"}\n{oops\n\n\"two\"\n").expect("written");
+        let mut seen = Vec::new();
+        each_record(&path, Kind::JsonLines, |origin, content| {
+            seen.push((origin.rsplit(':').next().map(str::to_owned), content.is_ok()));
+            Ok(())
+        })
+        .expect("walked");
+        let expected = [("1", true), ("2", false), ("4", true)];
+        assert_eq!(seen, expected.map(|(line, ok)| (Some(line.to_owned()), ok)));
+    }
+
+    #[test]
+    fn folders_are_walked_in_order_without_hidden_files() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        for name in ["b.txt", "a/z.md", ".hidden.txt", "what.bin"] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("has a parent")).expect("made");
+            std::fs::write(path, "x").expect("written");
+        }
+        let (found, unknown) = files(&[dir.path().to_owned()]).expect("walked");
+        let names: Vec<_> =
+            found.iter().map(|(path, _)| path.strip_prefix(dir.path()).expect("inside").to_owned()).collect();
+        assert_eq!(names, [PathBuf::from("a/z.md"), PathBuf::from("b.txt")]);
+        assert_eq!(unknown, 1);
+    }
+}

@@ -1,0 +1,142 @@
+//! Settings of the server. A value comes from the flag, else the `STRATA_*` variable, else the configuration file, else
+//! the default.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Where data lives unless something else is said, relative to the working directory.
+pub const DEFAULT_DATA: &str = "strata-data";
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:8800";
+pub const DEFAULT_URL: &str = "http://127.0.0.1:8800";
+
+/// The configuration file, as written: every key is optional and an unknown one is an error.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    data: Option<PathBuf>,
+    listen: Option<String>,
+    models: Option<PathBuf>,
+    bootstrap_key: Option<String>,
+    public_url: Option<String>,
+    allow_private_urls: Option<bool>,
+    workers: Option<usize>,
+}
+
+impl File {
+    pub fn read(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("`{}` is not a configuration file", path.display()))
+    }
+}
+
+/// What was said on the command line or in the environment.
+#[derive(Debug, Default, Clone, clap::Args)]
+pub struct ServeArguments {
+    /// Directory that holds catalog, blobs, index and `admin.key` [default: strata-data]
+    #[arg(long, env = "STRATA_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address and port; port 0 takes any free one [default: 127.0.0.1:8800]
+    #[arg(long, env = "STRATA_LISTEN", value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Configuration file (TOML)
+    #[arg(long, env = "STRATA_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of the models [default: the user's data directory]
+    #[arg(long, env = "STRATA_MODELS", value_name = "DIR")]
+    pub models: Option<PathBuf>,
+    /// The first API key of a fresh data directory, instead of a random one
+    #[arg(long, env = "STRATA_BOOTSTRAP_KEY", value_name = "KEY", hide_env_values = true)]
+    pub bootstrap_key: Option<String>,
+    /// Address under which clients reach this server, used in presigned URLs [default: the address listened on]
+    #[arg(long, env = "STRATA_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Let objects be fetched from private and loopback addresses
+    #[arg(long, env = "STRATA_ALLOW_PRIVATE_URLS")]
+    pub allow_private_urls: bool,
+    /// How many derivations run at once [default: one per processor, at most 8]
+    #[arg(long, env = "STRATA_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+/// Settled settings of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub models_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub bootstrap_key: Option<String>,
+    pub public_url: Option<String>,
+    pub allow_private_urls: bool,
+    pub workers: usize,
+}
+
+impl Settings {
+    pub fn settle(arguments: ServeArguments, file: File) -> Result<Self> {
+        let listen = arguments.listen.or(file.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
+        let workers = arguments.workers.or(file.workers).unwrap_or_else(default_workers);
+        if workers == 0 {
+            bail!("`workers` must be at least 1");
+        }
+        Ok(Self {
+            data_dir: arguments.data.or(file.data).unwrap_or_else(|| DEFAULT_DATA.into()),
+            models_dir: models_dir(arguments.models.or(file.models))?,
+            listen: address(&listen)?,
+            bootstrap_key: arguments.bootstrap_key.or(file.bootstrap_key),
+            public_url: arguments.public_url.or(file.public_url).map(|url| url.trim_end_matches('/').to_owned()),
+            allow_private_urls: arguments.allow_private_urls || file.allow_private_urls.unwrap_or(false),
+            workers,
+        })
+    }
+}
+
+/// The directory that was named, else the registry's own choice.
+pub fn models_dir(named: Option<PathBuf>) -> Result<PathBuf> {
+    match named {
+        Some(dir) => Ok(dir),
+        None => Ok(strata_infer::Registry::default_dir()?),
+    }
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| n.get().min(8))
+}
+
+/// Reads `host:port`, with `localhost` and a bare `:port` as people write them.
+fn address(text: &str) -> Result<SocketAddr> {
+    let text = match text.strip_prefix("localhost:").or_else(|| text.strip_prefix(':')) {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    text.parse().with_context(|| format!("`{text}` is not an address such as `{DEFAULT_LISTEN}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file: File =
+            toml::from_str("data = \"/from/file\"\nworkers = 3\nlisten = \"localhost:9000\"").expect("valid file");
+        let arguments =
+            ServeArguments { data: Some("/from/flag".into()), models: Some("/m".into()), ..Default::default() };
+        let settings = Settings::settle(arguments, file).expect("valid settings");
+        assert_eq!(settings.data_dir, PathBuf::from("/from/flag"));
+        assert_eq!(settings.workers, 3);
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:9000");
+    }
+
+    #[test]
+    fn an_unknown_key_of_the_file_is_an_error() {
+        assert!(toml::from_str::<File>("dta = \"x\"").is_err());
+    }
+
+    #[test]
+    fn an_address_without_a_port_is_refused_by_name() {
+        let error = address("somewhere").expect_err("no port");
+        assert!(error.to_string().contains("`somewhere`"), "{error}");
+    }
+}
