@@ -1,0 +1,2 @@
+mod index_damage;
+mod kill;

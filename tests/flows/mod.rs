@@ -1,0 +1,3 @@
+mod command_line;
+mod first_path;
+mod official_sdk;

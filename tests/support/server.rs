@@ -1,0 +1,130 @@
+//! The real binary as a child process: started on a free port, killed, stopped, started again on the same directory.
+
+use super::{Api, SOON, wait_for};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+
+/// The key of every test server.
+pub const KEY: &str = "sk_test_0123456789abcdef0123456789abcdef0123456789abcdef";
+
+pub struct Server {
+    child: Child,
+    url: String,
+    logs: Arc<Mutex<Vec<String>>>,
+    dir: TempDir,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::start_in(tempfile::tempdir().expect("temporary directory"))
+    }
+
+    fn start_in(dir: TempDir) -> Self {
+        let logs = Arc::new(Mutex::new(Vec::new()));
+        let (child, url) = spawn(&dir.path().join("data"), &logs);
+        let server = Self { child, url, logs, dir };
+        server.wait_until_healthy();
+        server
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A client with the first key.
+    pub fn api(&self) -> Api {
+        Api::new(&self.url, KEY)
+    }
+
+    /// `kill -9`: nothing of the process gets a chance to finish.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the server can be killed");
+        self.child.wait().expect("the server has ended");
+    }
+
+    /// A termination signal, and the end of the process that follows it.
+    pub fn stop(&mut self) {
+        let sent = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().expect("`kill` runs");
+        assert!(sent.success(), "the server takes signals");
+        let status = wait_for("the server to stop", SOON, || self.child.try_wait().expect("the server is our child"));
+        assert!(status.success(), "the server stopped with {status}\n{}", self.log_text());
+    }
+
+    /// Starts again on the same directory after `kill` or `stop`, and waits until it answers.
+    pub fn start_again(&mut self) {
+        let (child, url) = spawn(&self.data_dir(), &self.logs);
+        self.child = child;
+        self.url = url;
+        self.wait_until_healthy();
+    }
+
+    fn wait_until_healthy(&self) {
+        let api = self.api();
+        wait_for("the server to be healthy", SOON, || {
+            api.try_send("GET", "/v1/health", None).ok().filter(|answer| answer.status == 200)
+        });
+    }
+
+    fn log_text(&self) -> String {
+        self.logs.lock().expect("no test panics while it holds the logs").join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let logs = self.log_text();
+            let tail: Vec<&str> = logs.lines().rev().take(60).collect();
+            eprintln!("--- the server's last lines, newest first\n{}", tail.join("\n"));
+        }
+    }
+}
+
+fn spawn(data: &Path, logs: &Arc<Mutex<Vec<String>>>) -> (Child, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_strata"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .env("STRATA_BOOTSTRAP_KEY", KEY)
+        .env("STRATA_LOG", "info")
+        .env_remove("STRATA_LISTEN")
+        .env_remove("STRATA_DATA")
+        .env_remove("STRATA_CONFIG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let stderr = child.stderr.take().expect("stderr is piped");
+    let (found, address) = channel();
+    let kept = logs.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if let Some(url) = line.strip_prefix("listening on ") {
+                let _ = found.send(url.to_owned());
+            }
+            kept.lock().expect("no test panics while it holds the logs").push(line);
+        }
+    });
+    match address.recv_timeout(SOON) {
+        Ok(url) => (child, url),
+        Err(reason) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            let what = match reason {
+                RecvTimeoutError::Timeout => "did not listen in time",
+                RecvTimeoutError::Disconnected => "ended before it listened",
+            };
+            panic!("the server {what}\n{}", logs.lock().expect("held by nobody else now").join("\n"));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Tenancy over the whole router: every operation of the OpenAPI document is asked for another tenant's things.
+
+use crate::support::{Api, Operation, Server, World};
+use serde_json::{Value, json};
+
+/// Path parameters that name nothing of a tenant: built-in things, or a part of a thing that the path already names.
+const NOT_A_TENANTS: [&str; 6] =
+    ["feature_extractor_id", "extractor_id", "stage_id", "tier_num", "ray_job_id", "token"];
+
+/// Parameters that name people and keys of the organization; `keys.rs` looks at those.
+const OF_THE_ORGANIZATION: [&str; 3] = ["user_email", "key_name", "key_id"];
+
+/// A key that may do everything, in one namespace only.
+fn confined(admin: &Api, world: &World, name: &str) -> Api {
+    let email = admin.get("/v1/me").text("/user_email").to_owned();
+    let made = admin.post(
+        &format!("/v1/organizations/users/{email}/api-keys"),
+        json!({
+            "name": name,
+            "permissions": ["read", "write", "delete"],
+            "scopes": [{ "resource_type": "namespace", "resource_id": world.id("namespace_id") }],
+        }),
+    );
+    let secret = ["/api_key", "/key"].iter().find_map(|field| made.body.pointer(field)?.as_str().map(str::to_owned));
+    let secret = secret.unwrap_or_else(|| panic!("no key in {}", made.body));
+    admin.with_key(&secret).within(world.id("namespace_id"))
+}
+
+/// What the victim's namespace holds, to see that nothing of it was touched.
+fn inventory(world: &World) -> Value {
+    let get = |path: String| world.api.get(&path).ok();
+    let list = |path: String| world.api.list(&path);
+    json!({
+        "namespace": get(format!("/v1/namespaces/{}", world.id("namespace_id"))),
+        "bucket": get(format!("/v1/buckets/{}", world.id("bucket_id"))),
+        "collection": get(format!("/v1/collections/{}", world.id("collection_id"))),
+        "retriever": get(format!("/v1/retrievers/{}", world.id("retriever_id"))),
+        "objects": list(format!("/v1/buckets/{}/objects/list", world.id("bucket_id"))),
+        "documents": list(format!("/v1/collections/{}/documents/list", world.id("collection_id"))),
+        "batch": get(format!("/v1/batches/{}", world.id("batch_id")))["status"],
+    })
+}
+
+#[test]
+fn another_tenants_ids_answer_404_on_every_operation() {
+    let server = Server::start();
+    let admin = server.api();
+    let victim = World::create(&admin, "victim");
+    let other = World::create(&admin, "other");
+    let intruder = confined(&admin, &other, "intruder");
+    let before = inventory(&victim);
+    let mut wrong = Vec::new();
+    let mut proven = 0;
+    for operation in Operation::all(&admin) {
+        let names = &operation.path_parameters;
+        if names.is_empty() || names.iter().any(|name| OF_THE_ORGANIZATION.contains(&name.as_str())) {
+            continue;
+        }
+        if names.iter().all(|name| NOT_A_TENANTS.contains(&name.as_str())) {
+            continue;
+        }
+        let stranger = |name: &str| match victim.ids.get(name) {
+            Some(id) => id.clone(),
+            None if NOT_A_TENANTS.contains(&name) => "1".to_owned(),
+            None => panic!("{} has a path parameter `{name}` that this test does not know", operation.path),
+        };
+        // The same answer for a thing that is another's and a thing that is nobody's: an intruder learns nothing.
+        let nobodys = |name: &str| {
+            let id = stranger(name);
+            let prefix = id.split_once('_').map_or("x", |(prefix, _)| prefix);
+            format!("{prefix}_000000000000000000000000")
+        };
+        let body = operation.sample_body();
+        let send = |path: &str| intruder.send(&operation.method, path, body.as_ref());
+        let anothers = send(&operation.path_with(stranger));
+        let nobodys = send(&operation.path_with(nobodys));
+        let unseen = matches!(anothers.status, 400 | 404 | 422) && anothers.status == nobodys.status;
+        if anothers.status == 404 {
+            proven += 1;
+        } else if !(unseen && operation.body.is_some()) {
+            wrong.push(format!(
+                "{}: {} for another's, {} for nobody's: {}",
+                anothers.request, anothers.status, nobodys.status, anothers.body
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{} operations let a stranger see something:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(proven >= 40, "only {proven} operations answered 404");
+    assert_eq!(before, inventory(&victim), "nothing of the victim was touched");
+}
+
+#[test]
+fn another_tenants_ids_in_a_body_are_not_found_either() {
+    let server = Server::start();
+    let admin = server.api();
+    let victim = World::create(&admin, "victim");
+    let other = World::create(&admin, "other");
+    let intruder = confined(&admin, &other, "intruder");
+    let own_bucket = other.id("bucket_id");
+    let attempts = [
+        (
+            "/v1/collections".to_owned(),
+            json!({
+                "collection_name": "thief",
+                "source": { "type": "bucket", "bucket_ids": [victim.id("bucket_id")] },
+                "feature_extractor": { "feature_extractor_name": "passthrough_extractor", "version": "v1" },
+            }),
+        ),
+        (
+            "/v1/collections".to_owned(),
+            json!({
+                "collection_name": "thief",
+                "source": { "type": "collection", "collection_id": victim.id("collection_id") },
+                "feature_extractor": { "feature_extractor_name": "passthrough_extractor", "version": "v1" },
+            }),
+        ),
+        (
+            format!("/v1/buckets/{own_bucket}/batches"),
+            json!({ "object_ids": [victim.id("object_id")], "collection_ids": [other.id("collection_id")] }),
+        ),
+        (
+            format!("/v1/buckets/{own_bucket}/batches"),
+            json!({ "object_ids": [other.id("object_id")], "collection_ids": [victim.id("collection_id")] }),
+        ),
+        (
+            format!("/v1/buckets/{own_bucket}/objects"),
+            json!({ "title": "x", "blobs": [{ "property": "content", "type": "text", "upload_id": victim.id("upload_id") }] }),
+        ),
+        ("/v1/retrievers/execute".to_owned(), {
+            let mut body = crate::support::retriever_body(&victim.api, "x", victim.id("collection_id"));
+            body["inputs"] = json!({ "query": "a stream" });
+            body
+        }),
+    ];
+    for (path, body) in attempts {
+        let answer = intruder.post(&path, body.clone());
+        let has_hits = answer.body["results"].as_array().is_some_and(|hits| !hits.is_empty());
+        let refused =
+            matches!(answer.status, 404 | 422) || (path.ends_with("execute") && answer.status == 200 && !has_hits);
+        assert!(refused, "{path} with {body} answered {}: {}", answer.status, answer.body);
+    }
+}
+
+#[test]
+fn a_namespace_outside_the_keys_scope_is_not_there() {
+    let server = Server::start();
+    let admin = server.api();
+    let victim = World::create(&admin, "victim");
+    let other = World::create(&admin, "other");
+    let intruder = confined(&admin, &other, "intruder");
+    for namespace in [victim.id("namespace_id"), "victim"] {
+        let answer = intruder.within(namespace).post("/v1/buckets/list", json!({}));
+        assert!(matches!(answer.status, 403 | 404), "{} {}", answer.status, answer.body);
+    }
+    let seen = intruder.list("/v1/namespaces/list");
+    let names: Vec<&Value> = seen.iter().map(|namespace| &namespace["namespace_name"]).collect();
+    assert_eq!(names, ["other"], "a confined key sees its own namespaces only");
+}
