@@ -49,7 +49,6 @@ pub fn routes() -> OpenApiRouter<App> {
 struct CreateBatchRequest {
     /// Objects of the bucket; or else `filters` choose them.
     object_ids: Option<Vec<String>>,
-    #[schema(schema_with = any_object)]
     filters: Option<Value>,
     /// Collections to run, by id or name; all that read the bucket where it is empty.
     collection_ids: Option<Vec<String>>,
@@ -134,7 +133,6 @@ struct RetryBatchRequest {
 #[serde(default)]
 struct BulkSubmitBatchesRequest {
     collection_ids: Option<Vec<String>>,
-    #[schema(schema_with = any_object)]
     filters: Option<Value>,
     #[schema(minimum = 1, maximum = 50_000)]
     chunk_size: Option<usize>,
@@ -231,7 +229,7 @@ pub(crate) fn batch_json(view: &BatchView) -> Value {
         "max_node_death_resubmits": 0,
         "max_deploy_resubmits": 0,
         "lifecycle": view.status.to_lowercase(),
-        "lifecycle_reason": null,
+        "lifecycle_reason": batch.body.get("cancel_reason"),
         "created_at": batch.created_at,
         "updated_at": batch.updated_at,
         "last_activity_at": batch.updated_at,
@@ -416,14 +414,21 @@ async fn get_by_id(State(app): State<App>, caller: Caller, Path(batch): Path<Str
 /// Cancels a batch by its id alone.
 #[utoipa::path(post, path = "/v1/batches/{batch_id}/cancel", tag = "Batches", operation_id = "cancel_batch_by_id",
     params(("batch_id" = String, Path), ReasonQuery), responses((status = 200, body = TaskResponse)))]
-async fn cancel_by_id(State(app): State<App>, caller: Caller, Path(batch): Path<String>, _query: Query<ReasonQuery>) -> Answer {
+async fn cancel_by_id(State(app): State<App>, caller: Caller, Path(batch): Path<String>, Query(why): Query<ReasonQuery>) -> Answer {
     caller.may(Permission::Write)?;
     let scope = app.scope_of_batch(&caller.0, &batch).await?;
-    canceled(&app, &scope, None, &batch).await
+    canceled(&app, &scope, None, &batch, why.reason).await
 }
 
-async fn canceled(app: &App, scope: &Scope, bucket: Option<&str>, batch: &str) -> Answer {
-    let (count, task) = app.cancel_batch(scope, bucket, batch, None).await?;
+/// The number of a tier that the batch has.
+async fn tier_of(app: &App, scope: &Scope, bucket: &str, batch: &str, tier: &str) -> Result<u32, ApiError> {
+    let view = app.batch(scope, Some(bucket), batch).await?;
+    let number = tier.parse().ok().filter(|number| view.tiers.iter().any(|tier| tier.number == *number));
+    Ok(number.ok_or_else(|| Error::missing("tier", tier))?)
+}
+
+async fn canceled(app: &App, scope: &Scope, bucket: Option<&str>, batch: &str, reason: Option<String>) -> Answer {
+    let (count, task) = app.cancel_batch(scope, bucket, batch, None, reason).await?;
     match task {
         Some(task) => {
             let task = app.task(&scope.organization_id, &task.task_id).await?;
@@ -482,9 +487,9 @@ async fn audit(State(app): State<App>, tenant: Tenant, Path((bucket, batch)): Pa
 /// Cancels what has not run yet. What is complete stays.
 #[utoipa::path(post, path = "/v1/buckets/{bucket_identifier}/batches/{batch_id}/cancel", tag = "BucketBatches", operation_id = "cancel_batch",
     params(("bucket_identifier" = String, Path), ("batch_id" = String, Path), ReasonQuery), responses((status = 200, body = TaskResponse)))]
-async fn cancel(State(app): State<App>, tenant: Tenant, Path((bucket, batch)): Path<(String, String)>, _query: Query<ReasonQuery>) -> Answer {
+async fn cancel(State(app): State<App>, tenant: Tenant, Path((bucket, batch)): Path<(String, String)>, Query(why): Query<ReasonQuery>) -> Answer {
     tenant.may(Permission::Write)?;
-    canceled(&app, &tenant.scope, Some(&bucket), &batch).await
+    canceled(&app, &tenant.scope, Some(&bucket), &batch, why.reason).await
 }
 
 /// Says why a batch stands where it stands.
@@ -577,21 +582,23 @@ async fn retry(State(app): State<App>, tenant: Tenant, Path((bucket, batch)): Pa
 
 /// Cancels what one tier has not run yet.
 #[utoipa::path(post, path = "/v1/buckets/{bucket_identifier}/batches/{batch_id}/tiers/{tier_num}/cancel", tag = "BucketBatches", operation_id = "cancel_tier",
-    params(("bucket_identifier" = String, Path), ("batch_id" = String, Path), ("tier_num" = u32, Path), ReasonQuery), responses((status = 200, body = Object)))]
-async fn cancel_tier(State(app): State<App>, tenant: Tenant, Path((bucket, batch, tier)): Path<(String, String, u32)>, _query: Query<ReasonQuery>) -> Answer {
+    params(("bucket_identifier" = String, Path), ("batch_id" = String, Path), ("tier_num" = String, Path), ReasonQuery), responses((status = 200, body = Object)))]
+async fn cancel_tier(State(app): State<App>, tenant: Tenant, Path((bucket, batch, tier)): Path<(String, String, String)>, Query(why): Query<ReasonQuery>) -> Answer {
     tenant.may(Permission::Write)?;
-    let (count, _) = app.cancel_batch(&tenant.scope, Some(&bucket), &batch, Some(tier)).await?;
+    let tier = tier_of(&app, &tenant.scope, &bucket, &batch, &tier).await?;
+    let (count, _) = app.cancel_batch(&tenant.scope, Some(&bucket), &batch, Some(tier), why.reason).await?;
     answer(json!({ "batch_id": batch, "tier_num": tier, "canceled": count }))
 }
 
 /// Mends a tier: `retry` its failures, or `cancel` what is left of it.
 #[utoipa::path(post, path = "/v1/buckets/{bucket_identifier}/batches/{batch_id}/tiers/{tier_num}/heal", tag = "BucketBatches", operation_id = "heal_tier",
-    params(("bucket_identifier" = String, Path), ("batch_id" = String, Path), ("tier_num" = u32, Path)), request_body = HealTierRequest, responses((status = 200, body = Object)))]
-async fn heal_tier(State(app): State<App>, tenant: Tenant, Path((bucket, batch, tier)): Path<(String, String, u32)>, Json(body): Json<HealTierRequest>) -> Answer {
+    params(("bucket_identifier" = String, Path), ("batch_id" = String, Path), ("tier_num" = String, Path)), request_body = HealTierRequest, responses((status = 200, body = Object)))]
+async fn heal_tier(State(app): State<App>, tenant: Tenant, Path((bucket, batch, tier)): Path<(String, String, String)>, Json(body): Json<HealTierRequest>) -> Answer {
     tenant.may(Permission::Write)?;
+    let tier = tier_of(&app, &tenant.scope, &bucket, &batch, &tier).await?;
     let count = match body.action.as_str() {
         "retry" | "resubmit" => app.retry_batch(&tenant.scope, &bucket, &batch, &[tier], true).await?,
-        "cancel" | "fail" => app.cancel_batch(&tenant.scope, Some(&bucket), &batch, Some(tier)).await?.0,
+        "cancel" | "fail" => app.cancel_batch(&tenant.scope, Some(&bucket), &batch, Some(tier), None).await?.0,
         other => return Err(Error::invalid("action", format!("`{other}` is neither retry nor cancel")).into()),
     };
     answer(json!({ "batch_id": batch, "tier_num": tier, "action": body.action, "affected": count }))
@@ -599,19 +606,20 @@ async fn heal_tier(State(app): State<App>, tenant: Tenant, Path((bucket, batch, 
 
 /// Queues one tier's failures again.
 #[utoipa::path(post, path = "/v1/buckets/{bucket_identifier}/batches/{batch_id}/tiers/{tier_num}/retry", tag = "BucketBatches", operation_id = "retry_tier",
-    params(("bucket_identifier" = String, Path), ("batch_id" = String, Path), ("tier_num" = u32, Path)), responses((status = 200, body = Object)))]
-async fn retry_tier(State(app): State<App>, tenant: Tenant, Path((bucket, batch, tier)): Path<(String, String, u32)>) -> Answer {
+    params(("bucket_identifier" = String, Path), ("batch_id" = String, Path), ("tier_num" = String, Path)), responses((status = 200, body = Object)))]
+async fn retry_tier(State(app): State<App>, tenant: Tenant, Path((bucket, batch, tier)): Path<(String, String, String)>) -> Answer {
     tenant.may(Permission::Write)?;
+    let tier = tier_of(&app, &tenant.scope, &bucket, &batch, &tier).await?;
     let count = app.retry_batch(&tenant.scope, &bucket, &batch, &[tier], true).await?;
     answer(json!({ "batch_id": batch, "tier_num": tier, "retried": count }))
 }
 
 /// Work runs inside this process, so there are no cluster jobs to cancel: any job id is unknown.
 #[utoipa::path(post, path = "/v1/buckets/{bucket_identifier}/batches/{batch_id}/tiers/{tier_num}/jobs/{ray_job_id}/cancel", tag = "BucketBatches", operation_id = "cancel_job",
-    params(("bucket_identifier" = String, Path), ("batch_id" = String, Path), ("tier_num" = u32, Path), ("ray_job_id" = String, Path), ReasonQuery), responses((status = 200, body = Object)))]
-async fn cancel_job(State(app): State<App>, tenant: Tenant, Path((bucket, batch, _tier, job)): Path<(String, String, u32, String)>, _query: Query<ReasonQuery>) -> Answer {
+    params(("bucket_identifier" = String, Path), ("batch_id" = String, Path), ("tier_num" = String, Path), ("ray_job_id" = String, Path)), responses((status = 200, body = Object)))]
+async fn cancel_job(State(app): State<App>, tenant: Tenant, Path((bucket, batch, tier, job)): Path<(String, String, String, String)>) -> Answer {
     tenant.may(Permission::Write)?;
-    app.batch(&tenant.scope, Some(&bucket), &batch).await?;
+    tier_of(&app, &tenant.scope, &bucket, &batch, &tier).await?;
     Err(Error::missing("job", job).into())
 }
 

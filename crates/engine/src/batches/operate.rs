@@ -25,6 +25,7 @@ impl Engine {
         bucket: Option<&str>,
         batch_id: &str,
         tier: Option<u32>,
+        reason: Option<String>,
     ) -> Result<(usize, Option<Task>)> {
         let (scope, bucket, batch_id, now) =
             (scope.clone(), bucket.map(str::to_owned), batch_id.to_owned(), self.catalog.now());
@@ -32,11 +33,14 @@ impl Engine {
             .write(move |tx| {
                 let mut batch = load(tx, &scope, bucket.as_deref(), &batch_id)?;
                 let count = derivations::cancel(tx, &batch_id, tier, &now)?;
+                if let Some(reason) = reason {
+                    batch.body.insert("cancel_reason".into(), json!(reason));
+                }
                 if batch.status == "DRAFT" {
                     batch.status = "CANCELED".into();
-                    batch.updated_at = now.clone();
-                    rows::put(tx, &batch)?;
                 }
+                batch.updated_at = now.clone();
+                rows::put(tx, &batch)?;
                 settle_one(tx, &scope, &batch_id, &now)?;
                 let task = batch.task_id.map(|id| rows::task(tx, &scope.organization_id, &id)).transpose()?;
                 Ok((count, task))

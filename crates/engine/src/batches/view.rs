@@ -205,7 +205,7 @@ impl Engine {
         match (task.batch_id, task.namespace_id) {
             (Some(batch), Some(namespace_id)) => {
                 let scope = Scope { organization_id: principal.organization_id.clone(), namespace_id };
-                self.cancel_batch(&scope, None, &batch, None).await.map(drop)
+                self.cancel_batch(&scope, None, &batch, None, None).await.map(drop)
             }
             _ => Err(Error::Conflict(format!("task `{task_id}` is over"))),
         }

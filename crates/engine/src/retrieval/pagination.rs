@@ -74,7 +74,11 @@ impl PageRequest {
     /// Reads `pagination`, or else `limit`, `page_size`, `settings.limit` and `cursor`, from a request body. Gives the
     /// warnings that the answer should carry, too.
     pub fn parse(body: &Fields) -> Result<(Self, Vec<String>)> {
-        let settings = body.get("settings").and_then(Value::as_object);
+        let settings = match body.get("settings") {
+            None | Some(Value::Null) => None,
+            Some(Value::Object(settings)) => Some(settings),
+            Some(_) => return Err(Error::invalid("settings", "must be an object")),
+        };
         let plain = body.get("limit").or_else(|| settings?.get("limit")).filter(|v| !v.is_null());
         let alias = body.get("page_size").filter(|v| !v.is_null());
         match body.get("pagination") {
@@ -82,7 +86,8 @@ impl PageRequest {
                 if plain.zip(alias).is_some_and(|(a, b)| a != b) {
                     return Err(Error::invalid("page_size", "is another name of `limit` and differs from it"));
                 }
-                let limit = count(plain.or(alias), "limit", 1..=MAX_LIMIT, DEFAULT_LIMIT)?;
+                let at = if plain.is_some() { "limit" } else { "page_size" };
+                let limit = count(plain.or(alias), at, 1..=MAX_LIMIT, DEFAULT_LIMIT)?;
                 Ok((Self::Cursor { limit, cursor: text(body.get("cursor"), "cursor")? }, Vec::new()))
             }
             Some(Value::Object(pagination)) => {

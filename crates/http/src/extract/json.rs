@@ -95,13 +95,7 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
         text => text,
     };
     check_depth(text)?;
-    // Serde would read an array into a struct, field by field.
-    if text.starts_with('{')
-        && let Ok(value) = serde_json::from_str(text)
-    {
-        return Ok(value);
-    }
-    // The slow way finds the words for what is wrong; it also takes a repeated key, of which the last one counts.
+    // By way of a value: the whole text is checked, and of a repeated key the last one counts.
     let value: Value =
         serde_json::from_str(text).map_err(|e| Error::Malformed(format!("the body is not JSON: {e}")))?;
     if !value.is_object() {

@@ -68,7 +68,6 @@ struct ExecuteRetrieverRequest {
     #[schema(schema_with = any_object)]
     inputs: Option<Map<String, Value>>,
     /// A filter that every document must satisfy besides the stages'.
-    #[schema(schema_with = any_object)]
     filters: Option<Value>,
     #[serde(flatten)]
     page: PageFields,
@@ -104,7 +103,6 @@ struct AdhocExecuteRequest {
     #[schema(schema_with = any_object)]
     inputs: Option<Map<String, Value>>,
     /// A filter that every document must satisfy besides the stages'.
-    #[schema(schema_with = any_object)]
     filters: Option<Value>,
     #[serde(flatten)]
     page: PageFields,
@@ -137,7 +135,7 @@ struct PageFields {
     /// `{limit}`, as some clients write it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = any_object)]
-    settings: Option<Map<String, Value>>,
+    settings: Option<Value>,
 }
 
 impl PageFields {
@@ -170,14 +168,21 @@ impl Style {
     }
 }
 
+/// An execution that is asked for, and the style of its answer.
+struct Asked {
+    execute: Execute,
+    style: Style,
+    /// As Server-Sent Events.
+    stream: bool,
+}
+
 /// Whether body or query asks for it.
 pub(super) fn either(a: Option<bool>, b: Option<bool>) -> bool {
     a.unwrap_or(false) || b.unwrap_or(false)
 }
 
 impl ExecuteRetrieverRequest {
-    /// The execution that is asked for and the style of its answer.
-    fn read(self, query: ExecuteQuery, execution_id: String) -> Result<(Execute, Style)> {
+    fn read(self, query: ExecuteQuery, execution_id: String) -> Result<Asked> {
         let (page, warnings) = self.page.read()?;
         if self.target_collection_id.is_some() {
             return Err(Error::invalid(
@@ -205,7 +210,7 @@ impl ExecuteRetrieverRequest {
             warnings,
             consistency_mode: Some(if sees_all_writes { "strong" } else { "eventual" }),
         };
-        Ok((execute, style))
+        Ok(Asked { execute, style, stream: self.stream.unwrap_or(false) })
     }
 }
 
@@ -242,8 +247,9 @@ async fn execute_adhoc_retriever(
 ) -> Result<Response, ApiError> {
     tenant.may(Permission::Read)?;
     let (retriever, body) = body.split();
+    let asked = body.read(query, app.new_execution_id())?;
     let prepared = app.prepare_adhoc(&retriever)?;
-    answered(app, tenant.scope, prepared, body, query).await
+    answered(app, tenant.scope, prepared, asked).await
 }
 
 /// Execute a retriever
@@ -262,19 +268,13 @@ async fn execute_retriever(
 ) -> Result<Response, ApiError> {
     tenant.may(Permission::Read)?;
     let prepared = app.prepare_retriever(&tenant.scope, &identifier).await?;
-    answered(app, tenant.scope, prepared, body, query).await
+    let asked = body.read(query, app.new_execution_id())?;
+    answered(app, tenant.scope, prepared, asked).await
 }
 
-async fn answered(
-    app: App,
-    scope: Scope,
-    prepared: Prepared,
-    body: ExecuteRetrieverRequest,
-    query: ExecuteQuery,
-) -> Result<Response, ApiError> {
-    let is_stream = body.stream.unwrap_or(false);
-    let (execute, style) = body.read(query, app.new_execution_id())?;
-    if is_stream {
+async fn answered(app: App, scope: Scope, prepared: Prepared, asked: Asked) -> Result<Response, ApiError> {
+    let Asked { execute, style, stream } = asked;
+    if stream {
         return Ok(stream::events(app, scope, prepared, execute, style));
     }
     let executed = app.execute(&scope, &prepared, execute).await?;
@@ -432,7 +432,7 @@ mod tests {
 
     fn read(body: Value, query: ExecuteQuery) -> Result<(Execute, Style)> {
         let body: ExecuteRetrieverRequest = serde_json::from_value(body).unwrap();
-        body.read(query, "exec_1".into())
+        body.read(query, "exec_1".into()).map(|asked| (asked.execute, asked.style))
     }
 
     #[test]

@@ -33,10 +33,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[serde(default)]
 struct ListExecutionsRequest {
     /// `{"AND": [{"field": …, "operator": …, "value": …}]}` or `{field: value}`.
-    #[schema(schema_with = any_object)]
     filters: Option<Value>,
     /// `{"field": …, "direction": "asc" | "desc"}`, the most important first.
-    #[schema(value_type = Option<Vec<Object>>)]
     sorts: Option<Value>,
     /// `completed`, `degraded` or `failed`.
     status: Option<String>,

@@ -5,7 +5,6 @@ use crate::{
     App,
     error::ApiError,
     extract::{Json, Query, Tenant},
-    openapi::any_object,
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,7 @@ use strata_engine::{
     retrieval::PageRequest,
     retrievers::{Execute, FeatureSearch, ValueCount},
 };
-use strata_model::{Error, Fields, Permission};
+use strata_model::{Error, Fields, Permission, filter::Filter};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -44,7 +43,6 @@ struct FeatureSearchRequest {
     top_k: Option<usize>,
     /// A filter that every document must satisfy.
     #[serde(default)]
-    #[schema(schema_with = any_object)]
     filters: Option<Value>,
 }
 
@@ -101,6 +99,7 @@ async fn feature_search(
         feature_uri: body.feature_uri.or_else(|| is_text.then(|| DEFAULT_FEATURE.to_owned())),
         top_k,
     };
+    Filter::parse(body.filters.as_ref().unwrap_or(&Value::Null), "filters")?;
     let prepared = app.prepare_search(search)?;
     let execute = Execute {
         execution_id: app.new_execution_id(),
@@ -117,7 +116,8 @@ async fn feature_search(
 #[into_params(parameter_in = Query)]
 struct TypeaheadQuery {
     /// What was typed so far.
-    #[param(min_length = 1, max_length = 200)]
+    #[serde(default)]
+    #[param(min_length = 1, max_length = 200, required = true)]
     q: String,
     /// Fields whose values are suggested, with commas between; else the keywords that the namespace indexes.
     #[serde(default)]

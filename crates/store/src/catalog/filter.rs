@@ -130,7 +130,8 @@ pub fn order_by(field: &str, descending: bool, columns: &[&str], tie: &str) -> C
 pub(super) fn json_path(field: &str) -> String {
     let part = |p: &str| match p.parse::<usize>() {
         Ok(index) => format!("[{index}]"),
-        Err(_) => format!(".\"{}\"", p.replace('"', "")),
+        // SQLite's paths have no way to spell these.
+        Err(_) => format!(".\"{}\"", p.replace(['"', '\0'], "")),
     };
     format!("${}", field.split('.').map(part).collect::<String>())
 }
