@@ -5,6 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 VENV := $(TARGET)/venv-test
 MODEL := all_minilm_l6_v2_int8
 SDK := mixpeek==1.3.783
+FUZZER := schemathesis==4.32.5
 
 # Tests take nothing from the user's own directories: model and Python packages live beside the build.
 test crash check generated: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
@@ -54,7 +55,7 @@ prepare: $(VENV)/ready
 
 $(VENV)/ready: Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SDK)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SDK) $(FUZZER)
 	touch $@
 
 clean-tests:

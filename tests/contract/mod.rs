@@ -1,2 +1,3 @@
+mod fuzzed;
 mod generated;
 mod malformed;

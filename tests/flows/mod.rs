@@ -1,3 +1,4 @@
 mod command_line;
 mod first_path;
 mod official_sdk;
+mod removal;

@@ -69,12 +69,13 @@ impl Feed for CatalogFeed {
     fn changes_after(&self, collection_id: &str, after: i64, limit: usize) -> Result<Vec<Change>> {
         self.catalog.read_blocking(|connection| {
             let changes = documents::changes_after(connection, collection_id, after, limit)?;
-            let alive: Vec<i64> = changes.iter().filter(|c| c.document.is_some()).map(|c| c.document_seq).collect();
+            let shown = |c: &documents::Change| c.document.as_ref().is_some_and(|document| !document.is_disabled());
+            let alive: Vec<i64> = changes.iter().filter(|c| shown(c)).map(|c| c.document_seq).collect();
             let mut vectors = documents::vectors_of(connection, &alive)?;
             let change = |c: documents::Change| Change {
                 seq: c.seq,
                 document_seq: c.document_seq,
-                point: c.document.map(|document| Point {
+                point: c.document.filter(|document| !document.is_disabled()).map(|document| Point {
                     payload: document.view(),
                     vectors: vectors.remove(&c.document_seq).unwrap_or_default(),
                     lexical: lexical(&document),

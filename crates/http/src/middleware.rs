@@ -115,10 +115,7 @@ async fn guarded(request: Request, next: Next, route: &str) -> Response {
 }
 
 fn takes_bytes(route: &str) -> bool {
-    route.contains("/uploads")
-        || route.contains("/blobs")
-        || route.ends_with("/objects")
-        || route.contains("/objects/batch")
+    route.contains("/uploads") || route.contains("/blobs") || route.ends_with("/objects") || route.contains("/objects/")
 }
 
 /// A caller's own request id, if it is fit for a log.

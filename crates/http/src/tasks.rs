@@ -25,20 +25,24 @@ pub(crate) struct TaskResponse {
     task_type: String,
     /// `PENDING`, `PROCESSING`, `COMPLETED`, `COMPLETED_WITH_ERRORS`, `FAILED` or `CANCELED`.
     status: String,
-    inputs: Vec<String>,
-    outputs: Vec<String>,
+    /// Ids of what the task works on.
+    inputs: Vec<Value>,
+    /// What came of each, where the task tells.
+    outputs: Vec<Value>,
     additional_data: Option<Map<String, Value>>,
     error: Option<String>,
 }
 
 /// The task as every answer shows it.
 pub(crate) fn task_json(task: &Task) -> Value {
+    let list = |key: &str| task.body.get(key).and_then(Value::as_array).cloned();
+    let inputs = list("inputs").unwrap_or_else(|| task.batch_id.iter().map(|id| json!(id)).collect());
     json!({
         "task_id": task.task_id,
         "task_type": task.task_type,
         "status": task.status,
-        "inputs": task.batch_id.iter().collect::<Vec<_>>(),
-        "outputs": [],
+        "inputs": inputs,
+        "outputs": list("outputs").unwrap_or_default(),
         "additional_data": {
             "batch_id": task.batch_id, "namespace_id": task.namespace_id,
             "created_at": task.created_at, "updated_at": task.updated_at,

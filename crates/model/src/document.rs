@@ -2,6 +2,7 @@
 
 use crate::Fields;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What kind of thing a document was made from directly.
@@ -110,6 +111,9 @@ pub struct Document {
     pub updated_at: String,
 }
 
+/// Key of `internal_metadata` that a soft delete sets.
+pub const LIFECYCLE_STATE: &str = "lifecycle_state";
+
 /// The names under which a document's own columns can be filtered and sorted, beside its fields.
 pub const SYSTEM_FIELDS: [&str; 11] = [
     "document_id",
@@ -135,6 +139,12 @@ impl Document {
             }
         }
         view
+    }
+
+    /// Whether its object was soft-deleted: it can be read, and no search finds it.
+    pub fn is_disabled(&self) -> bool {
+        let state = self.internal_metadata.get(LIFECYCLE_STATE).and_then(Value::as_str);
+        state.is_some_and(|state| state != "active")
     }
 
     /// The values of [`SYSTEM_FIELDS`], in their order.

@@ -43,7 +43,8 @@ impl Engine {
         Ok(self.after_removal(removed).await)
     }
 
-    /// Marks objects and their documents as `state`; unknown ids are passed over.
+    /// Marks objects and their documents as `state`: searches find the documents no more, unless that is `active`. Unknown
+    /// ids are passed over.
     pub async fn soft_delete_objects(
         &self,
         scope: &Scope,
@@ -61,7 +62,7 @@ impl Engine {
         }
         let (scope, bucket, now) = (scope.clone(), bucket.to_owned(), self.catalog.now());
         let requested = object_ids.len() as u64;
-        let (soft_deleted, collections) = self
+        let (soft_deleted, touched) = self
             .catalog
             .write(move |tx| {
                 let bucket = buckets::find(tx, &scope, &bucket)?;
@@ -69,7 +70,9 @@ impl Engine {
                 removal::soft_delete(tx, &scope, bucket.id(), &object_ids, &mark)
             })
             .await?;
-        Ok(SoftDeleted { soft_deleted, requested, collections: collections.len() as u64 })
+        let collections = touched.len() as u64;
+        self.indexed(touched, true).await;
+        Ok(SoftDeleted { soft_deleted, requested, collections })
     }
 
     /// What follows the commit of a removal: the index forgets the documents, the blob store the bytes.

@@ -208,7 +208,12 @@ impl Backend for ScopedBackend {
     ) -> BoxFuture<'a, Result<Vec<Document>>> {
         let (scope, collection, filter) = (self.scope.clone(), collection_id.to_owned(), filter.clone());
         let page = Page { limit, offset: 0, after: None, sort: None };
-        self.engine.catalog.read(move |c| documents::list(c, &scope, Some(&collection), &filter, &page)).boxed()
+        let read = self.engine.catalog.read(move |c| {
+            let mut found = documents::list(c, &scope, Some(&collection), &filter, &page)?;
+            found.retain(|document| !document.is_disabled());
+            Ok(found)
+        });
+        read.boxed()
     }
 
     fn fetch<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<Vec<Document>>> {

@@ -16,13 +16,17 @@ use crate::{
 };
 use aggregate::{ObjectAggregationRequest, ObjectAggregationResponse};
 use answer::{ObjectResponse, created};
-use axum::{extract::State, http::StatusCode, response::IntoResponse};
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use request::{CreateObjectRequest, UpdateObjectRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use strata_engine::{
-    buckets::Policy,
+    buckets::{Policy, Receipt},
     objects::{CreateOptions, ObjectSummary},
 };
 use strata_model::{Error, Permission, Result};
@@ -317,17 +321,50 @@ pub async fn patch_object(
 
 /// Delete an object
 ///
-/// Removes the object, every document that descends from it, and the bytes that nothing else refers to.
+/// Removes the object, every document that descends from it, and the bytes that nothing else refers to. Answers nothing,
+/// or with `receipt=true` what was removed.
 #[utoipa::path(delete, path = "/v1/buckets/{bucket_identifier}/objects/{object_identifier}", tag = "BucketObjects",
-    params(("bucket_identifier" = String, Path), ("object_identifier" = String, Path)), responses((status = 204)))]
+    params(("bucket_identifier" = String, Path), ("object_identifier" = String, Path), ReceiptParameters),
+    responses((status = 204), (status = 200, body = ObjectReceipt)))]
 pub async fn delete_object(
     State(app): State<App>,
     tenant: Tenant,
     Path((bucket, object)): Path<(String, String)>,
-) -> Result<StatusCode, ApiError> {
+    Query(query): Query<ReceiptParameters>,
+) -> Result<Response, ApiError> {
     tenant.may(Permission::Delete)?;
-    app.delete_object(&tenant.scope, &bucket, &object).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let receipt = app.delete_object(&tenant.scope, &bucket, &object).await?;
+    Ok(match query.receipt {
+        Some(true) => Json(ObjectReceipt::from(receipt)).into_response(),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub struct ReceiptParameters {
+    /// Whether to answer what was removed.
+    receipt: Option<bool>,
+}
+
+/// What went with an object.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ObjectReceipt {
+    pub objects: u64,
+    /// Documents by collection id.
+    pub documents: BTreeMap<String, u64>,
+    pub derivations: u64,
+    /// Contents that nothing refers to any more, and their bytes.
+    pub blobs: u64,
+    pub bytes: u64,
+}
+
+impl From<Receipt> for ObjectReceipt {
+    fn from(receipt: Receipt) -> Self {
+        let Receipt { objects, documents, derivations, blobs, bytes } = receipt;
+        Self { objects, documents, derivations, blobs, bytes }
+    }
 }
 
 /// Soft-delete objects

@@ -143,7 +143,7 @@ fn update(tx: &Transaction<'_>, seq: i64, d: &Document, ordinal: usize) -> Resul
 }
 
 /// Records the newest change of a document; answers its sequence number.
-fn changed(tx: &Transaction<'_>, collection_id: &str, document_seq: i64, deleted: bool) -> Result<i64> {
+pub(super) fn changed(tx: &Transaction<'_>, collection_id: &str, document_seq: i64, deleted: bool) -> Result<i64> {
     tx.prepare_cached("DELETE FROM changes WHERE document_seq = ?1")
         .and_then(|mut s| s.execute([document_seq]))
         .map_err(from_sql)?;

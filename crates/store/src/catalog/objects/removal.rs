@@ -166,16 +166,16 @@ pub fn unnamed(connection: &Connection, hashes: &[String]) -> Result<Vec<String>
 }
 
 /// Marks objects as soft-deleted and the documents that descend from them as `state`. Answers how many objects of the
-/// bucket were marked, and the collections their documents are in.
+/// bucket were marked, and the last change of each collection touched.
 pub fn soft_delete(
     tx: &Transaction<'_>,
     scope: &Scope,
     bucket_id: &str,
     object_ids: &[String],
     mark: &SoftDelete<'_>,
-) -> Result<(u64, Vec<String>)> {
+) -> Result<(u64, Vec<(String, i64)>)> {
     let mut marked = 0;
-    let mut collections = std::collections::BTreeSet::new();
+    let mut touched = BTreeMap::new();
     for object_id in object_ids {
         let changed = run(
             tx,
@@ -188,13 +188,16 @@ pub fn soft_delete(
             continue;
         }
         marked += 1;
-        let touched: Vec<String> = rows(
+        let descending: Vec<(i64, String)> = rows(
             tx,
-            "SELECT DISTINCT collection_id FROM documents WHERE root_object_id = ? AND namespace_id = ?",
+            "SELECT seq, collection_id FROM documents WHERE root_object_id = ? AND namespace_id = ?",
             &[object_id.as_str(), &scope.namespace_id],
-            |r| r.get(0),
+            |r| Ok((r.get(0)?, r.get(1)?)),
         )?;
-        collections.extend(touched);
+        for (seq, collection) in descending {
+            let change = documents::changed(tx, &collection, seq, false)?;
+            touched.insert(collection, change);
+        }
         run(
             tx,
             "UPDATE documents SET internal_metadata = json_set(internal_metadata, '$.lifecycle_state', ?3), updated_at = ?4
@@ -202,7 +205,7 @@ pub fn soft_delete(
             [object_id, &scope.namespace_id, mark.state, mark.now],
         )?;
     }
-    Ok((marked, collections.into_iter().collect()))
+    Ok((marked, touched.into_iter().collect()))
 }
 
 /// What a soft delete writes down.
