@@ -1,20 +1,20 @@
 //! What was executed lately. It lives in memory only: a restart forgets it, and so does a namespace that has run more
 //! than [`MAX_RECORDS`] executions since, or that was not used for longest when more than [`MAX_NAMESPACES`] were.
 
-use super::recent::Recent;
 use crate::{
     listing::{ListRequest, Page},
     retrieval::{Degraded, LimitEntry, StageReport, Status},
 };
+use lru::LruCache;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::collections::VecDeque;
+use std::{collections::VecDeque, num::NonZeroUsize};
 use strata_model::{Fields, Scope, id};
 
 /// Most executions that one namespace remembers.
 pub const MAX_RECORDS: usize = 1_000;
 /// Most namespaces whose executions are remembered.
-pub const MAX_NAMESPACES: usize = 64;
+pub const MAX_NAMESPACES: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// Characters of a query that its record keeps.
 const MAX_SUMMARY_CHARS: usize = 200;
 
@@ -117,26 +117,26 @@ pub(super) fn inputs_hash(inputs: &Fields) -> String {
 
 /// The executions of all namespaces, the newest last.
 pub(super) struct History {
-    namespaces: Mutex<Recent<String, VecDeque<Record>>>,
+    namespaces: Mutex<LruCache<String, VecDeque<Record>>>,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { namespaces: Mutex::new(Recent::new(MAX_NAMESPACES)) }
+        Self { namespaces: Mutex::new(LruCache::new(MAX_NAMESPACES)) }
     }
 }
 
 impl History {
     pub fn add(&self, scope: &Scope, record: Record) {
         let mut namespaces = self.namespaces.lock();
-        match namespaces.get(&scope.namespace_id) {
+        match namespaces.get_mut(&scope.namespace_id) {
             Some(records) => {
                 if records.len() == MAX_RECORDS {
                     records.pop_front();
                 }
                 records.push_back(record);
             }
-            None => namespaces.insert(scope.namespace_id.clone(), VecDeque::from([record])),
+            None => drop(namespaces.put(scope.namespace_id.clone(), VecDeque::from([record]))),
         }
     }
 

@@ -7,7 +7,6 @@
 mod backend;
 mod explain;
 mod history;
-mod recent;
 mod run;
 mod typeahead;
 
@@ -21,10 +20,10 @@ use crate::{
     listing::{ListRequest, Page},
     retrieval::{InputSchema, Plan, RetrieverSpec},
 };
+use lru::LruCache;
 use parking_lot::Mutex;
-use recent::Recent;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 use strata_model::{Error, Fields, Result, Scope, id};
 use strata_store::catalog::{
     resources::{self, Kind, Resource},
@@ -40,9 +39,9 @@ const MAX_NAME_CHARS: usize = 255;
 /// Most collections that one retriever names.
 const MAX_COLLECTIONS: usize = 1_000;
 /// Plans that are kept parsed.
-const MAX_PLANS: usize = 512;
+const MAX_PLANS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// Vectors of query texts that are kept.
-const MAX_QUERY_VECTORS: usize = 4_096;
+const MAX_QUERY_VECTORS: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
 /// Longest query text whose vector is kept, in bytes.
 const MAX_KEPT_QUERY_BYTES: usize = 4 << 10;
 
@@ -120,7 +119,7 @@ struct ParsedPlan {
 }
 
 /// Vectors of query texts by model.
-struct QueryVectors(Mutex<Recent<String, Arc<[f32]>>>);
+struct QueryVectors(Mutex<LruCache<String, Arc<[f32]>>>);
 
 impl QueryVectors {
     fn key(fingerprint: &str, text: &str) -> String {
@@ -131,7 +130,7 @@ impl QueryVectors {
     }
     fn insert(&self, fingerprint: &str, text: &str, vector: &[f32]) {
         if text.len() <= MAX_KEPT_QUERY_BYTES {
-            self.0.lock().insert(Self::key(fingerprint, text), vector.into());
+            self.0.lock().put(Self::key(fingerprint, text), vector.into());
         }
     }
 }
@@ -139,7 +138,7 @@ impl QueryVectors {
 /// What an engine's retrieval remembers between executions.
 pub(crate) struct Memory {
     history: history::History,
-    plans: Mutex<Recent<String, ParsedPlan>>,
+    plans: Mutex<LruCache<String, ParsedPlan>>,
     query_vectors: QueryVectors,
 }
 
@@ -147,8 +146,8 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             history: history::History::default(),
-            plans: Mutex::new(Recent::new(MAX_PLANS)),
-            query_vectors: QueryVectors(Mutex::new(Recent::new(MAX_QUERY_VECTORS))),
+            plans: Mutex::new(LruCache::new(MAX_PLANS)),
+            query_vectors: QueryVectors(Mutex::new(LruCache::new(MAX_QUERY_VECTORS))),
         }
     }
 }
@@ -185,7 +184,7 @@ impl Engine {
         spec.collection_identifiers = retriever.collection_ids.clone();
         let plan = Arc::new(Plan::parse(&spec)?);
         let parsed = ParsedPlan { version, updated_at: updated_at.clone(), plan: plan.clone() };
-        plans.insert(retriever.id.clone(), parsed);
+        plans.put(retriever.id.clone(), parsed);
         Ok(plan)
     }
 
@@ -361,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_vector_is_kept_for_its_model_and_its_text() {
-        let vectors = QueryVectors(Mutex::new(Recent::new(8)));
+        let vectors = QueryVectors(Mutex::new(LruCache::new(MAX_QUERY_VECTORS)));
         vectors.insert("m1", "text", &[1.0]);
         assert_eq!(vectors.get("m1", "text"), Some(vec![1.0]));
         assert_eq!((vectors.get("m2", "text"), vectors.get("m1", "other")), (None, None));
