@@ -13,10 +13,11 @@ fn no_request_that_the_document_allows_or_forbids_answers_5xx() {
     let program = Path::new(&python).with_file_name("schemathesis");
     let examples = std::env::var("STRATA_FUZZ_EXAMPLES").unwrap_or_else(|_| "2".to_owned());
     let server = Server::start();
+    // One worker: `ast.parse` of CPython 3.11 counts its depth across threads and fails in one at random (gh-106905).
     let output = Command::new(program)
         .args(["run", &format!("{}/openapi.json", server.url())])
         .args(["--header", &format!("Authorization: Bearer {KEY}")])
-        .args(["--checks", "not_a_server_error", "--max-examples", &examples, "--workers", "2", "--seed", "7"])
+        .args(["--checks", "not_a_server_error", "--max-examples", &examples, "--workers", "1", "--seed", "7"])
         .args(["--generation-database", "none"])
         .current_dir(server.data_dir())
         .output()
