@@ -1,4 +1,4 @@
-"""The default text model under rten, ONNX Runtime and candle (see `runtimes/`), which is why Strata has the one it has.
+"""The default text model under rten, ONNX Runtime and candle (see `runtimes/`).
 
 Builds the other two and fetches what they need, so it runs only when it is named.
 """

@@ -36,6 +36,7 @@ use strata_store::{
     index::{EdgeConfig, EdgeIndex, Index},
     seams::System,
 };
+use tokio::sync::Semaphore;
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
@@ -63,6 +64,8 @@ pub struct Engine {
     pub(crate) signer: presign::Signer,
     pub(crate) fetcher: fetch::Fetcher,
     pub(crate) queue: derivations::Queue,
+    /// Memory for inputs of derivations, in KiB.
+    pub(crate) input_room: Arc<Semaphore>,
     pub(crate) memory: retrievers::Memory,
     keys: principals::KeyCache,
     embedders: Mutex<HashMap<&'static str, TextEmbedder>>,
@@ -84,6 +87,7 @@ impl Engine {
             fetcher: fetch::Fetcher::new(config.allow_private_urls)?,
             registry: Registry::open(config.models_dir.clone()),
             queue: derivations::Queue::default(),
+            input_room: Arc::new(Semaphore::new(objects::INPUT_KIBIBYTES as usize)),
             memory: retrievers::Memory::default(),
             keys: principals::KeyCache::default(),
             embedders: Mutex::default(),

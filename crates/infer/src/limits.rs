@@ -14,7 +14,7 @@ pub const MAX_BATCH_ROWS: usize = 256;
 /// (attention takes 48 bytes a token pair and row); larger batches gain no speed, see `examples/embed_rate.rs`.
 pub const MAX_BATCH_TOKENS: usize = 512;
 /// Batches' worth of rows that are sorted by length together.
-pub const POOL_BATCHES: usize = 4;
+pub const POOL_BATCHES: usize = 16;
 /// Texts of one queued task. A call with more is split.
 pub const MAX_TASK_TEXTS: usize = 64;
 /// Ingest texts that are queued or running; a call beyond waits.

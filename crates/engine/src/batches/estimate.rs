@@ -50,7 +50,7 @@ impl Engine {
             let fingerprint = extractor.fingerprint(self).await?;
             let schema = Schema::parse(&collection.input_schema, "input_schema")?;
             for object in &objects {
-                let input = self.object_input(scope, object).await?;
+                let (input, _room) = self.object_input(scope, object).await?;
                 let hashes: Vec<String> = input.blobs.iter().map(|b| b.hash.clone()).collect();
                 let hash = extractor.input_hash(&extractor.gather(input.fields, &schema), &hashes)?;
                 let (c, o) = (collection.id.clone(), object.clone());

@@ -1,7 +1,7 @@
 //! The transaction that ends a derivation: its documents, vectors and lineage, their changes, and the derivations of
 //! every collection that reads them. All of it or nothing.
 
-use super::run::Done;
+use super::run::{Done, Work};
 use crate::{Engine, batches, collections::Collection, extract::Output};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Instant};
@@ -20,6 +20,7 @@ use strata_store::catalog::{
 pub(super) async fn complete(
     engine: &Arc<Engine>,
     derivation: &Derivation,
+    work: Arc<Work>,
     done: Done,
     started: Instant,
 ) -> Result<()> {
@@ -30,7 +31,8 @@ pub(super) async fn complete(
         )));
     }
     let (writer, leased) = (engine.clone(), derivation.clone());
-    let touched = engine.catalog.write(move |tx| written(&writer, tx, &leased, &done, started)).await?;
+    let touched =
+        engine.catalog.write(move |tx| written(&writer, tx, &leased, &work.collection, &done, started)).await?;
     engine.indexed(touched, false).await;
     Ok(())
 }
@@ -39,6 +41,7 @@ fn written(
     engine: &Engine,
     tx: &Transaction<'_>,
     leased: &Derivation,
+    collection: &Collection,
     done: &Done,
     started: Instant,
 ) -> Result<Vec<(String, i64)>> {
@@ -51,7 +54,7 @@ fn written(
     let made: Vec<Document> = match &done.outputs {
         None => before,
         Some(outputs) => {
-            let made = documents_from(leased, done, outputs, &now);
+            let made = documents_from(leased, collection, done, outputs, &now);
             for (ordinal, (document, output)) in made.iter().zip(outputs).enumerate() {
                 let (_, change) = documents::put(tx, &scope, document, ordinal, &output.vectors)?;
                 touched.retain(|(c, _)| *c != document.collection_id);
@@ -73,17 +76,23 @@ fn written(
         duration_ms: started.elapsed().as_secs_f64() * 1000.0,
     };
     rows::complete(tx, &leased.derivation_id, &completion)?;
-    follow(engine, tx, &scope, leased, &done.collection, &made, &now)?;
+    follow(engine, tx, &scope, leased, collection, &made, &now)?;
     after(tx, leased, &now)?;
     Ok(touched)
 }
 
-fn documents_from(leased: &Derivation, done: &Done, outputs: &[Output], now: &str) -> Vec<Document> {
+fn documents_from(
+    leased: &Derivation,
+    collection: &Collection,
+    done: &Done,
+    outputs: &[Output],
+    now: &str,
+) -> Vec<Document> {
     let mut lineage: Lineage = done.lineage.clone();
     if let Some(last) = lineage.chain.last_mut() {
         last.timestamp = Some(now.to_owned());
     }
-    let provenance = provenance(leased, done);
+    let provenance = provenance(leased, collection, done);
     let one = |(ordinal, output): (usize, &Output)| Document {
         seq: 0,
         document_id: id::derived_document_id(&leased.collection_id, &leased.input_id, &leased.extractor_id, ordinal),
@@ -102,8 +111,8 @@ fn documents_from(leased: &Derivation, done: &Done, outputs: &[Output], now: &st
 }
 
 /// What every derived document names: its input, extractor, models, parameters, and the hashes of both sides.
-fn provenance(leased: &Derivation, done: &Done) -> Fields {
-    let extractor = done.collection.extractor.as_ref();
+fn provenance(leased: &Derivation, collection: &Collection, done: &Done) -> Fields {
+    let extractor = collection.extractor.as_ref();
     let history = json!([{
         "derivation_id": leased.derivation_id,
         "input_kind": leased.input_kind,

@@ -9,6 +9,7 @@ mod run;
 
 use crate::{Engine, batches};
 use parking_lot::Mutex;
+use run::Work;
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -20,7 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Derivations in flight for each configured worker: enough of them wait for a model together to fill its batches.
-const IN_FLIGHT_PER_WORKER: usize = 48;
+const IN_FLIGHT_PER_WORKER: usize = 384;
 /// How often the process may die over one input before that input is given up.
 const MAX_CRASHES: u32 = 8;
 /// The longest the dispatcher sleeps without looking.
@@ -106,8 +107,16 @@ async fn turn(engine: &Arc<Engine>, capacity: usize) -> Result<Duration> {
     if engine.catalog.read(rows::next_due).await?.is_some_and(|due| due <= now) {
         let (until, time, limit) = (now + limits::LEASE_SECONDS * 1_000_000, engine.catalog.now(), capacity - running);
         let leased = engine.catalog.write(move |tx| rows::lease(tx, now, until, &time, limit)).await?;
+        let mut works: HashMap<String, Arc<Work>> = HashMap::new();
         for derivation in leased {
-            spawn(engine, derivation);
+            let mut work = works.get(&derivation.collection_id).cloned();
+            if work.is_none()
+                && let Ok(loaded) = Work::load(engine, &derivation).await
+            {
+                work = Some(Arc::new(loaded));
+                works.extend(work.clone().map(|work| (derivation.collection_id.clone(), work)));
+            }
+            spawn(engine, derivation, work);
         }
         return Ok(IDLE);
     }
@@ -120,14 +129,15 @@ async fn turn(engine: &Arc<Engine>, capacity: usize) -> Result<Duration> {
     Ok(until_due.min(IDLE))
 }
 
-fn spawn(engine: &Arc<Engine>, derivation: Derivation) {
+/// Runs one derivation. `work` is `None` where it could not be loaded, for a reason that the derivation finds again.
+fn spawn(engine: &Arc<Engine>, derivation: Derivation, work: Option<Arc<Work>>) {
     let engine = engine.clone();
     engine.queue.running.lock().insert(derivation.derivation_id.clone(), Instant::now());
     let queue_tracker = engine.queue.tracker.clone();
     drop(queue_tracker.spawn(async move {
         let id = derivation.derivation_id.clone();
         // A panic in an extractor must fail its own derivation only.
-        let worker = tokio::spawn(process(engine.clone(), derivation.clone()));
+        let worker = tokio::spawn(process(engine.clone(), derivation.clone(), work));
         if let Err(panic) = worker.await {
             let message = format!("the extractor stopped unexpectedly: {panic}");
             tracing::error!(derivation_id = %id, %message, "derivation panicked");
@@ -138,12 +148,9 @@ fn spawn(engine: &Arc<Engine>, derivation: Derivation) {
     }));
 }
 
-async fn process(engine: Arc<Engine>, derivation: Derivation) {
+async fn process(engine: Arc<Engine>, derivation: Derivation, work: Option<Arc<Work>>) {
     let started = Instant::now();
-    let outcome = match run::run(&engine, &derivation).await {
-        Ok(done) => complete::complete(&engine, &derivation, done, started).await,
-        Err(error) => Err(error),
-    };
+    let outcome = worked(&engine, &derivation, work, started).await;
     let ended = match outcome {
         Ok(()) => "completed",
         Err(error) => {
@@ -155,6 +162,20 @@ async fn process(engine: Arc<Engine>, derivation: Derivation) {
     };
     metrics::counter!("strata_derivations_total", "outcome" => ended).increment(1);
     metrics::histogram!("strata_derivation_seconds").record(started.elapsed().as_secs_f64());
+}
+
+async fn worked(
+    engine: &Arc<Engine>,
+    derivation: &Derivation,
+    work: Option<Arc<Work>>,
+    started: Instant,
+) -> Result<()> {
+    let work = match work {
+        Some(work) => work,
+        None => Arc::new(Work::load(engine, derivation).await?),
+    };
+    let done = run::run(engine, derivation, &work).await?;
+    complete::complete(engine, derivation, work, done, started).await
 }
 
 /// Puts a derivation back for another try, or fails it for good.

@@ -3,11 +3,11 @@
 use crate::{
     Engine,
     collections::{self, Collection},
-    extract::Output,
+    extract::{Configured, Output},
 };
 use std::sync::Arc;
 use strata_model::{
-    Error, Result, Scope,
+    Error, Fields, Result, Scope,
     document::{Lineage, LineageStep, SourceBlob, SourceType},
     schema::Schema,
 };
@@ -15,10 +15,32 @@ use strata_store::catalog::{
     derivations::{self as rows, Derivation, InputKind},
     documents,
 };
+use tokio::sync::OwnedSemaphorePermit;
+
+/// What the derivations of one collection have in common.
+pub(super) struct Work {
+    pub collection: Collection,
+    extractor: Configured,
+    schema: Schema,
+    fingerprint: String,
+}
+
+impl Work {
+    /// Reads the collection of a derivation.
+    pub async fn load(engine: &Arc<Engine>, derivation: &Derivation) -> Result<Self> {
+        let (scope, id) = (derivation.scope(), derivation.collection_id.clone());
+        let collection = engine.catalog.read(move |c| collections::load_collection(c, &scope, &id)).await?;
+        let extractor = collection.extractor.clone();
+        let extractor =
+            extractor.ok_or_else(|| Error::invalid("feature_extractor", "the collection has no extractor"))?;
+        let schema = Schema::parse(&collection.input_schema, "input_schema")?;
+        let fingerprint = extractor.fingerprint(engine).await?;
+        Ok(Self { collection, extractor, schema, fingerprint })
+    }
+}
 
 /// What a run found out. `outputs` is `None` when the documents that are there are still right.
 pub(super) struct Done {
-    pub collection: Collection,
     pub input_hash: String,
     pub fingerprint: String,
     pub outputs: Option<Vec<Output>>,
@@ -31,40 +53,35 @@ pub(super) struct Done {
 
 /// The input of a derivation, whichever kind it is.
 struct Source {
-    fields: strata_model::Fields,
+    fields: Fields,
     blob_hashes: Vec<String>,
     source_blobs: Vec<SourceBlob>,
     lineage: Lineage,
+    /// Its share of the memory for inputs.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
-pub(super) async fn run(engine: &Arc<Engine>, derivation: &Derivation) -> Result<Done> {
+pub(super) async fn run(engine: &Arc<Engine>, derivation: &Derivation, work: &Work) -> Result<Done> {
     let scope = derivation.scope();
-    let (at, id) = (scope.clone(), derivation.collection_id.clone());
-    let collection = engine.catalog.read(move |c| collections::load_collection(c, &at, &id)).await?;
-    let Some(extractor) = collection.extractor.clone() else {
-        return Err(Error::invalid("feature_extractor", "the collection has no extractor"));
-    };
+    let Work { collection, extractor, schema, fingerprint } = work;
     let source = match derivation.input_kind {
-        InputKind::Object => object(engine, &scope, derivation, &collection).await?,
-        InputKind::Document => document(engine, &scope, derivation, &collection).await?,
+        InputKind::Object => object(engine, &scope, derivation, collection).await?,
+        InputKind::Document => document(engine, &scope, derivation, collection).await?,
     };
-    let schema = Schema::parse(&collection.input_schema, "input_schema")?;
-    let input = extractor.gather(source.fields, &schema);
+    let input = extractor.gather(source.fields, schema);
     let input_hash = extractor.input_hash(&input, &source.blob_hashes)?;
-    let fingerprint = extractor.fingerprint(engine).await?;
     let unchanged = derivation.input_hash.as_deref() == Some(&*input_hash)
-        && derivation.extractor_fingerprint.as_deref() == Some(&*fingerprint);
+        && derivation.extractor_fingerprint.as_deref() == Some(&**fingerprint);
     let (outputs, reused) = if unchanged {
         (None, true)
-    } else if let Some(outputs) = taken_over(engine, derivation, &input_hash, &fingerprint).await? {
+    } else if let Some(outputs) = taken_over(engine, derivation, &input_hash, fingerprint).await? {
         (Some(outputs), true)
     } else {
         (Some(extractor.run(engine, input).await?), false)
     };
     Ok(Done {
-        collection,
         input_hash,
-        fingerprint,
+        fingerprint: fingerprint.clone(),
         outputs,
         reused,
         lineage: source.lineage,
@@ -117,7 +134,7 @@ async fn object(
     derivation: &Derivation,
     collection: &Collection,
 ) -> Result<Source> {
-    let object = engine.object_input(scope, &derivation.input_id).await?;
+    let (object, room) = engine.object_input(scope, &derivation.input_id).await?;
     let lineage = Lineage {
         root_object_id: Some(object.object_id.clone()),
         root_bucket_id: Some(object.bucket_id.clone()),
@@ -137,6 +154,7 @@ async fn object(
         source_blobs: source_blobs.collect(),
         fields: object.fields,
         lineage,
+        _room: Some(room),
     })
 }
 
@@ -164,5 +182,12 @@ async fn document(
         path: Some(format!("{above}/{}", collection.id)),
         chain,
     };
-    Ok(Source { fields: parent.fields, blob_hashes: Vec::new(), source_blobs: parent.source_blobs, lineage })
+    Ok(Source {
+        fields: parent.fields,
+        blob_hashes: Vec::new(),
+        source_blobs: parent.source_blobs,
+        lineage,
+        // A document is small: it was derived, or came in a request.
+        _room: None,
+    })
 }

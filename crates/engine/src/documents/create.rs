@@ -30,8 +30,8 @@ pub struct NewDocument {
     source_blobs: Vec<SourceBlob>,
     document_blobs: Vec<Value>,
     internal_metadata: Fields,
-    /// SHA-256 of the request, to tell a repeat from another request under the same key.
-    request: String,
+    /// SHA-256 of the request, to tell a repeat from another request under the same key; where there is one.
+    request: Option<String>,
 }
 
 /// How a document is created.
@@ -53,8 +53,12 @@ impl Default for CreateOptions {
 
 impl NewDocument {
     /// Reads a request: what it says of lineage, vectors and features, and the caller's own fields, which are the rest.
-    pub fn parse(mut fields: Fields) -> Result<Self> {
-        let request = id::sha256_hex(&serde_json::to_vec(&fields).map_err(Error::internal)?);
+    /// `has_key` says whether it comes with an [`CreateOptions::idempotency_key`].
+    pub fn parse(mut fields: Fields, has_key: bool) -> Result<Self> {
+        let request = match has_key {
+            true => Some(id::sha256_hex(&serde_json::to_vec(&fields).map_err(Error::internal)?)),
+            false => None,
+        };
         let claim = parents::claim(&mut fields)?;
         let document_id = text_of(&mut fields, "document_id")?;
         if let Some(id) = document_id.as_ref().filter(|id| !id::has_prefix(id, id::DOCUMENT) || id.len() > 128) {
@@ -204,9 +208,10 @@ struct Making {
 impl Making {
     fn write(self, tx: &Transaction<'_>, scope: &Scope, options: &CreateOptions) -> Result<(Document, i64)> {
         let place = format!("{}/documents/{}", scope.namespace_id, self.collection.id);
-        if let Some(key) = &options.idempotency_key {
+        let repeatable = options.idempotency_key.as_ref().zip(self.new.request.as_ref());
+        if let Some((key, own)) = repeatable {
             if let Some((request, response)) = lineage::earlier_request(tx, &place, key)? {
-                if request != self.new.request {
+                if request != *own {
                     return Err(Error::Conflict(format!("the Idempotency-Key `{key}` was used for another request")));
                 }
                 return Ok((remembered(&response)?, 0));
@@ -233,8 +238,8 @@ impl Making {
         };
         let (seq, change) = documents::put(tx, scope, &document, 0, &self.vectors)?;
         document.seq = seq;
-        if let Some(key) = &options.idempotency_key {
-            lineage::keep_request(tx, &place, key, &self.new.request, &kept(&document), &document.created_at)?;
+        if let Some((key, own)) = repeatable {
+            lineage::keep_request(tx, &place, key, own, &kept(&document), &document.created_at)?;
         }
         Ok((document, change))
     }

@@ -23,6 +23,7 @@ use serde_json::Value;
 use strata_model::{Error, Fields, Result, Scope, schema::FieldType};
 use strata_store::catalog::objects::{self, stats};
 pub use strata_store::catalog::objects::{Object, ObjectBlob};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Most objects that one request makes.
 pub const MAX_BATCH: usize = 100;
@@ -30,6 +31,8 @@ pub const MAX_BATCH: usize = 100;
 pub const MAX_BLOBS: usize = 100;
 /// Largest text blob that is read as a field.
 pub const MAX_TEXT_BYTES: u64 = 64 << 20;
+/// Texts that derivations hold in memory at once, in KiB; one larger text is held alone.
+pub(crate) const INPUT_KIBIBYTES: u32 = 256 << 10;
 /// Random characters of an object's id after its prefix.
 pub(crate) const ID_CHARS: usize = 16;
 
@@ -123,10 +126,18 @@ impl Engine {
         self.catalog.read(move |c| stats::documents_of(c, &scope, &id)).await
     }
 
-    /// The object as extractors read it. A text blob beyond [`MAX_TEXT_BYTES`] is [`Error::TooLarge`].
-    pub(crate) async fn object_input(&self, scope: &Scope, object_id: &str) -> Result<ObjectInput> {
+    /// The object as extractors read it, and its share of the memory for such inputs, to be kept as long as they are.
+    /// A text blob beyond [`MAX_TEXT_BYTES`] is [`Error::TooLarge`].
+    pub(crate) async fn object_input(
+        &self,
+        scope: &Scope,
+        object_id: &str,
+    ) -> Result<(ObjectInput, OwnedSemaphorePermit)> {
         let (in_scope, id) = (scope.clone(), object_id.to_owned());
         let object = self.catalog.read(move |c| objects::get(c, &in_scope, None, &id)).await?;
+        let texts = object.blobs.iter().filter(|b| b.blob_type == FieldType::Text);
+        let kibibytes = texts.map(|b| b.size_bytes / 1024).sum::<u64>().min(u64::from(INPUT_KIBIBYTES));
+        let room = self.input_room.clone().acquire_many_owned(kibibytes as u32).await.map_err(Error::internal)?;
         let mut fields = object.fields;
         for blob in object.blobs.iter().filter(|b| b.blob_type == FieldType::Text) {
             let text = self.text_of(blob).await?;
@@ -139,13 +150,14 @@ impl Engine {
                 _ => drop(fields.insert(blob.property.clone(), text.into())),
             }
         }
-        Ok(ObjectInput {
+        let input = ObjectInput {
             object_id: object.object_id,
             bucket_id: object.bucket_id,
             blobs: object.blobs.iter().map(InputBlob::from).collect(),
             content_hash: object.content_hash,
             fields,
-        })
+        };
+        Ok((input, room))
     }
 
     async fn text_of(&self, blob: &ObjectBlob) -> Result<String> {

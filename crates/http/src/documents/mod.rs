@@ -242,7 +242,7 @@ async fn create_document(
         allow_missing_parents: create.allow_missing_parents.unwrap_or(false),
         idempotency_key: idempotency_key(&headers)?,
     };
-    let made = app.create_document(&tenant.scope, &collection, NewDocument::parse(fields)?, options).await?;
+    let made = app.create_document(&tenant.scope, &collection, NewDocument::parse(fields, options.idempotency_key.is_some())?, options).await?;
     answer(&app, &tenant.scope, made, &parameters).await
 }
 

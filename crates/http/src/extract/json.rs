@@ -94,8 +94,15 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
         "" | "null" => "{}",
         text => text,
     };
-    check_depth(text)?;
-    // By way of a value: the whole text is checked, and of a repeated key the last one counts.
+    let Survey { holds_long_numbers } = survey(text)?;
+    // Serde would read an array into a struct, and pass over numbers that no computer holds in keys that it does not know.
+    if text.starts_with('{')
+        && !holds_long_numbers
+        && let Ok(value) = serde_json::from_str(text)
+    {
+        return Ok(value);
+    }
+    // The slow way finds the words for what is wrong; it also takes a repeated key, of which the last one counts.
     let value: Value =
         serde_json::from_str(text).map_err(|e| Error::Malformed(format!("the body is not JSON: {e}")))?;
     if !value.is_object() {
@@ -104,27 +111,41 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
     serde_path_to_error::deserialize(value).map_err(|e| super::wrong_type(e, "body"))
 }
 
-fn check_depth(text: &str) -> Result<(), Error> {
+/// What one look over a text finds.
+struct Survey {
+    /// Numbers that may be too large: with exponents of three digits or hundreds of digits.
+    holds_long_numbers: bool,
+}
+
+/// Refuses a text that nests too deep for those who read it recursively.
+fn survey(text: &str) -> Result<Survey, Error> {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    let (mut digits, mut exponent, mut holds_long_numbers) = (0usize, false, false);
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
+            b'"' => (in_string, digits, exponent) = (!in_string, 0, false),
+            _ if in_string => {}
+            b'0'..=b'9' => {
+                digits += 1;
+                holds_long_numbers |= digits > if exponent { 2 } else { 300 };
+            }
+            b'e' | b'E' if digits > 0 => (digits, exponent) = (0, true),
+            b'+' | b'-' | b'.' => {}
+            b'[' | b'{' => {
                 depth += 1;
                 if depth > limits::MAX_JSON_DEPTH {
-                    return Err(Error::Malformed(format!(
-                        "the body nests deeper than {} levels",
-                        limits::MAX_JSON_DEPTH
-                    )));
+                    let message = format!("the body nests deeper than {} levels", limits::MAX_JSON_DEPTH);
+                    return Err(Error::Malformed(message));
                 }
+                (digits, exponent) = (0, false);
             }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
+            b']' | b'}' => (depth, digits, exponent) = (depth.saturating_sub(1), 0, false),
+            _ => (digits, exponent) = (0, false),
         }
     }
-    Ok(())
+    Ok(Survey { holds_long_numbers })
 }
 
 #[cfg(test)]

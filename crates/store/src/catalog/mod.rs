@@ -22,18 +22,21 @@ pub use error::from_sql;
 pub use rusqlite;
 
 use crate::seams::{self, Seams};
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, config::DbConfig};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 use strata_model::{Error, Result};
+use tokio::sync::Semaphore;
 
 /// A handle to the catalog; cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
     writer: Arc<write::Writer>,
     readers: Arc<read::Readers>,
+    /// As many as there are readers.
+    turns: Arc<Semaphore>,
     seams: Arc<dyn Seams>,
     path: Arc<PathBuf>,
 }
@@ -48,6 +51,7 @@ impl Catalog {
         Ok(Self {
             writer: Arc::new(write::Writer::start(connection)?),
             readers: Arc::new(readers),
+            turns: Arc::new(Semaphore::new(read::READERS)),
             seams,
             path: Arc::new(path.to_owned()),
         })
@@ -81,8 +85,14 @@ impl Catalog {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
+        // Waiting here costs nothing; waiting for a connection would cost a thread.
+        let turn = self.turns.clone().acquire_owned().await.map_err(Error::internal)?;
         let readers = self.readers.clone();
-        tokio::task::spawn_blocking(move || readers.with(query)).await.map_err(Error::internal)?
+        let read = move || {
+            let _turn = turn;
+            readers.with(query)
+        };
+        tokio::task::spawn_blocking(read).await.map_err(Error::internal)?
     }
 
     /// [`Catalog::read`] on the caller's own thread, which must be allowed to block.
@@ -119,6 +129,8 @@ fn connect(path: &Path) -> Result<Connection> {
     for (pragma, value) in [("journal_mode", "WAL"), ("synchronous", "FULL"), ("foreign_keys", "ON")] {
         connection.pragma_update(None, pragma, value).map_err(from_sql)?;
     }
+    // Else a statement is prepared again whenever a parameter that its plan looked at changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(from_sql)?;
     connection.pragma_update(None, "cache_size", -65_536).map_err(from_sql)?;
     connection.pragma_update(None, "temp_store", "MEMORY").map_err(from_sql)?;
     connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(from_sql)?;
