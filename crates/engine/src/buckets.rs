@@ -148,13 +148,10 @@ impl BucketSpec {
         if let Some(name) = self.unsupported.first() {
             return Err(Error::invalid(*name, "is not supported by this server; leave it out"));
         }
-        if let Some(name) = &self.name {
-            if name.trim().is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
-                return Err(Error::invalid(
-                    "bucket_name",
-                    format!("must have 1 to {MAX_NAME_CHARS} printable characters"),
-                ));
-            }
+        if let Some(name) = &self.name
+            && (name.trim().is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control))
+        {
+            return Err(Error::invalid("bucket_name", format!("must have 1 to {MAX_NAME_CHARS} printable characters")));
         }
         match &self.storage_class {
             Some(class) if !STORAGE_CLASSES.contains(&class.as_str()) => Err(Error::invalid(

@@ -74,10 +74,10 @@ impl Engine {
             .catalog
             .write(move |tx| {
                 let each = fresh.into_iter().map(|(checked, upload)| {
-                    if let (Some(hash), true) = (&checked.file_hash, checked.skip_duplicates) {
-                        if let Some(stored) = uploads::by_hash(tx, &upload.bucket_id, hash)? {
-                            return Ok((stored, true));
-                        }
+                    if let (Some(hash), true) = (&checked.file_hash, checked.skip_duplicates)
+                        && let Some(stored) = uploads::by_hash(tx, &upload.bucket_id, hash)?
+                    {
+                        return Ok((stored, true));
                     }
                     uploads::put(tx, &in_scope, &upload)?;
                     Ok((upload, false))
@@ -139,10 +139,10 @@ impl Engine {
         let wrong_size = |promised: u64, came: u64| {
             Error::invalid("file_size_bytes", format!("{promised} bytes were announced and {came} came"))
         };
-        if let (Some(promised), Some(came)) = (promised, content_length) {
-            if promised != came {
-                return Err(wrong_size(promised, came));
-            }
+        if let (Some(promised), Some(came)) = (promised, content_length)
+            && promised != came
+        {
+            return Err(wrong_size(promised, came));
         }
         let held = self.blobs.put_stream(body, limits::MAX_BLOB_BYTES).await?;
         let (hash, size_bytes) = (held.hash().to_owned(), held.size_bytes());

@@ -4,7 +4,7 @@
 use crate::limits::{MAX_TEXT_CHARS, MAX_THREADS};
 use crate::queue::{Answer, Priority};
 use crate::registry::{ModelEntry, Registry, Runtime, Task};
-use crate::worker::{Batch, Batcher, Steps};
+use crate::worker::{Batch, Batcher, Feed, Steps, Threads};
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
@@ -16,7 +16,7 @@ use tokenizers::{Tokenizer, TruncationParams};
 /// How a model is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmbedConfig {
-    /// Most texts of a batch, 1 to 256. Batches also end at 512 tokens, padding included.
+    /// Most texts of a batch, 1 to 256. Batches also end at 256 tokens, padding included.
     pub max_batch: usize,
     /// Threads of the runtime, 1 to 64.
     pub threads: usize,
@@ -33,7 +33,7 @@ impl Default for EmbedConfig {
     }
 }
 
-/// A loaded text embedding model. Clones share it; the last one dropped ends its worker thread.
+/// A loaded text embedding model. Clones share it; the last one dropped ends its worker threads.
 #[derive(Clone)]
 pub struct TextEmbedder {
     inner: Arc<Inner>,
@@ -53,7 +53,7 @@ impl std::fmt::Debug for TextEmbedder {
 }
 
 impl TextEmbedder {
-    /// Loads a model by id or alias, checks its files' SHA-256, starts its worker thread and embeds one word to see
+    /// Loads a model by id or alias, checks its files' SHA-256, starts its worker threads and embeds one word to see
     /// that it works. Blocking, a fraction of a second.
     ///
     /// Errors: `Missing` for an unknown id; `Unavailable` where the model is not installed or damaged (the message says
@@ -74,9 +74,10 @@ impl TextEmbedder {
         let network = Network::load(entry, model_bytes, config.threads)?;
         let steps = Steps {
             tokenise: Box::new(move |text| Ok(encode(&truncating, cut(text))?.get_ids().to_vec())),
-            run: Box::new(move |batch| network.run(batch)),
+            run: Box::new(move |batch, threads| network.run(batch, threads)),
         };
-        let batcher = Batcher::start(entry.id, config.max_batch, config.max_wait, steps)?;
+        let feed = Feed { max_batch: config.max_batch, max_wait: config.max_wait, workers: config.threads };
+        let batcher = Batcher::start(entry.id, feed, steps)?;
         let embedder = Self { inner: Arc::new(Inner { entry, fingerprint, counter, batcher }) };
         embedder.embed_query_blocking("ready")?;
         Ok(embedder)
@@ -149,7 +150,9 @@ fn only(vectors: Vec<Vec<f32>>) -> Result<Vec<f32>> {
 /// The ONNX graph and the names it is called by.
 struct Network {
     model: Model,
-    options: RunOptions,
+    /// One thread each, one for each worker.
+    own: Vec<RunOptions>,
+    all: RunOptions,
     ids: NodeId,
     mask: NodeId,
     /// Absent in models without segments.
@@ -165,19 +168,22 @@ impl Network {
         // Without it every run packs the weights again: a short query took 28 ms instead of 7 (2 threads, AVX2).
         options.prepack_weights(true);
         let model = options.load(bytes).map_err(|e| wrong(&e))?;
-        let pool = ThreadPool::with_num_threads(threads.clamp(1, MAX_THREADS));
+        let threads = threads.clamp(1, MAX_THREADS);
+        let on =
+            |threads| RunOptions::default().with_thread_pool(Some(Arc::new(ThreadPool::with_num_threads(threads))));
         Ok(Self {
             ids: model.node_id("input_ids").map_err(|e| wrong(&e))?,
             mask: model.node_id("attention_mask").map_err(|e| wrong(&e))?,
             types: model.find_node("token_type_ids"),
             output: model.node_id("last_hidden_state").map_err(|e| wrong(&e))?,
-            options: RunOptions::default().with_thread_pool(Some(Arc::new(pool))),
+            own: (0..threads).map(|_| on(1)).collect(),
+            all: on(threads),
             dimensions: entry.dimensions,
             model,
         })
     }
 
-    fn run(&self, batch: &Batch) -> Answer {
+    fn run(&self, batch: &Batch, threads: Threads) -> Answer {
         let shape = [batch.rows, batch.columns];
         let ids = NdTensor::from_data(shape, batch.ids.clone());
         let mask = NdTensor::from_data(shape, batch.mask.clone());
@@ -185,7 +191,11 @@ impl Network {
         if let Some(types) = self.types {
             inputs.push((types, NdTensor::<i32, 2>::zeros(shape).into()));
         }
-        let [output] = self.model.run_n(inputs, [self.output], Some(self.options.clone())).map_err(Error::internal)?;
+        let options = match threads {
+            Threads::Own(worker) => &self.own[worker],
+            Threads::All => &self.all,
+        };
+        let [output] = self.model.run_n(inputs, [self.output], Some(options.clone())).map_err(Error::internal)?;
         let output: NdTensor<f32, 3> = output.try_into().map_err(Error::internal)?;
         let [rows, columns, dimensions] = output.shape();
         if [rows, columns, dimensions] != [batch.rows, batch.columns, self.dimensions] {

@@ -12,7 +12,7 @@ pub const MAX_TEXT_CHARS: usize = 16_384;
 pub const MAX_BATCH_ROWS: usize = 256;
 /// Most tokens of a batch, padding included. It bounds how long a query can wait behind an ingest batch, and memory
 /// (attention takes 48 bytes a token pair and row); larger batches gain no speed, see `examples/embed_rate.rs`.
-pub const MAX_BATCH_TOKENS: usize = 512;
+pub const MAX_BATCH_TOKENS: usize = 256;
 /// Batches' worth of rows that are sorted by length together.
 pub const POOL_BATCHES: usize = 16;
 /// Texts of one queued task. A call with more is split.

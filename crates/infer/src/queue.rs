@@ -1,8 +1,10 @@
-//! The bounded queue between callers and one worker: two priorities, and the rule of whose turn it is.
+//! The bounded queue between callers and the workers of one model: two priorities, the pool that batches are cut from,
+//! and the rule of whose turn it is.
 
-use crate::limits::{MAX_QUERY_STREAK, POOL_BATCHES};
+use crate::limits::{MAX_BATCH_TOKENS, MAX_QUERY_STREAK, POOL_BATCHES};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use strata_model::Result;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -36,15 +38,77 @@ pub struct Job {
     pub permit: OwnedSemaphorePermit,
 }
 
-/// What the worker does next.
+/// A job whose texts are tokenised. Its rows may be in several batches and at several workers.
+pub struct Open(Mutex<Option<Unanswered>>);
+
+struct Unanswered {
+    job: Job,
+    vectors: Vec<Vec<f32>>,
+    left: usize,
+}
+
+impl Open {
+    pub fn new(job: Job) -> Self {
+        let left = job.texts.len();
+        Self(Mutex::new(Some(Unanswered { job, vectors: vec![Vec::new(); left], left })))
+    }
+
+    /// It was answered, or its caller has gone away.
+    pub fn is_over(&self) -> bool {
+        let mut open = self.0.lock();
+        if open.as_ref().is_some_and(|o| o.job.reply.is_closed()) {
+            // Its room is for others now.
+            *open = None;
+        }
+        open.is_none()
+    }
+
+    /// Takes the vector of one text, and answers with the last.
+    pub fn fill(&self, position: usize, vector: Vec<f32>) {
+        let mut open = self.0.lock();
+        let Some(unanswered) = open.as_mut() else { return };
+        unanswered.vectors[position] = vector;
+        unanswered.left -= 1;
+        if unanswered.left == 0
+            && let Some(Unanswered { job, vectors, .. }) = open.take()
+        {
+            job.answer(Ok(vectors));
+        }
+    }
+
+    /// Answers with an error, unless it was answered.
+    pub fn fail(&self, error: strata_model::Error) {
+        if let Some(unanswered) = self.0.lock().take() {
+            unanswered.job.answer(Err(error));
+        }
+    }
+}
+
+impl Job {
+    /// Gives the room back, then answers. A caller that has gone away is no failure.
+    pub fn answer(self, with: Answer) {
+        let Self { reply, permit, .. } = self;
+        drop(permit);
+        let _ = reply.send(with);
+    }
+}
+
+/// One text of a job.
+pub struct Row {
+    pub job: Arc<Open>,
+    pub position: usize,
+    pub tokens: Vec<u32>,
+}
+
+/// What a worker does next.
 pub enum Next {
     /// Answer these at once.
     Query(Vec<Job>),
-    /// Add these to the pool.
+    /// Tokenise these and give their rows to [`Queue::fill`].
     Ingest(Vec<Job>),
-    /// Run one batch of the pool.
-    Pool,
-    /// Nobody can ask any more, and everybody was answered.
+    /// Run this batch. `alone`: no other batch is running or could be, so that it may have every thread.
+    Batch { rows: Vec<Row>, alone: bool },
+    /// Nobody can ask any more, and everybody was answered or is being answered.
     Closed,
 }
 
@@ -52,7 +116,12 @@ pub enum Next {
 struct State {
     query: VecDeque<Job>,
     ingest: VecDeque<Job>,
+    /// Ingest rows, shortest first; batches are cut from the end. It is filled only when empty, so that no row is
+    /// passed by for ever.
+    pool: Vec<Row>,
     query_streak: usize,
+    /// Batches of the pool that are running.
+    running: usize,
     closed: bool,
 }
 
@@ -67,6 +136,7 @@ impl Queue {
     pub fn new(max_batch: usize, max_wait: Duration) -> Self {
         Self { state: Mutex::default(), changed: Condvar::new(), max_batch, max_wait }
     }
+
     pub fn push(&self, priority: Priority, job: Job) {
         let mut state = self.state.lock();
         match priority {
@@ -75,26 +145,45 @@ impl Queue {
         }
         self.changed.notify_one();
     }
+
     pub fn close(&self) {
         self.state.lock().closed = true;
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
-    /// Blocks until there is something to do. `pool_empty` says whether the worker has no ingest rows at hand.
+
+    /// Adds rows to the pool.
+    pub fn fill(&self, rows: Vec<Row>) {
+        let mut state = self.state.lock();
+        state.pool.extend(rows);
+        state.pool.sort_by_key(|row| row.tokens.len());
+        self.changed.notify_all();
+    }
+
+    /// Says that a batch of the pool was run.
+    pub fn ran(&self) {
+        self.state.lock().running -= 1;
+    }
+
+    /// Blocks until there is something to do.
     ///
     /// Queries go first, but after [`MAX_QUERY_STREAK`] rounds of them ingest gets one. A few ingest texts wait up to
     /// `max_wait` for more; queries never wait.
-    pub fn next(&self, pool_empty: bool) -> Next {
+    pub fn next(&self) -> Next {
         let mut state = self.state.lock();
         loop {
-            let ingest_waits = !pool_empty || !state.ingest.is_empty();
+            let ingest_waits = !state.pool.is_empty() || !state.ingest.is_empty();
             let queries_turn = state.query_streak < MAX_QUERY_STREAK || !ingest_waits;
             if !state.query.is_empty() && queries_turn {
                 state.query_streak += 1;
                 return Next::Query(take(&mut state.query, self.max_batch));
             }
-            if !pool_empty {
+            state.pool.retain(|row| !row.job.is_over());
+            if !state.pool.is_empty() {
                 state.query_streak = 0;
-                return Next::Pool;
+                let rows = cut(&mut state.pool, self.max_batch);
+                let alone = state.running == 0 && state.pool.is_empty() && state.ingest.is_empty();
+                state.running += 1;
+                return Next::Batch { rows, alone };
             }
             if let Some(first) = state.ingest.front() {
                 let deadline = first.queued_at + self.max_wait;
@@ -112,6 +201,14 @@ impl Queue {
             self.changed.wait(&mut state);
         }
     }
+}
+
+/// Cuts one batch off the end of `rows`, which stand in order of length: at most `max_rows` rows and
+/// [`MAX_BATCH_TOKENS`] tokens with the padding, but at least one row.
+pub fn cut(rows: &mut Vec<Row>, max_rows: usize) -> Vec<Row> {
+    let longest = rows.last().map_or(1, |row| row.tokens.len().max(1));
+    let count = (MAX_BATCH_TOKENS / longest).clamp(1, max_rows).min(rows.len());
+    rows.split_off(rows.len() - count)
 }
 
 /// Whole jobs from the front: at least one, then as many as stay within `max_rows`.

@@ -1,9 +1,8 @@
-//! One thread that owns one model, and the handle that feeds it. It tokenises, sorts by length, batches across callers
-//! and answers; it knows nothing of the model but two functions.
+//! The threads that run one model, and the handle that feeds them. They tokenise, sort by length, batch across callers
+//! and answer; they know nothing of the model but two functions.
 
-use crate::limits::{MAX_BATCH_ROWS, MAX_BATCH_TOKENS, MAX_INGEST_TEXTS, MAX_QUERY_TEXTS, MAX_TASK_TEXTS};
-use crate::queue::{Answer, Job, Next, Priority, Queue};
-use std::collections::HashMap;
+use crate::limits::{MAX_BATCH_ROWS, MAX_INGEST_TEXTS, MAX_QUERY_TEXTS, MAX_TASK_TEXTS, MAX_THREADS};
+use crate::queue::{Answer, Job, Next, Open, Priority, Queue, Row, cut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +19,17 @@ pub struct Batch {
     pub mask: Vec<i32>,
 }
 
-type Tokenise = dyn FnMut(&str) -> Result<Vec<u32>> + Send;
-type Run = dyn FnMut(&Batch) -> Answer + Send;
+/// How many threads a batch runs on. Batches beside each other on one thread each are faster together than one after
+/// the other on all: no thread waits for another between two layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// The one of this worker; workers are counted from 0.
+    Own(usize),
+    All,
+}
+
+type Tokenise = dyn Fn(&str) -> Result<Vec<u32>> + Send + Sync;
+type Run = dyn Fn(&Batch, Threads) -> Answer + Send + Sync;
 
 /// What a model does: text to tokens, and a batch to one vector a row. Either may panic.
 pub struct Steps {
@@ -29,7 +37,18 @@ pub struct Steps {
     pub run: Box<Run>,
 }
 
-/// The owner of a worker thread. When the last handle is dropped the thread answers what is queued and ends.
+/// How a model is fed.
+#[derive(Debug, Clone, Copy)]
+pub struct Feed {
+    /// Most rows of a batch, 1 to [`MAX_BATCH_ROWS`].
+    pub max_batch: usize,
+    /// How long a few ingest texts wait for more.
+    pub max_wait: Duration,
+    /// Batches beside each other, 1 to [`MAX_THREADS`].
+    pub workers: usize,
+}
+
+/// The owner of a model's threads. When it is dropped they answer what is queued and end.
 pub struct Batcher {
     queue: Arc<Queue>,
     query_room: Arc<Semaphore>,
@@ -43,28 +62,23 @@ impl Drop for Batcher {
 }
 
 impl Batcher {
-    /// Starts the thread. `name` is the model's id, used in metrics.
-    pub fn start(name: &'static str, max_batch: usize, max_wait: Duration, steps: Steps) -> Result<Self> {
-        let max_batch = max_batch.clamp(1, MAX_BATCH_ROWS);
-        let queue = Arc::new(Queue::new(max_batch, max_wait));
-        let mut worker = Worker {
-            name,
-            max_batch,
-            queue: queue.clone(),
-            steps,
-            open: HashMap::new(),
-            next_job: 0,
-            pool: Vec::new(),
-        };
-        std::thread::Builder::new()
-            .name(format!("model-{name}"))
-            .spawn(move || worker.work())
-            .map_err(|e| Error::internal(format!("the worker of model `{name}` cannot start: {e}")))?;
-        Ok(Self {
-            queue,
+    /// Starts the threads. `name` is the model's id, used in metrics.
+    pub fn start(name: &'static str, feed: Feed, steps: Steps) -> Result<Self> {
+        let max_batch = feed.max_batch.clamp(1, MAX_BATCH_ROWS);
+        let batcher = Self {
+            queue: Arc::new(Queue::new(max_batch, feed.max_wait)),
             query_room: Arc::new(Semaphore::new(MAX_QUERY_TEXTS)),
             ingest_room: Arc::new(Semaphore::new(MAX_INGEST_TEXTS)),
-        })
+        };
+        let steps = Arc::new(steps);
+        for number in 0..feed.workers.clamp(1, MAX_THREADS) {
+            let worker = Worker { name, number, max_batch, queue: batcher.queue.clone(), steps: steps.clone() };
+            std::thread::Builder::new()
+                .name(format!("model-{name}"))
+                .spawn(move || worker.work())
+                .map_err(|e| Error::internal(format!("a worker of model `{name}` cannot start: {e}")))?;
+        }
+        Ok(batcher)
     }
 
     /// One vector a text, in order. Dropping the future gives up what has not run yet.
@@ -103,46 +117,28 @@ impl Batcher {
     }
 }
 
-/// A job whose rows are partly answered.
-struct Open {
-    job: Job,
-    vectors: Vec<Vec<f32>>,
-    left: usize,
-}
-
-struct Row {
-    job: u64,
-    position: usize,
-    tokens: Vec<u32>,
-}
-
 struct Worker {
     name: &'static str,
+    number: usize,
     max_batch: usize,
     queue: Arc<Queue>,
-    steps: Steps,
-    open: HashMap<u64, Open>,
-    next_job: u64,
-    /// Ingest rows, shortest first; batches are cut from the end. It is filled only when empty, so that no row is
-    /// passed by for ever.
-    pool: Vec<Row>,
+    steps: Arc<Steps>,
 }
 
 impl Worker {
-    fn work(&mut self) {
+    fn work(&self) {
         loop {
-            match self.queue.next(self.pool.is_empty()) {
+            match self.queue.next() {
                 Next::Query(jobs) => {
                     let mut rows = self.tokenise(jobs);
                     while !rows.is_empty() {
-                        self.run_batch(&mut rows, Priority::Query);
+                        self.run(cut(&mut rows, self.max_batch), Priority::Query, Threads::All);
                     }
                 }
-                Next::Ingest(jobs) => self.pool = self.tokenise(jobs),
-                Next::Pool => {
-                    let mut pool = std::mem::take(&mut self.pool);
-                    self.run_batch(&mut pool, Priority::Ingest);
-                    self.pool = pool;
+                Next::Ingest(jobs) => self.queue.fill(self.tokenise(jobs)),
+                Next::Batch { rows, alone } => {
+                    self.run(rows, Priority::Ingest, if alone { Threads::All } else { Threads::Own(self.number) });
+                    self.queue.ran();
                 }
                 Next::Closed => return,
             }
@@ -150,7 +146,7 @@ impl Worker {
     }
 
     /// Opens the jobs and answers their rows, shortest first. A job that cannot be tokenised fails alone.
-    fn tokenise(&mut self, jobs: Vec<Job>) -> Vec<Row> {
+    fn tokenise(&self, jobs: Vec<Job>) -> Vec<Row> {
         let mut rows = Vec::new();
         for job in jobs {
             if job.reply.is_closed() {
@@ -158,73 +154,38 @@ impl Worker {
             }
             let tokens =
                 guarded(self.name, || job.texts.iter().map(|t| (self.steps.tokenise)(t)).collect::<Result<Vec<_>>>());
-            let tokens = match tokens {
-                Ok(tokens) => tokens,
-                Err(e) => {
-                    answer(job, Err(e));
-                    continue;
+            match tokens {
+                Ok(tokens) => {
+                    let job = Arc::new(Open::new(job));
+                    let tokens = tokens.into_iter().enumerate();
+                    rows.extend(tokens.map(|(position, tokens)| Row { job: job.clone(), position, tokens }));
                 }
-            };
-            let id = self.next_job;
-            self.next_job += 1;
-            let left = tokens.len();
-            rows.extend(tokens.into_iter().enumerate().map(|(position, tokens)| Row { job: id, position, tokens }));
-            self.open.insert(id, Open { job, vectors: vec![Vec::new(); left], left });
+                Err(e) => job.answer(Err(e)),
+            }
         }
         rows.sort_by_key(|r| r.tokens.len());
         rows
     }
 
-    /// Cuts one batch off the end of `rows`, runs it and answers the jobs it completes, or fails the jobs it is of.
-    fn run_batch(&mut self, rows: &mut Vec<Row>, priority: Priority) {
-        rows.retain(|r| self.open.get(&r.job).is_some_and(|o| !o.job.reply.is_closed()));
-        let Some(longest) = rows.last().map(|r| r.tokens.len()) else {
-            self.open.retain(|_, o| !o.job.reply.is_closed());
+    /// Runs one batch and answers the jobs it completes, or fails the jobs it is of.
+    fn run(&self, mut rows: Vec<Row>, priority: Priority, threads: Threads) {
+        rows.retain(|row| !row.job.is_over());
+        if rows.is_empty() {
             return;
-        };
-        let count = (MAX_BATCH_TOKENS / longest.max(1)).clamp(1, self.max_batch).min(rows.len());
-        let part = rows.split_off(rows.len() - count);
-        let result = guarded(self.name, || (self.steps.run)(&pad(&part, longest))).and_then(|vectors| {
-            if vectors.len() == part.len() {
+        }
+        let result = guarded(self.name, || (self.steps.run)(&pad(&rows), threads)).and_then(|vectors| {
+            if vectors.len() == rows.len() {
                 Ok(vectors)
             } else {
                 Err(Error::internal("the model gave a wrong number of vectors"))
             }
         });
-        count_batch(self.name, priority, part.len());
+        count_batch(self.name, priority, rows.len());
         match result {
-            Ok(vectors) => {
-                for (row, vector) in part.into_iter().zip(vectors) {
-                    self.fill(row, vector);
-                }
-            }
-            Err(e) => {
-                for row in part {
-                    if let Some(open) = self.open.remove(&row.job) {
-                        answer(open.job, Err(Error::internal(&e)));
-                    }
-                }
-            }
+            Ok(vectors) => rows.into_iter().zip(vectors).for_each(|(row, vector)| row.job.fill(row.position, vector)),
+            Err(e) => rows.into_iter().for_each(|row| row.job.fail(Error::internal(&e))),
         }
     }
-
-    fn fill(&mut self, row: Row, vector: Vec<f32>) {
-        let Some(open) = self.open.get_mut(&row.job) else { return };
-        open.vectors[row.position] = vector;
-        open.left -= 1;
-        if open.left == 0
-            && let Some(open) = self.open.remove(&row.job)
-        {
-            answer(open.job, Ok(open.vectors));
-        }
-    }
-}
-
-/// Gives the room back, then answers. A caller that has gone away is no failure.
-fn answer(job: Job, with: Answer) {
-    let Job { reply, permit, .. } = job;
-    drop(permit);
-    let _ = reply.send(with);
 }
 
 /// Runs a model's function and makes a panic in it an error, so that the worker lives on. A model holds no state
@@ -243,7 +204,8 @@ fn guarded<T>(name: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
-fn pad(rows: &[Row], columns: usize) -> Batch {
+fn pad(rows: &[Row]) -> Batch {
+    let columns = rows.iter().map(|row| row.tokens.len()).max().unwrap_or_default();
     let mut ids = Vec::with_capacity(rows.len() * columns);
     let mut mask = Vec::with_capacity(rows.len() * columns);
     for row in rows {
@@ -274,14 +236,20 @@ mod tests {
     fn gated() -> (Steps, mpsc::Receiver<Vec<usize>>, mpsc::Sender<()>) {
         let (seen, batches) = mpsc::channel();
         let (go, gate) = mpsc::channel();
-        let run = move |batch: &Batch| {
+        let gate = parking_lot::Mutex::new(gate);
+        let run = move |batch: &Batch, _: Threads| {
             let lengths: Vec<usize> =
                 batch.mask.chunks(batch.columns).map(|row| row.iter().filter(|&&m| m == 1).count()).collect();
             seen.send(lengths.clone()).expect("the test listens");
-            gate.recv().expect("the test opens the gate");
+            gate.lock().recv().expect("the test opens the gate");
             Ok(lengths.into_iter().map(|n| vec![n as f32]).collect())
         };
         (Steps { tokenise: Box::new(|t| Ok(vec![7; t.len()])), run: Box::new(run) }, batches, go)
+    }
+
+    /// One worker, so that the order of batches is known.
+    fn feed(max_batch: usize) -> Feed {
+        Feed { max_batch, max_wait: Duration::ZERO, workers: 1 }
     }
 
     fn texts(lengths: &[usize]) -> Vec<String> {
@@ -295,7 +263,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_query_runs_before_the_rest_of_an_ingest_call() {
         let (steps, batches, go) = gated();
-        let batcher = Arc::new(Batcher::start("test", 4, Duration::ZERO, steps).unwrap());
+        let batcher = Arc::new(Batcher::start("test", feed(4), steps).unwrap());
         let ingest = tokio::spawn({
             let batcher = batcher.clone();
             async move { batcher.submit(Priority::Ingest, texts(&[5, 1, 9, 3, 2, 8, 6, 7])).await }
@@ -325,7 +293,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn callers_share_a_batch_and_a_streak_of_queries_lets_ingest_through() {
         let (steps, batches, go) = gated();
-        let batcher = Batcher::start("test", 1, Duration::ZERO, steps).unwrap();
+        let batcher = Batcher::start("test", feed(1), steps).unwrap();
         let mut calls = Vec::new();
         let submit = |priority, length: usize| Box::pin(batcher.submit(priority, texts(&[length])));
         calls.push(submit(Priority::Query, 1));
@@ -353,12 +321,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_fails_its_callers_and_the_worker_lives_on() {
-        let run = |batch: &Batch| {
+        let run = |batch: &Batch, _: Threads| {
             assert!(batch.columns != 3, "three is too many");
             Ok(vec![vec![0.5]; batch.rows])
         };
         let steps = Steps { tokenise: Box::new(|t| Ok(vec![7; t.len()])), run: Box::new(run) };
-        let batcher = Batcher::start("test", 8, Duration::ZERO, steps).unwrap();
+        let batcher = Batcher::start("test", feed(8), steps).unwrap();
         let error = batcher.submit(Priority::Query, texts(&[3])).await.unwrap_err();
         assert!(matches!(&error, Error::Internal(m) if m.contains("three is too many")), "{error}");
         assert_eq!(batcher.submit(Priority::Ingest, texts(&[2, 1])).await.unwrap(), [[0.5], [0.5]]);
@@ -367,7 +335,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn queries_beyond_the_limit_are_refused_and_a_dropped_call_gives_its_room_back() {
         let (steps, batches, go) = gated();
-        let batcher = Batcher::start("test", 64, Duration::ZERO, steps).unwrap();
+        let batcher = Batcher::start("test", feed(64), steps).unwrap();
         let mut full = Box::pin(batcher.submit(Priority::Query, texts(&vec![2; MAX_QUERY_TEXTS])));
         assert!(futures_poll(full.as_mut()).is_none());
         batches.recv().unwrap();
@@ -386,7 +354,7 @@ mod tests {
     #[tokio::test]
     async fn no_texts_give_no_vectors() {
         let (steps, _batches, _go) = gated();
-        let batcher = Batcher::start("test", 1, Duration::ZERO, steps).unwrap();
+        let batcher = Batcher::start("test", feed(1), steps).unwrap();
         assert!(batcher.submit(Priority::Ingest, Vec::new()).await.unwrap().is_empty());
     }
 }

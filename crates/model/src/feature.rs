@@ -85,6 +85,6 @@ impl VectorIndex {
             return false;
         }
         let Some(output) = output else { return true };
-        self.aliases.iter().any(|a| *a == output) || self.model == output || self.name == output
+        self.aliases.contains(&output) || self.model == output || self.name == output
     }
 }

@@ -170,10 +170,10 @@ impl Field {
             wrong.push(FieldError::new(at, format!("must be of type {}", self.kind.as_str())));
             return;
         }
-        if let Some(allowed) = &self.one_of {
-            if !allowed.iter().any(|a| crate::filter::equal(a, value)) {
-                wrong.push(FieldError::new(at, format!("must be one of {}", Value::Array(allowed.clone()))));
-            }
+        if let Some(allowed) = &self.one_of
+            && !allowed.iter().any(|a| crate::filter::equal(a, value))
+        {
+            wrong.push(FieldError::new(at, format!("must be one of {}", Value::Array(allowed.clone()))));
         }
         if let (Some(items), Value::Array(list)) = (&self.items, value) {
             for (i, item) in list.iter().enumerate() {

@@ -154,12 +154,12 @@ impl Engine {
 
 /// A task that follows a batch shows that batch's state.
 fn present(connection: &Connection, mut task: Task) -> Result<Task> {
-    if task.status == "PENDING" {
-        if let Some(batch) = &task.batch_id {
-            let counts = derivations::counts(connection, batch)?;
-            if counts.finished() + counts.running > 0 {
-                task.status = "PROCESSING".into();
-            }
+    if task.status == "PENDING"
+        && let Some(batch) = &task.batch_id
+    {
+        let counts = derivations::counts(connection, batch)?;
+        if counts.finished() + counts.running > 0 {
+            task.status = "PROCESSING".into();
         }
     }
     Ok(task)

@@ -190,7 +190,8 @@ async fn failed(engine: &Arc<Engine>, derivation: &Derivation, error: &Error) ->
         _ => "permanent",
     };
     tracing::warn!(derivation_id = %leased.derivation_id, input_id = %leased.input_id, attempt = leased.attempts, again, %error, "derivation failed");
-    let batch = engine
+
+    engine
         .catalog
         .write(move |tx| {
             if !rows::held(tx, &leased)? {
@@ -203,8 +204,7 @@ async fn failed(engine: &Arc<Engine>, derivation: &Derivation, error: &Error) ->
             rows::fail(tx, &leased.derivation_id, &message, kind, &now)?;
             complete::after(tx, &leased, &now)
         })
-        .await;
-    batch
+        .await
 }
 
 /// Keeps the leases of long work.

@@ -209,13 +209,13 @@ impl Making {
     fn write(self, tx: &Transaction<'_>, scope: &Scope, options: &CreateOptions) -> Result<(Document, i64)> {
         let place = format!("{}/documents/{}", scope.namespace_id, self.collection.id);
         let repeatable = options.idempotency_key.as_ref().zip(self.new.request.as_ref());
-        if let Some((key, own)) = repeatable {
-            if let Some((request, response)) = lineage::earlier_request(tx, &place, key)? {
-                if request != *own {
-                    return Err(Error::Conflict(format!("the Idempotency-Key `{key}` was used for another request")));
-                }
-                return Ok((remembered(&response)?, 0));
+        if let Some((key, own)) = repeatable
+            && let Some((request, response)) = lineage::earlier_request(tx, &place, key)?
+        {
+            if request != *own {
+                return Err(Error::Conflict(format!("the Idempotency-Key `{key}` was used for another request")));
             }
+            return Ok((remembered(&response)?, 0));
         }
         let allow_missing = options.allow_missing_parents;
         let lineage = parents::complete(tx, scope, &self.collection, self.new.claim, allow_missing, &self.now)?;

@@ -172,10 +172,10 @@ fn alone(collection: &Collection, claim: Claim) -> Lineage {
 fn agreed(mut known: Lineage, claim: Claim) -> Result<Lineage> {
     let mut wrong = Vec::new();
     let mut differ = |field: &str, said: Option<&str>, is: Option<&str>| {
-        if let (Some(said), Some(is)) = (said, is) {
-            if said != is {
-                wrong.push(FieldError::new(field, format!("is `{said}`, but by its parent it is `{is}`")));
-            }
+        if let (Some(said), Some(is)) = (said, is)
+            && said != is
+        {
+            wrong.push(FieldError::new(field, format!("is `{said}`, but by its parent it is `{is}`")));
         }
     };
     let root = known.root_object_id.as_deref();

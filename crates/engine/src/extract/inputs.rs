@@ -145,10 +145,10 @@ pub(super) fn gather(extractor: &Configured, source: Fields, schema: &Schema) ->
         }
     }
     for name in required(extractor) {
-        if !values.contains_key(&name) {
-            if let Some(value) = source.get(&name).or_else(|| by_type(extractor, &source, schema)) {
-                values.insert(name, value.clone());
-            }
+        if !values.contains_key(&name)
+            && let Some(value) = source.get(&name).or_else(|| by_type(extractor, &source, schema))
+        {
+            values.insert(name, value.clone());
         }
     }
     Input { values, source }

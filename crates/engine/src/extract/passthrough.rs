@@ -116,10 +116,10 @@ fn run<'a>(_: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> BoxFu
         for (name, value) in &input.values {
             output.fields.insert(name.clone(), value.clone());
         }
-        if extractor.parameters.get("preserve_metadata") == Some(&Value::Bool(true)) {
-            if let Some(metadata) = input.source.get("metadata") {
-                output.fields.insert("metadata".into(), metadata.clone());
-            }
+        if extractor.parameters.get("preserve_metadata") == Some(&Value::Bool(true))
+            && let Some(metadata) = input.source.get("metadata")
+        {
+            output.fields.insert("metadata".into(), metadata.clone());
         }
         for VectorField { field, index } in vector_fields(&extractor.parameters)? {
             let Some(found) = path::get_field(&input.source, &field) else { continue };

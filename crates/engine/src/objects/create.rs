@@ -324,15 +324,13 @@ pub(crate) fn commit(tx: &Transaction<'_>, scope: &Scope, ready: Ready) -> Resul
     // The bucket may have gone, or changed its schema or key, since the object was prepared.
     let bucket = buckets::find(tx, scope, &object.bucket_id)?;
     settle(&bucket, &mut object)?;
-    if let Some(key) = &object.idempotency_key {
-        if let Some(object) = objects::by_idempotency_key(tx, &object.bucket_id, key)? {
-            return Ok(Committed { object, replay: Some(Replay::IdempotencyKey), freed: Vec::new(), held });
-        }
+    if let Some(key) = &object.idempotency_key
+        && let Some(object) = objects::by_idempotency_key(tx, &object.bucket_id, key)?
+    {
+        return Ok(Committed { object, replay: Some(Replay::IdempotencyKey), freed: Vec::new(), held });
     }
-    if skip_duplicates {
-        if let Some(object) = objects::by_content(tx, &object.bucket_id, &object.content_hash)? {
-            return Ok(Committed { object, replay: Some(Replay::SkipDuplicates), freed: Vec::new(), held });
-        }
+    if skip_duplicates && let Some(object) = objects::by_content(tx, &object.bucket_id, &object.content_hash)? {
+        return Ok(Committed { object, replay: Some(Replay::SkipDuplicates), freed: Vec::new(), held });
     }
     let there = match (policy, &object.unique_key) {
         (Some(policy), Some(key)) => by_policy(policy, key, objects::by_unique_key(tx, &object.bucket_id, key)?)?,
