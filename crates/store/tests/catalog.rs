@@ -86,3 +86,40 @@ async fn blobs_are_named_by_their_content() {
     blobs.delete(&hash).await.unwrap();
     assert!(matches!(blobs.get(&hash).await, Err(Error::Missing { .. })));
 }
+
+/// Names of namespaces, remembered. Counts how often they were really read.
+async fn names(catalog: &Catalog, reads: &Arc<std::sync::atomic::AtomicUsize>) -> Vec<String> {
+    let reads = reads.clone();
+    let query = move |c: &rusqlite::Connection| {
+        reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let mut statement = c.prepare("SELECT name FROM namespaces ORDER BY name").map_err(from_sql)?;
+        let found = statement.query_map([], |r| r.get(0)).map_err(from_sql)?;
+        found.collect::<rusqlite::Result<Vec<String>>>().map_err(from_sql)
+    };
+    catalog.recall("names".into(), query).await.unwrap().to_vec()
+}
+
+#[tokio::test]
+async fn definitions_are_remembered_until_a_write_changes_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    let reads = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let add = |name: &'static str| {
+        catalog.write(move |tx| {
+            let organization = "INSERT INTO organizations VALUES ('org_1', 'o', '{}', '', '') ON CONFLICT DO NOTHING";
+            tx.execute(organization, []).map_err(from_sql)?;
+            let namespace = "INSERT INTO namespaces VALUES (?1, 'org_1', ?1, '{}', '', '')";
+            tx.execute(namespace, [name]).map(drop).map_err(from_sql)
+        })
+    };
+    add("a").await.unwrap();
+    assert_eq!(names(&catalog, &reads).await, ["a"]);
+    catalog.write(set("unrelated", "1")).await.unwrap();
+    assert_eq!(names(&catalog, &reads).await, ["a"]);
+    assert_eq!(reads.load(std::sync::atomic::Ordering::SeqCst), 1);
+    add("b").await.unwrap();
+    assert_eq!(names(&catalog, &reads).await, ["a", "b"]);
+    catalog.write(|tx| tx.execute("DELETE FROM namespaces WHERE name = 'a'", []).map_err(from_sql)).await.unwrap();
+    assert_eq!(names(&catalog, &reads).await, ["b"]);
+    assert_eq!(reads.load(std::sync::atomic::Ordering::SeqCst), 3);
+}

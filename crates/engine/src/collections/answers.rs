@@ -6,6 +6,7 @@ use crate::{
     listing::{ListRequest, Page},
 };
 use serde_json::json;
+use std::sync::Arc;
 use strata_model::{Error, Fields, Result, Scope, filter::Filter, id};
 use strata_store::catalog::{
     browse::{self, Selection},
@@ -46,9 +47,10 @@ impl Engine {
     }
 
     /// A collection by id or name.
-    pub async fn collection(&self, scope: &Scope, identifier: &str) -> Result<Collection> {
+    pub async fn collection(&self, scope: &Scope, identifier: &str) -> Result<Arc<Collection>> {
+        let key = format!("collection {} {identifier}", scope.namespace_id);
         let (scope, identifier) = (scope.clone(), identifier.to_owned());
-        self.catalog.read(move |connection| load_collection(connection, &scope, &identifier)).await
+        self.catalog.recall(key, move |connection| load_collection(connection, &scope, &identifier)).await
     }
 
     /// A page of the scope's collections.

@@ -16,69 +16,78 @@ use strata_store::catalog::{
     rusqlite::Transaction,
 };
 
-/// Writes the result. A result that came too late (canceled, deleted, taken over) is dropped.
+/// Writes the result; answers whether other collections now have work on it. A result that came too late (canceled,
+/// deleted, taken over) is dropped.
 pub(super) async fn complete(
     engine: &Arc<Engine>,
-    derivation: &Derivation,
+    leased: &Arc<Derivation>,
     work: Arc<Work>,
     done: Done,
     started: Instant,
-) -> Result<()> {
+) -> Result<bool> {
     if done.outputs.as_ref().is_some_and(|o| o.len() > limits::MAX_DERIVED_DOCUMENTS) {
         return Err(strata_model::Error::TooLarge(format!(
             "one input makes at most {} documents",
             limits::MAX_DERIVED_DOCUMENTS
         )));
     }
-    let (writer, leased) = (engine.clone(), derivation.clone());
-    let touched =
-        engine.catalog.write(move |tx| written(&writer, tx, &leased, &work.collection, &done, started)).await?;
+    let now = engine.catalog.now();
+    let made = done.outputs.as_ref().map(|outputs| documents_from(leased, &work.collection, &done, outputs, &now));
+    let (engine_too, leased) = (engine.clone(), leased.clone());
+    let result = Completing { leased, work, done, made, now, started };
+    let (touched, followed) = engine.catalog.write(move |tx| result.write(tx, &engine_too)).await?;
     engine.indexed(touched, false).await;
-    Ok(())
+    Ok(followed)
 }
 
-fn written(
-    engine: &Engine,
-    tx: &Transaction<'_>,
-    leased: &Derivation,
-    collection: &Collection,
-    done: &Done,
+/// Everything that the transaction needs.
+struct Completing {
+    leased: Arc<Derivation>,
+    work: Arc<Work>,
+    done: Done,
+    /// The documents of `done`'s outputs, in their order.
+    made: Option<Vec<Document>>,
+    now: String,
     started: Instant,
-) -> Result<Vec<(String, i64)>> {
-    if !rows::held(tx, leased)? {
-        return Ok(Vec::new());
-    }
-    let (scope, now) = (leased.scope(), engine.catalog.now());
-    let before = rows::documents_of(tx, &scope, &leased.derivation_id)?;
-    let mut touched = Vec::new();
-    let made: Vec<Document> = match &done.outputs {
-        None => before,
-        Some(outputs) => {
-            let made = documents_from(leased, collection, done, outputs, &now);
-            for (ordinal, (document, output)) in made.iter().zip(outputs).enumerate() {
-                let (_, change) = documents::put(tx, &scope, document, ordinal, &output.vectors)?;
-                touched.retain(|(c, _)| *c != document.collection_id);
-                touched.push((document.collection_id.clone(), change));
-            }
-            let kept: std::collections::HashSet<&str> = made.iter().map(|d| d.document_id.as_str()).collect();
-            let left: Vec<i64> = before.iter().filter(|d| !kept.contains(&*d.document_id)).map(|d| d.seq).collect();
-            let (gone, _) = rows::remove_documents(tx, &left)?;
-            touched.extend(gone);
-            made
+}
+
+impl Completing {
+    /// Answers the changes that the index must reach, and whether other collections have work now.
+    fn write(self, tx: &Transaction<'_>, engine: &Engine) -> Result<(Vec<(String, i64)>, bool)> {
+        let Self { leased, work, done, made, now, started } = self;
+        if !rows::held(tx, &leased)? {
+            return Ok((Vec::new(), false));
         }
-    };
-    let completion = rows::Completion {
-        input_hash: &done.input_hash,
-        fingerprint: &done.fingerprint,
-        outputs: made.len(),
-        reused: done.reused,
-        now: &now,
-        duration_ms: started.elapsed().as_secs_f64() * 1000.0,
-    };
-    rows::complete(tx, &leased.derivation_id, &completion)?;
-    follow(engine, tx, &scope, leased, collection, &made, &now)?;
-    after(tx, leased, &now)?;
-    Ok(touched)
+        let scope = leased.scope();
+        let before = rows::documents_of(tx, &scope, &leased.derivation_id)?;
+        let mut touched = Vec::new();
+        let made = match (made, &done.outputs) {
+            (Some(made), Some(outputs)) => {
+                for (ordinal, (document, output)) in made.iter().zip(outputs).enumerate() {
+                    let (_, change) = documents::put(tx, &scope, document, ordinal, &output.vectors)?;
+                    touched = vec![(document.collection_id.clone(), change)];
+                }
+                let kept: std::collections::HashSet<&str> = made.iter().map(|d| d.document_id.as_str()).collect();
+                let left: Vec<i64> = before.iter().filter(|d| !kept.contains(&*d.document_id)).map(|d| d.seq).collect();
+                let (gone, _) = rows::remove_documents(tx, &left)?;
+                touched.extend(gone);
+                made
+            }
+            _ => before,
+        };
+        let completion = rows::Completion {
+            input_hash: &done.input_hash,
+            fingerprint: &done.fingerprint,
+            outputs: made.len(),
+            reused: done.reused,
+            now: &now,
+            duration_ms: started.elapsed().as_secs_f64() * 1000.0,
+        };
+        rows::complete(tx, &leased.derivation_id, &completion)?;
+        let followed = follow(engine, tx, &scope, &leased, &work.collection, &made, &now)?;
+        after(tx, &leased, &now)?;
+        Ok((touched, followed))
+    }
 }
 
 fn documents_from(
@@ -132,7 +141,8 @@ fn provenance(leased: &Derivation, collection: &Collection, done: &Done) -> Fiel
     pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
 }
 
-/// Queues the collections that read from this one, over each of its documents that they want.
+/// Queues the collections that read from this one, over each of its documents that they want. Answers whether there are
+/// any.
 fn follow(
     engine: &Engine,
     tx: &Transaction<'_>,
@@ -141,7 +151,8 @@ fn follow(
     from: &Collection,
     made: &[Document],
     now: &str,
-) -> Result<()> {
+) -> Result<bool> {
+    let mut followed = false;
     for reader in crate::collections::downstream(tx, &from.id)? {
         let Some(extractor) = &reader.extractor else { continue };
         let wanted = reader.source.filter()?;
@@ -158,9 +169,10 @@ fn follow(
                 force: false,
             };
             rows::enqueue(tx, scope, &engine.catalog.new_id(id::DERIVATION, 16), now, &request)?;
+            followed = true;
         }
     }
-    Ok(())
+    Ok(followed)
 }
 
 /// What follows from a derivation's end, whatever the end: its object's status, and its batch's.

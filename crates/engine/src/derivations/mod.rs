@@ -116,7 +116,7 @@ async fn turn(engine: &Arc<Engine>, capacity: usize) -> Result<Duration> {
                 work = Some(Arc::new(loaded));
                 works.extend(work.clone().map(|work| (derivation.collection_id.clone(), work)));
             }
-            spawn(engine, derivation, work);
+            spawn(engine, Arc::new(derivation), work, capacity);
         }
         return Ok(IDLE);
     }
@@ -130,7 +130,7 @@ async fn turn(engine: &Arc<Engine>, capacity: usize) -> Result<Duration> {
 }
 
 /// Runs one derivation. `work` is `None` where it could not be loaded, for a reason that the derivation finds again.
-fn spawn(engine: &Arc<Engine>, derivation: Derivation, work: Option<Arc<Work>>) {
+fn spawn(engine: &Arc<Engine>, derivation: Arc<Derivation>, work: Option<Arc<Work>>, capacity: usize) {
     let engine = engine.clone();
     engine.queue.running.lock().insert(derivation.derivation_id.clone(), Instant::now());
     let queue_tracker = engine.queue.tracker.clone();
@@ -138,38 +138,51 @@ fn spawn(engine: &Arc<Engine>, derivation: Derivation, work: Option<Arc<Work>>) 
         let id = derivation.derivation_id.clone();
         // A panic in an extractor must fail its own derivation only.
         let worker = tokio::spawn(process(engine.clone(), derivation.clone(), work));
-        if let Err(panic) = worker.await {
-            let message = format!("the extractor stopped unexpectedly: {panic}");
-            tracing::error!(derivation_id = %id, %message, "derivation panicked");
-            drop(failed(&engine, &derivation, &Error::Internal(message)).await);
+        let followed = match worker.await {
+            Ok(followed) => followed,
+            Err(panic) => {
+                let message = format!("the extractor stopped unexpectedly: {panic}");
+                tracing::error!(derivation_id = %id, %message, "derivation panicked");
+                drop(failed(&engine, &derivation, &Error::Internal(message)).await);
+                true
+            }
+        };
+        let left = {
+            let mut running = engine.queue.running.lock();
+            running.remove(&id);
+            running.len()
+        };
+        // In between, the dispatcher would find nothing to do.
+        if followed || left == 0 || left == capacity / 2 {
+            engine.queue.wake();
         }
-        engine.queue.running.lock().remove(&id);
-        engine.queue.wake();
     }));
 }
 
-async fn process(engine: Arc<Engine>, derivation: Derivation, work: Option<Arc<Work>>) {
+/// Answers whether the queue has rows that it had not before.
+async fn process(engine: Arc<Engine>, derivation: Arc<Derivation>, work: Option<Arc<Work>>) -> bool {
     let started = Instant::now();
     let outcome = worked(&engine, &derivation, work, started).await;
-    let ended = match outcome {
-        Ok(()) => "completed",
+    let (ended, followed) = match outcome {
+        Ok(followed) => ("completed", followed),
         Err(error) => {
             if let Err(error) = failed(&engine, &derivation, &error).await {
                 tracing::error!(derivation_id = %derivation.derivation_id, %error, "cannot record a failure; the lease will expire");
             }
-            "failed"
+            ("failed", true)
         }
     };
     metrics::counter!("strata_derivations_total", "outcome" => ended).increment(1);
     metrics::histogram!("strata_derivation_seconds").record(started.elapsed().as_secs_f64());
+    followed
 }
 
 async fn worked(
     engine: &Arc<Engine>,
-    derivation: &Derivation,
+    derivation: &Arc<Derivation>,
     work: Option<Arc<Work>>,
     started: Instant,
-) -> Result<()> {
+) -> Result<bool> {
     let work = match work {
         Some(work) => work,
         None => Arc::new(Work::load(engine, derivation).await?),
@@ -179,7 +192,7 @@ async fn worked(
 }
 
 /// Puts a derivation back for another try, or fails it for good.
-async fn failed(engine: &Arc<Engine>, derivation: &Derivation, error: &Error) -> Result<()> {
+async fn failed(engine: &Arc<Engine>, derivation: &Arc<Derivation>, error: &Error) -> Result<()> {
     let (now, micros) = (engine.catalog.now(), engine.catalog.now_micros());
     let (leased, message) = (derivation.clone(), error.to_string());
     let transient = error.is_transient();

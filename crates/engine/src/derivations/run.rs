@@ -2,24 +2,25 @@
 
 use crate::{
     Engine,
-    collections::{self, Collection},
-    extract::{Configured, Output},
+    collections::Collection,
+    extract::{Configured, Input, Output},
+    objects::ObjectInput,
 };
 use std::sync::Arc;
 use strata_model::{
-    Error, Fields, Result, Scope,
-    document::{Lineage, LineageStep, SourceBlob, SourceType},
+    Error, Result,
+    document::{Document, Lineage, LineageStep, SourceBlob, SourceType},
     schema::Schema,
 };
 use strata_store::catalog::{
     derivations::{self as rows, Derivation, InputKind},
-    documents,
+    documents, objects,
+    rusqlite::Connection,
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 /// What the derivations of one collection have in common.
 pub(super) struct Work {
-    pub collection: Collection,
+    pub collection: Arc<Collection>,
     extractor: Configured,
     schema: Schema,
     fingerprint: String,
@@ -28,8 +29,7 @@ pub(super) struct Work {
 impl Work {
     /// Reads the collection of a derivation.
     pub async fn load(engine: &Arc<Engine>, derivation: &Derivation) -> Result<Self> {
-        let (scope, id) = (derivation.scope(), derivation.collection_id.clone());
-        let collection = engine.catalog.read(move |c| collections::load_collection(c, &scope, &id)).await?;
+        let collection = engine.collection(&derivation.scope(), &derivation.collection_id).await?;
         let extractor = collection.extractor.clone();
         let extractor =
             extractor.ok_or_else(|| Error::invalid("feature_extractor", "the collection has no extractor"))?;
@@ -51,71 +51,157 @@ pub(super) struct Done {
     pub source_blobs: Vec<SourceBlob>,
 }
 
-/// The input of a derivation, whichever kind it is.
-struct Source {
-    fields: Fields,
-    blob_hashes: Vec<String>,
-    source_blobs: Vec<SourceBlob>,
-    lineage: Lineage,
-    /// Its share of the memory for inputs.
-    _room: Option<OwnedSemaphorePermit>,
+/// The input of a derivation, whichever kind it is, as far as the catalog has it.
+enum Source {
+    Object(ObjectInput),
+    Document(Box<Document>),
 }
 
-pub(super) async fn run(engine: &Arc<Engine>, derivation: &Derivation, work: &Work) -> Result<Done> {
-    let scope = derivation.scope();
-    let Work { collection, extractor, schema, fingerprint } = work;
-    let source = match derivation.input_kind {
-        InputKind::Object => object(engine, &scope, derivation, collection).await?,
-        InputKind::Document => document(engine, &scope, derivation, collection).await?,
+/// An input that is whole, and what is known of the work on it.
+struct Ready {
+    input: Input,
+    input_hash: String,
+    lineage: Lineage,
+    source_blobs: Vec<SourceBlob>,
+    known: Known,
+}
+
+/// What is there of a derivation's result.
+enum Known {
+    /// Its documents, from an earlier run.
+    Documents,
+    /// The outputs of the same work done elsewhere in the organization.
+    Outputs(Vec<Output>),
+    Nothing,
+}
+
+/// What one look into the catalog comes to.
+enum Look {
+    Ready(Ready),
+    /// The texts of its blobs are still to be read.
+    Partial(ObjectInput),
+}
+
+pub(super) async fn run(engine: &Arc<Engine>, derivation: &Arc<Derivation>, work: &Arc<Work>) -> Result<Done> {
+    let (of, with) = (derivation.clone(), work.clone());
+    let look = move |connection: &Connection| {
+        let source = Source::read(connection, &of)?;
+        match source {
+            Source::Object(input) if input.texts().next().is_some() => Ok(Look::Partial(input)),
+            whole => whole.ready(connection, &of, &with).map(Look::Ready),
+        }
     };
-    let input = extractor.gather(source.fields, schema);
-    let input_hash = extractor.input_hash(&input, &source.blob_hashes)?;
-    let unchanged = derivation.input_hash.as_deref() == Some(&*input_hash)
-        && derivation.extractor_fingerprint.as_deref() == Some(&**fingerprint);
-    let (outputs, reused) = if unchanged {
-        (None, true)
-    } else if let Some(outputs) = taken_over(engine, derivation, &input_hash, fingerprint).await? {
-        (Some(outputs), true)
-    } else {
-        (Some(extractor.run(engine, input).await?), false)
+    // Held as long as the texts are.
+    let mut _room = None;
+    let ready = match engine.catalog.read(look).await? {
+        Look::Ready(ready) => ready,
+        Look::Partial(mut input) => {
+            _room = Some(engine.read_texts(&mut input).await?);
+            let (of, with) = (derivation.clone(), work.clone());
+            engine.catalog.read(move |connection| Source::Object(input).ready(connection, &of, &with)).await?
+        }
+    };
+    let (outputs, reused) = match ready.known {
+        Known::Documents => (None, true),
+        Known::Outputs(outputs) => (Some(outputs), true),
+        Known::Nothing => (Some(work.extractor.run(engine, ready.input).await?), false),
     };
     Ok(Done {
-        input_hash,
-        fingerprint: fingerprint.clone(),
+        input_hash: ready.input_hash,
+        fingerprint: work.fingerprint.clone(),
         outputs,
         reused,
-        lineage: source.lineage,
-        source_blobs: source.source_blobs,
+        lineage: ready.lineage,
+        source_blobs: ready.source_blobs,
     })
 }
 
+impl Source {
+    fn read(connection: &Connection, derivation: &Derivation) -> Result<Self> {
+        let (scope, id) = (derivation.scope(), &derivation.input_id);
+        match derivation.input_kind {
+            InputKind::Object => Ok(Self::Object(objects::get(connection, &scope, None, id)?.into())),
+            InputKind::Document => Ok(Self::Document(Box::new(documents::get(connection, &scope, None, id)?))),
+        }
+    }
+
+    fn ready(self, connection: &Connection, derivation: &Derivation, work: &Work) -> Result<Ready> {
+        let lineage = self.lineage(&work.collection);
+        let (fields, source_blobs, hashes) = match self {
+            Self::Object(input) => {
+                let blobs = input.blobs.iter().map(|b| SourceBlob {
+                    blob_id: b.blob_id.clone(),
+                    blob_property: b.property.clone(),
+                    blob_type: b.blob_type.as_str().to_owned(),
+                });
+                (input.fields, blobs.collect(), input.blobs.iter().map(|b| b.hash.clone()).collect())
+            }
+            Self::Document(parent) => (parent.fields, parent.source_blobs, Vec::new()),
+        };
+        let input = work.extractor.gather(fields, &work.schema);
+        let input_hash = work.extractor.input_hash(&input, &hashes)?;
+        let unchanged = derivation.input_hash.as_deref() == Some(&*input_hash)
+            && derivation.extractor_fingerprint.as_deref() == Some(&*work.fingerprint);
+        let known = match unchanged {
+            true => Known::Documents,
+            false => match taken_over(connection, derivation, &input_hash, &work.fingerprint)? {
+                Some(outputs) => Known::Outputs(outputs),
+                None => Known::Nothing,
+            },
+        };
+        Ok(Ready { input, input_hash, lineage, source_blobs, known })
+    }
+
+    fn lineage(&self, collection: &Collection) -> Lineage {
+        match self {
+            Self::Object(object) => Lineage {
+                root_object_id: Some(object.object_id.clone()),
+                root_bucket_id: Some(object.bucket_id.clone()),
+                source_type: Some(SourceType::Bucket),
+                source_object_id: Some(object.object_id.clone()),
+                path: Some(format!("{}/{}", object.bucket_id, collection.id)),
+                chain: vec![step(collection)],
+                ..Lineage::default()
+            },
+            Self::Document(parent) => {
+                let mut chain = parent.lineage.chain.clone();
+                if let Some(last) = chain.last_mut() {
+                    last.document_id.get_or_insert_with(|| parent.document_id.clone());
+                }
+                chain.push(step(collection));
+                let above = parent.lineage.path.as_ref().unwrap_or(&parent.collection_id);
+                Lineage {
+                    root_object_id: parent.lineage.root_object_id.clone(),
+                    root_bucket_id: parent.lineage.root_bucket_id.clone(),
+                    source_type: Some(SourceType::Collection),
+                    source_collection_id: Some(parent.collection_id.clone()),
+                    source_document_id: Some(parent.document_id.clone()),
+                    source_object_id: None,
+                    path: Some(format!("{above}/{}", collection.id)),
+                    chain,
+                }
+            }
+        }
+    }
+}
+
 /// The outputs of the same work done elsewhere in the organization.
-async fn taken_over(
-    engine: &Arc<Engine>,
+fn taken_over(
+    connection: &Connection,
     derivation: &Derivation,
     input_hash: &str,
     fingerprint: &str,
 ) -> Result<Option<Vec<Output>>> {
-    let (organization, hash, print) =
-        (derivation.organization_id.clone(), input_hash.to_owned(), fingerprint.to_owned());
-    let own = derivation.derivation_id.clone();
-    engine
-        .catalog
-        .read(move |c| {
-            let Some(other) = rows::same_work(c, &organization, &hash, &print)?.filter(|d| d.derivation_id != own)
-            else {
-                return Ok(None);
-            };
-            let made = rows::documents_of(c, &other.scope(), &other.derivation_id)?;
-            // Somebody may have deleted or edited some of them since: then the work is done anew.
-            if made.len() as u64 != other.outputs || made.iter().any(|d| d.updated_at != d.created_at) {
-                return Ok(None);
-            }
-            let outputs =
-                made.into_iter().map(|d| Ok(Output { vectors: documents::vectors(c, d.seq)?, fields: d.fields }));
-            outputs.collect::<Result<Vec<_>>>().map(Some)
-        })
-        .await
+    let found = rows::same_work(connection, &derivation.organization_id, input_hash, fingerprint)?;
+    let Some(other) = found.filter(|d| d.derivation_id != derivation.derivation_id) else { return Ok(None) };
+    let made = rows::documents_of(connection, &other.scope(), &other.derivation_id)?;
+    // Somebody may have deleted or edited some of them since: then the work is done anew.
+    if made.len() as u64 != other.outputs || made.iter().any(|d| d.updated_at != d.created_at) {
+        return Ok(None);
+    }
+    let outputs =
+        made.into_iter().map(|d| Ok(Output { vectors: documents::vectors(connection, d.seq)?, fields: d.fields }));
+    outputs.collect::<Result<Vec<_>>>().map(Some)
 }
 
 fn step(collection: &Collection) -> LineageStep {
@@ -126,68 +212,4 @@ fn step(collection: &Collection) -> LineageStep {
         document_id: None,
         timestamp: None,
     }
-}
-
-async fn object(
-    engine: &Arc<Engine>,
-    scope: &Scope,
-    derivation: &Derivation,
-    collection: &Collection,
-) -> Result<Source> {
-    let (object, room) = engine.object_input(scope, &derivation.input_id).await?;
-    let lineage = Lineage {
-        root_object_id: Some(object.object_id.clone()),
-        root_bucket_id: Some(object.bucket_id.clone()),
-        source_type: Some(SourceType::Bucket),
-        source_object_id: Some(object.object_id.clone()),
-        path: Some(format!("{}/{}", object.bucket_id, collection.id)),
-        chain: vec![step(collection)],
-        ..Lineage::default()
-    };
-    let source_blobs = object.blobs.iter().map(|b| SourceBlob {
-        blob_id: b.blob_id.clone(),
-        blob_property: b.property.clone(),
-        blob_type: b.blob_type.as_str().to_owned(),
-    });
-    Ok(Source {
-        blob_hashes: object.blobs.iter().map(|b| b.hash.clone()).collect(),
-        source_blobs: source_blobs.collect(),
-        fields: object.fields,
-        lineage,
-        _room: Some(room),
-    })
-}
-
-async fn document(
-    engine: &Arc<Engine>,
-    scope: &Scope,
-    derivation: &Derivation,
-    collection: &Collection,
-) -> Result<Source> {
-    let (at, id) = (scope.clone(), derivation.input_id.clone());
-    let parent = engine.catalog.read(move |c| documents::get(c, &at, None, &id)).await?;
-    let mut chain = parent.lineage.chain.clone();
-    if let Some(last) = chain.last_mut() {
-        last.document_id.get_or_insert_with(|| parent.document_id.clone());
-    }
-    chain.push(step(collection));
-    let above = parent.lineage.path.clone().unwrap_or_else(|| parent.collection_id.clone());
-    let lineage = Lineage {
-        root_object_id: parent.lineage.root_object_id.clone(),
-        root_bucket_id: parent.lineage.root_bucket_id.clone(),
-        source_type: Some(SourceType::Collection),
-        source_collection_id: Some(parent.collection_id.clone()),
-        source_document_id: Some(parent.document_id.clone()),
-        source_object_id: None,
-        path: Some(format!("{above}/{}", collection.id)),
-        chain,
-    };
-    Ok(Source {
-        fields: parent.fields,
-        blob_hashes: Vec::new(),
-        source_blobs: parent.source_blobs,
-        lineage,
-        // A document is small: it was derived, or came in a request.
-        _room: None,
-    })
 }

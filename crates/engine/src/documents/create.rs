@@ -1,11 +1,9 @@
 //! Creating a document directly.
 
 use super::{Show, Shown, apply, gather, parents, text_of, vectors};
-use crate::{
-    Engine,
-    collections::{Collection, load_collection},
-};
+use crate::{Engine, collections::Collection};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use strata_model::{
     Error, Fields, Result, Scope,
     document::{Document, SourceBlob, Vectors},
@@ -156,8 +154,7 @@ impl Engine {
         if let Some(key) = options.idempotency_key.as_ref().filter(|k| k.is_empty() || k.len() > MAX_KEY) {
             return Err(Error::invalid("Idempotency-Key", format!("must be 1 to {MAX_KEY} bytes, not {}", key.len())));
         }
-        let (of, named) = (scope.clone(), collection.to_owned());
-        let collection = self.catalog.read(move |connection| load_collection(connection, &of, &named)).await?;
+        let collection = self.collection(scope, collection).await?;
         if let Some(said) = new.collection_id.as_ref().filter(|id| **id != collection.id && **id != collection.name) {
             return Err(Error::invalid(
                 "collection_id",
@@ -197,7 +194,7 @@ impl Engine {
 
 /// Everything a create needs inside its transaction.
 struct Making {
-    collection: Collection,
+    collection: Arc<Collection>,
     new: NewDocument,
     fields: Fields,
     vectors: Vectors,
@@ -225,7 +222,7 @@ impl Making {
         let mut document = Document {
             seq: 0,
             document_id: self.document_id,
-            collection_id: self.collection.id,
+            collection_id: self.collection.id.clone(),
             lineage,
             fields: self.fields,
             source_blobs: self.new.source_blobs,

@@ -109,6 +109,26 @@ impl From<&ObjectBlob> for InputBlob {
     }
 }
 
+impl From<Object> for ObjectInput {
+    /// Without the texts of its blobs.
+    fn from(object: Object) -> Self {
+        Self {
+            blobs: object.blobs.iter().map(InputBlob::from).collect(),
+            object_id: object.object_id,
+            bucket_id: object.bucket_id,
+            content_hash: object.content_hash,
+            fields: object.fields,
+        }
+    }
+}
+
+impl ObjectInput {
+    /// The blobs whose text stands among the fields, or will.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &InputBlob> {
+        self.blobs.iter().filter(|blob| blob.blob_type == FieldType::Text)
+    }
+}
+
 impl Engine {
     pub async fn object(&self, scope: &Scope, bucket: &str, object_id: &str) -> Result<Object> {
         let (scope, bucket, id) = (scope.clone(), bucket.to_owned(), object_id.to_owned());
@@ -135,11 +155,17 @@ impl Engine {
     ) -> Result<(ObjectInput, OwnedSemaphorePermit)> {
         let (in_scope, id) = (scope.clone(), object_id.to_owned());
         let object = self.catalog.read(move |c| objects::get(c, &in_scope, None, &id)).await?;
-        let texts = object.blobs.iter().filter(|b| b.blob_type == FieldType::Text);
-        let kibibytes = texts.map(|b| b.size_bytes / 1024).sum::<u64>().min(u64::from(INPUT_KIBIBYTES));
+        let mut input = ObjectInput::from(object);
+        let room = self.read_texts(&mut input).await?;
+        Ok((input, room))
+    }
+
+    /// Adds the texts of an input's text blobs to its fields.
+    pub(crate) async fn read_texts(&self, input: &mut ObjectInput) -> Result<OwnedSemaphorePermit> {
+        let kibibytes = input.texts().map(|b| b.size_bytes / 1024).sum::<u64>().min(u64::from(INPUT_KIBIBYTES));
         let room = self.input_room.clone().acquire_many_owned(kibibytes as u32).await.map_err(Error::internal)?;
-        let mut fields = object.fields;
-        for blob in object.blobs.iter().filter(|b| b.blob_type == FieldType::Text) {
+        let mut fields = std::mem::take(&mut input.fields);
+        for blob in input.texts() {
             let text = self.text_of(blob).await?;
             match fields.get_mut(&blob.property) {
                 // Several texts of one property are read as one, in their order.
@@ -150,17 +176,11 @@ impl Engine {
                 _ => drop(fields.insert(blob.property.clone(), text.into())),
             }
         }
-        let input = ObjectInput {
-            object_id: object.object_id,
-            bucket_id: object.bucket_id,
-            blobs: object.blobs.iter().map(InputBlob::from).collect(),
-            content_hash: object.content_hash,
-            fields,
-        };
-        Ok((input, room))
+        input.fields = fields;
+        Ok(room)
     }
 
-    async fn text_of(&self, blob: &ObjectBlob) -> Result<String> {
+    async fn text_of(&self, blob: &InputBlob) -> Result<String> {
         if blob.size_bytes > MAX_TEXT_BYTES {
             return Err(Error::TooLarge(format!(
                 "the text in `{}` has {} bytes; {MAX_TEXT_BYTES} at most are read",

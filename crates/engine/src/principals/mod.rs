@@ -171,8 +171,10 @@ impl Engine {
 
     /// The namespace that a principal works in: the one named, by id or name, or else the only one it can enter.
     pub async fn scope(&self, principal: &Principal, named: Option<&str>) -> Result<Scope> {
+        let within = principal.namespaces.as_ref().map(|names| names.join(","));
+        let key = format!("scope {} {within:?} {named:?}", principal.organization_id);
         let (principal, named) = (principal.clone(), named.map(str::to_owned));
-        let find = self.catalog.read(move |connection| match named {
+        let find = self.catalog.recall(key, move |connection| match named {
             Some(named) => Ok(principals::namespace(connection, &principal, &named)?.scope()),
             None => {
                 let all = principals::namespaces(connection, &principal)?;
@@ -186,7 +188,7 @@ impl Engine {
                 }))
             }
         });
-        find.await
+        Ok((*find.await?).clone())
     }
 
     /// Organization, user and key of a principal.

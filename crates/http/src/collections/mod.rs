@@ -383,7 +383,7 @@ pub async fn get_collection(
 ) -> Result<Json<CollectionResponse>, ApiError> {
     tenant.may(Permission::Read)?;
     let collection = app.collection(&tenant.scope, &collection_identifier).await?;
-    shown(&app, &tenant.scope, collection).await
+    shown(&app, &tenant.scope, (*collection).clone()).await
 }
 
 /// Change a collection

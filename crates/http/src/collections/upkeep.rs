@@ -262,7 +262,7 @@ pub async fn trigger_collection(
         source_filters: Filter::parse(&request.source_filters.map_or(Value::Null, Value::Object), "source_filters")?,
         dedup_strategy: request.dedup_strategy,
     };
-    let collection_id = app.collection(&tenant.scope, &collection_identifier).await?.id;
+    let collection_id = app.collection(&tenant.scope, &collection_identifier).await?.id.clone();
     let outcome = app.trigger_collection(&tenant.scope, &collection_id, asked).await?;
     let message = format!("{} objects and {} documents are queued", outcome.object_count, outcome.document_count);
     let answer = TriggerCollectionResponse {

@@ -47,12 +47,14 @@ pub fn put(
         }
         Some((seq, ..)) => {
             update(tx, seq, document, ordinal)?;
-            seq
+            put_vectors(tx, seq, vectors)?;
+            return Ok((seq, changed(tx, &document.collection_id, seq, false)?));
         }
         None => insert(tx, scope, document, ordinal)?,
     };
-    put_vectors(tx, seq, vectors)?;
-    Ok((seq, changed(tx, &document.collection_id, seq, false)?))
+    // A sequence number is never used again, so there is nothing of it yet.
+    insert_vectors(tx, seq, vectors)?;
+    Ok((seq, note(tx, &document.collection_id, seq, false)?))
 }
 
 /// Makes `vectors` all that a document has.
@@ -60,6 +62,10 @@ fn put_vectors(tx: &Transaction<'_>, seq: i64, vectors: &Vectors) -> Result<()> 
     tx.prepare_cached("DELETE FROM vectors WHERE document_seq = ?1")
         .and_then(|mut s| s.execute([seq]))
         .map_err(from_sql)?;
+    insert_vectors(tx, seq, vectors)
+}
+
+fn insert_vectors(tx: &Transaction<'_>, seq: i64, vectors: &Vectors) -> Result<()> {
     for (name, vector) in vectors {
         let (kind, data) = encode_vector(vector)?;
         tx.prepare_cached("INSERT INTO vectors (document_seq, name, kind, data) VALUES (?1, ?2, ?3, ?4)")
@@ -147,6 +153,11 @@ pub(super) fn changed(tx: &Transaction<'_>, collection_id: &str, document_seq: i
     tx.prepare_cached("DELETE FROM changes WHERE document_seq = ?1")
         .and_then(|mut s| s.execute([document_seq]))
         .map_err(from_sql)?;
+    note(tx, collection_id, document_seq, deleted)
+}
+
+/// Records the first change of a document.
+fn note(tx: &Transaction<'_>, collection_id: &str, document_seq: i64, deleted: bool) -> Result<i64> {
     tx.prepare_cached("INSERT INTO changes (collection_id, document_seq, deleted) VALUES (?1, ?2, ?3)")
         .and_then(|mut s| s.insert(params![collection_id, document_seq, deleted]))
         .map_err(from_sql)

@@ -10,6 +10,7 @@ pub mod documents;
 mod error;
 pub mod filter;
 pub mod lineage;
+mod memo;
 mod migrate;
 pub mod objects;
 pub mod principals;
@@ -37,6 +38,7 @@ pub struct Catalog {
     readers: Arc<read::Readers>,
     /// As many as there are readers.
     turns: Arc<Semaphore>,
+    memo: Arc<memo::Memo>,
     seams: Arc<dyn Seams>,
     path: Arc<PathBuf>,
 }
@@ -48,8 +50,11 @@ impl Catalog {
         let mut connection = connect(path)?;
         migrate::run(&mut connection)?;
         let readers = read::Readers::new(path, read::READERS)?;
+        let memo = memo::Memo::new();
+        memo.watch(&connection);
         Ok(Self {
-            writer: Arc::new(write::Writer::start(connection)?),
+            writer: Arc::new(write::Writer::start(connection, memo.clone())?),
+            memo,
             readers: Arc::new(readers),
             turns: Arc::new(Semaphore::new(read::READERS)),
             seams,
@@ -93,6 +98,23 @@ impl Catalog {
             readers.with(query)
         };
         tokio::task::spawn_blocking(read).await.map_err(Error::internal)?
+    }
+
+    /// [`Catalog::read`] of definitions, which are namespaces, buckets, collections and retrievers: an answer is kept
+    /// under `key` until any of them changes, so most calls touch no disk and no other thread. `query` must read nothing
+    /// else. Errors are not kept.
+    pub async fn recall<T, F>(&self, key: String, query: F) -> Result<Arc<T>>
+    where
+        T: Send + Sync + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        if let Some(known) = self.memo.find(&key) {
+            return Ok(known);
+        }
+        let version = self.memo.version();
+        let answer = Arc::new(self.read(query).await?);
+        self.memo.keep(key, version, answer.clone());
+        Ok(answer)
     }
 
     /// [`Catalog::read`] on the caller's own thread, which must be allowed to block.

@@ -1,11 +1,14 @@
 //! The one writer. Jobs that arrive while a commit syncs are gathered into the next transaction, each inside a
 //! savepoint of its own, and answered together when that transaction is on disk.
 
-use super::from_sql;
+use super::{from_sql, memo::Memo};
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::{
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread::JoinHandle,
 };
 use strata_model::{Error, Result};
@@ -40,11 +43,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Result<Self> {
+    pub(super) fn start(connection: Connection, memo: Arc<Memo>) -> Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("catalog-writer".into())
-            .spawn(move || run(connection, &jobs))
+            .spawn(move || run(connection, &memo, &jobs))
             .map_err(Error::internal)?;
         Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
     }
@@ -65,16 +68,17 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut connection: Connection, jobs: &Receiver<Job>) {
+fn run(mut connection: Connection, memo: &Memo, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let group = std::iter::once(first).chain(jobs.try_iter().take(GROUP - 1));
-        commit(&mut connection, group.collect());
+        commit(&mut connection, memo, group.collect());
     }
 }
 
-fn commit(connection: &mut Connection, group: Vec<Job>) {
+fn commit(connection: &mut Connection, memo: &Memo, group: Vec<Job>) {
     let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
     let outcome = transact(connection, group, &mut answers);
+    memo.settle();
     if let Err(error) = &outcome {
         tracing::error!(%error, jobs = answers.len(), "a catalog commit failed; nothing of it was kept");
     }
@@ -96,12 +100,15 @@ fn transact(connection: &mut Connection, group: Vec<Job>, answers: &mut Vec<Answ
             return Err(from_sql(error));
         }
     };
+    let run = |sql| tx.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(from_sql);
     for job in group {
-        tx.execute_batch("SAVEPOINT job").map_err(from_sql)?;
+        run("SAVEPOINT job")?;
         let (keep, answer) = job(&tx);
         answers.push(answer);
-        let end = if keep { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
-        tx.execute_batch(end).map_err(from_sql)?;
+        if !keep {
+            run("ROLLBACK TO job")?;
+        }
+        run("RELEASE job")?;
     }
     tx.commit().map_err(from_sql)
 }

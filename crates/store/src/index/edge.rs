@@ -4,11 +4,12 @@
 //! optimises and checkpoints; one rebuilder builds shards for changed specs beside the serving ones. Calls into a shard
 //! and their locks are [`super::slot`]'s story.
 
+use super::queue::Queue;
 use super::shard::{Fault, Shard, same_layout};
 use super::slot::Slot;
 use super::{Change, Feed, Hit, Index, Query, Restriction, ShardState, ShardStatus};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct EdgeConfig {
     pub max_open: usize,
     /// Most changes per engine update.
     pub batch: usize,
+    /// How long changes gather for one update while nobody waits for them.
+    pub gather: Duration,
     /// Changes that opening a shard replays before the first search is answered; more are replayed in the background.
     pub replay_before_search: usize,
     pub appliers: usize,
@@ -60,6 +63,7 @@ impl Default for EdgeConfig {
             checkpoint_idle: Duration::from_secs(5),
             max_open: 64,
             batch: 256,
+            gather: Duration::from_millis(20),
             replay_before_search: 5_000,
             appliers: 2,
             tick: Duration::from_millis(500),
@@ -95,37 +99,6 @@ struct Inner {
     care: (Mutex<bool>, Condvar),
     stopping: AtomicBool,
     clock: AtomicU64,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: Mutex<VecDeque<Arc<Slot>>>,
-    arrived: Condvar,
-}
-
-impl Queue {
-    fn push(&self, slot: Arc<Slot>) {
-        self.waiting.lock().push_back(slot);
-        self.arrived.notify_one();
-    }
-    /// Waits for the next; `None` when stopping.
-    fn pop(&self, stopping: &AtomicBool) -> Option<Arc<Slot>> {
-        let mut waiting = self.waiting.lock();
-        loop {
-            if stopping.load(Ordering::SeqCst) {
-                return None;
-            }
-            if let Some(slot) = waiting.pop_front() {
-                return Some(slot);
-            }
-            self.arrived.wait(&mut waiting);
-        }
-    }
-    /// Wakes all; taking the lock first, so that nobody is between looking and waiting.
-    fn wake_all(&self) {
-        let _waiting = self.waiting.lock();
-        self.arrived.notify_all();
-    }
 }
 
 /// What one step of applying came to.
@@ -215,8 +188,10 @@ impl Index for EdgeIndex {
     }
 
     fn notify(&self, collection_id: &str) {
-        if let Ok(slot) = self.inner.slot(collection_id) {
-            self.inner.enqueue(&slot);
+        if let Ok(slot) = self.inner.slot(collection_id)
+            && !slot.queued.swap(true, Ordering::SeqCst)
+        {
+            self.inner.apply.push_later(slot, self.inner.config.gather);
         }
     }
 
@@ -512,8 +487,9 @@ impl Inner {
 /// Applying changes.
 impl Inner {
     fn enqueue(&self, slot: &Arc<Slot>) {
-        if !slot.queued.swap(true, Ordering::SeqCst) {
-            self.apply.push(slot.clone());
+        match slot.queued.swap(true, Ordering::SeqCst) {
+            true => self.apply.hurry(slot),
+            false => self.apply.push(slot.clone()),
         }
     }
 

@@ -9,6 +9,7 @@
 mod edge;
 mod filter;
 mod manifest;
+mod queue;
 mod shard;
 mod slot;
 
