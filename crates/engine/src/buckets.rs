@@ -205,7 +205,8 @@ fn normal_field(field: &mut Value, at: &str) -> Result<()> {
     if let Some(kind) = kind {
         map.insert("type".into(), kind.as_str().into());
     }
-    let typed: [(&str, fn(&Value) -> bool, &str); 5] = [
+    type Is = fn(&Value) -> bool;
+    let typed: [(&str, Is, &str); 5] = [
         ("required", Value::is_boolean, "true or false"),
         ("description", Value::is_string, "a text"),
         ("enum", Value::is_array, "an array"),

@@ -1,5 +1,7 @@
 //! The catalog and the blobs against a real directory.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use strata_model::Error;
 use strata_store::{Blobs, Catalog, catalog::from_sql, seams::System};

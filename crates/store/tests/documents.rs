@@ -1,5 +1,7 @@
 //! Documents in the catalog: what is put is what is got, changes follow, and SQL agrees with the filter evaluator.
 
+#![allow(clippy::unwrap_used)]
+
 use serde_json::{Value, json};
 use std::sync::Arc;
 use strata_model::{

@@ -198,7 +198,7 @@ struct Ids {
 }
 
 impl Ids {
-    fn new(&self, prefix: &str) -> String {
+    fn make(&self, prefix: &str) -> String {
         self.catalog.new_id(prefix, 16)
     }
 }
@@ -294,7 +294,7 @@ fn queue(tx: &Transaction<'_>, scope: &Scope, ids: &Ids, mut batch: Batch, submi
                 extractor_id: &extractor_id,
                 force,
             };
-            derivations::enqueue(tx, scope, &ids.new(id::DERIVATION), &ids.now, &request)?;
+            derivations::enqueue(tx, scope, &ids.make(id::DERIVATION), &ids.now, &request)?;
         }
     }
     let task = new_task(scope, ids, "api_buckets_batches_process", Some(&batch.batch_id));
@@ -312,7 +312,7 @@ fn queue(tx: &Transaction<'_>, scope: &Scope, ids: &Ids, mut batch: Batch, submi
 
 fn new_task(scope: &Scope, ids: &Ids, kind: &str, batch: Option<&str>) -> Task {
     Task {
-        task_id: ids.new(id::TASK),
+        task_id: ids.make(id::TASK),
         organization_id: scope.organization_id.clone(),
         namespace_id: Some(scope.namespace_id.clone()),
         task_type: kind.to_owned(),
@@ -400,7 +400,7 @@ fn trigger_bucket(
     body.insert("collection_ids".into(), json!([collection.id]));
     body.insert("dedup_strategy".into(), json!(request.dedup_strategy));
     let batch = Batch {
-        batch_id: ids.new(id::BATCH),
+        batch_id: ids.make(id::BATCH),
         namespace_id: scope.namespace_id.clone(),
         bucket_id: Some(bucket.to_owned()),
         status: "DRAFT".into(),
@@ -432,7 +432,7 @@ fn trigger_documents(
     let extractor_id = extractor.definition.id();
     let own = collection.source.filter()?;
     let filter = own.and(request.source_filters.clone());
-    let batch_id = ids.new(id::BATCH);
+    let batch_id = ids.make(id::BATCH);
     let mut root_bucket = None;
     for source in named(tx, Kind::Collection, scope, &collection.source.ids, &request.include_collections)? {
         for seq in documents::seqs(tx, scope, Some(&source), &filter)? {
@@ -453,7 +453,7 @@ fn trigger_documents(
                 extractor_id: &extractor_id,
                 force: request.dedup_strategy.as_deref() == Some("force"),
             };
-            derivations::enqueue(tx, scope, &ids.new(id::DERIVATION), &ids.now, &queued)?;
+            derivations::enqueue(tx, scope, &ids.make(id::DERIVATION), &ids.now, &queued)?;
             outcome.document_count += 1;
         }
         outcome.source_collection_ids.push(source);

@@ -114,7 +114,7 @@ mod tests {
             json!([{ "name": "mine", "type": "single", "index": { "dimensions": 4, "distance": "dot", "type": "dense" } }]),
             json!({ "mine": { "dimensions": 4, "distance": "Dot" } }),
         ] {
-            assert_eq!(parse(&spelling, "v").unwrap(), [want.clone()], "{spelling}");
+            assert_eq!(parse(&spelling, "v").unwrap(), std::slice::from_ref(&want), "{spelling}");
         }
         let sparse = parse(&json!([{ "name": "words", "type": "sparse" }]), "v").unwrap();
         assert_eq!((sparse[0].kind, sparse[0].dimensions), (VectorKind::Sparse, None));

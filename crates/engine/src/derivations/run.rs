@@ -77,7 +77,7 @@ enum Known {
 
 /// What one look into the catalog comes to.
 enum Look {
-    Ready(Ready),
+    Ready(Box<Ready>),
     /// The texts of its blobs are still to be read.
     Partial(ObjectInput),
 }
@@ -88,13 +88,13 @@ pub(super) async fn run(engine: &Arc<Engine>, derivation: &Arc<Derivation>, work
         let source = Source::read(connection, &of)?;
         match source {
             Source::Object(input) if input.texts().next().is_some() => Ok(Look::Partial(input)),
-            whole => whole.ready(connection, &of, &with).map(Look::Ready),
+            whole => whole.ready(connection, &of, &with).map(|ready| Look::Ready(Box::new(ready))),
         }
     };
     // Held as long as the texts are.
     let mut _room = None;
     let ready = match engine.catalog.read(look).await? {
-        Look::Ready(ready) => ready,
+        Look::Ready(ready) => *ready,
         Look::Partial(mut input) => {
             _room = Some(engine.read_texts(&mut input).await?);
             let (of, with) = (derivation.clone(), work.clone());

@@ -43,7 +43,7 @@ const FIXED: [&str; 9] = [
 
 /// The caller's own fields of a request whose other parts were taken out.
 pub(super) fn own_fields(mut fields: Fields) -> Fields {
-    fields.retain(|name, value| !SHOWN.contains(&name.as_str()) && !(name == "metadata" && value.is_null()));
+    fields.retain(|name, value| !SHOWN.contains(&name.as_str()) && (name != "metadata" || !value.is_null()));
     fields
 }
 

@@ -42,8 +42,10 @@ pub struct Definition {
     pub reads_source: bool,
     /// Checks the parameters; answers the vectors that they make and the fields that they add.
     check: fn(&Fields) -> Result<Shape>,
-    run: for<'a> fn(&'a Arc<Engine>, &'a Configured, Input) -> BoxFuture<'a, Result<Vec<Output>>>,
+    run: Run,
 }
+
+type Run = for<'a> fn(&'a Arc<Engine>, &'a Configured, Input) -> BoxFuture<'a, Result<Vec<Output>>>;
 
 /// What a configured extractor makes.
 pub struct Shape {
