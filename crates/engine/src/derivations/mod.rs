@@ -12,11 +12,17 @@ use parking_lot::Mutex;
 use run::Work;
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use strata_model::{Error, Result, limits};
-use strata_store::catalog::derivations::{self as rows, Derivation};
+use strata_store::catalog::{
+    derivations::{self as rows, Derivation},
+    rusqlite::Transaction,
+};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -24,6 +30,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const IN_FLIGHT_PER_WORKER: usize = 384;
 /// How often the process may die over one input before that input is given up.
 const MAX_CRASHES: u32 = 8;
+/// The same, before that input runs apart from others under suspicion: when the process dies again, only one of them is
+/// blamed.
+const SUSPECT: u32 = 2;
 /// The longest the dispatcher sleeps without looking.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -34,6 +43,8 @@ pub(crate) struct Queue {
     stop: CancellationToken,
     tracker: TaskTracker,
     running: Mutex<HashMap<String, Instant>>,
+    /// One that the process died over before is running.
+    suspect: AtomicBool,
 }
 
 impl Queue {
@@ -106,7 +117,10 @@ async fn turn(engine: &Arc<Engine>, capacity: usize) -> Result<Duration> {
     let now = engine.catalog.now_micros();
     if engine.catalog.read(rows::next_due).await?.is_some_and(|due| due <= now) {
         let (until, time, limit) = (now + limits::LEASE_SECONDS * 1_000_000, engine.catalog.now(), capacity - running);
-        let leased = engine.catalog.write(move |tx| rows::lease(tx, now, until, &time, limit)).await?;
+        let alone = !engine.queue.suspect.load(Ordering::SeqCst);
+        let lease = move |tx: &Transaction<'_>| rows::lease(tx, now, until, &time, limit, SUSPECT, alone);
+        let leased = engine.catalog.write(lease).await?;
+        engine.queue.suspect.fetch_or(leased.iter().any(|d| d.crashes >= SUSPECT), Ordering::SeqCst);
         let mut works: HashMap<String, Arc<Work>> = HashMap::new();
         for derivation in leased {
             let mut work = works.get(&derivation.collection_id).cloned();
@@ -152,8 +166,12 @@ fn spawn(engine: &Arc<Engine>, derivation: Arc<Derivation>, work: Option<Arc<Wor
             running.remove(&id);
             running.len()
         };
+        let was_suspect = derivation.crashes >= SUSPECT;
+        if was_suspect {
+            engine.queue.suspect.store(false, Ordering::SeqCst);
+        }
         // In between, the dispatcher would find nothing to do.
-        if followed || left == 0 || left == capacity / 2 {
+        if followed || was_suspect || left == 0 || left == capacity / 2 {
             engine.queue.wake();
         }
     }));

@@ -171,15 +171,30 @@ pub fn enqueue(tx: &Transaction<'_>, scope: &Scope, new_id: &str, now: &str, req
     run(tx, &sql, values).map(drop)
 }
 
-/// Takes up to `limit` rows that are due, oldest first, lower tiers first, and holds them until `until`.
-pub fn lease(tx: &Transaction<'_>, now_micros: i64, until: i64, now: &str, limit: usize) -> Result<Vec<Derivation>> {
-    let due = "SELECT derivation_id FROM derivations WHERE status IN ('pending', 'running') AND lease_until <= ?1
-               ORDER BY lease_until, tier, created_at LIMIT ?2";
-    let mut statement = tx.prepare_cached(due).map_err(from_sql)?;
-    let ids: Vec<String> = statement
-        .query_map(params![now_micros, limit as i64], |r| r.get(0))
-        .and_then(Iterator::collect)
-        .map_err(from_sql)?;
+/// Leases what is due until `until`, both in microseconds since the epoch, and counts the attempt: at most `limit` rows.
+/// Rows that were running when the process died at least `suspect` times are not among them, but for one, where
+/// `with_suspect` says so: the one that it died over least.
+pub fn lease(
+    tx: &Transaction<'_>,
+    now_micros: i64,
+    until: i64,
+    now: &str,
+    limit: usize,
+    suspect: u32,
+    with_suspect: bool,
+) -> Result<Vec<Derivation>> {
+    const DUE: &str =
+        "SELECT derivation_id FROM derivations WHERE status IN ('pending', 'running') AND lease_until <= ?1";
+    let mut ids = documents::rows(
+        tx,
+        &format!("{DUE} AND crashes < ?2 ORDER BY lease_until, tier, created_at LIMIT ?3"),
+        &[now_micros, suspect.into(), limit as i64],
+        |r| r.get::<_, String>(0),
+    )?;
+    if with_suspect {
+        let sql = format!("{DUE} AND crashes >= ?2 ORDER BY crashes, lease_until, tier LIMIT 1");
+        ids.extend(documents::rows(tx, &sql, &[now_micros, suspect.into()], |r| r.get::<_, String>(0))?);
+    }
     let mut leased = Vec::with_capacity(ids.len());
     for id in ids {
         let sql = "UPDATE derivations SET status = 'running', attempts = attempts + 1, lease_until = ?2, started_at = ?3 WHERE derivation_id = ?1";
