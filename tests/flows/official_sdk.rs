@@ -10,7 +10,7 @@ fn both_clients_of_the_official_sdk_run_the_whole_path() {
         "STRATA_TEST_PYTHON names a Python that has the package `mixpeek`; `make test` prepares one and sets it",
     );
     let server = Server::start();
-    for client in ["high_level", "generated"] {
+    for client in ["high_level", "brought_vectors", "generated"] {
         let output = Command::new(&python)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/sdk.py"))
             .args([client, server.url(), KEY])
@@ -18,7 +18,7 @@ fn both_clients_of_the_official_sdk_run_the_whole_path() {
             .expect("STRATA_TEST_PYTHON is a program");
         assert!(
             output.status.success(),
-            "{client} client\n{}{}",
+            "{client}\n{}{}",
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );

@@ -107,6 +107,23 @@ def high_level(url, key):
     check(len(client.documents.list(collection.collection_id).results) == 3, "a deleted document is gone")
 
 
+def brought_vectors(url, key):
+    client = mixpeek.Mixpeek(api_key=key, base_url=url + "/v1", namespace="brought")
+    made = client.namespaces.create(
+        namespace_id="brought", vector_configs=[{"name": "plane", "dimension": 2, "metric": "cosine"}]
+    )
+    check(made.mode == "standalone", f"the namespace is {made.mode}")
+    documents = [
+        {"document_id": "east", "vectors": {"plane": [1.0, 0.0]}, "payload": {"title": "East"}},
+        {"document_id": "north", "vectors": {"plane": [0.0, 1.0]}, "payload": {"title": "North"}},
+    ]
+    done = client.namespaces.documents.upsert(namespace_id="brought", documents=documents)
+    check(done.inserted == 2 and list(done.document_ids) == ["east", "north"], f"the answer is {done}")
+    answer = client.search(queries=[{"vector_name": "plane", "vector": [0.9, 0.1]}])
+    check(answer.results[0].document_id == "east", f"the best hit is {answer.results[0]}")
+    check(client.namespaces.promote("brought").mode == "managed", "the namespace is promoted")
+
+
 def generated(url, key):
     def client(namespace=None):
         configuration = mixpeek.Configuration(host=url, access_token=key)
@@ -183,5 +200,5 @@ def generated(url, key):
         pass
 
 
-{"high_level": high_level, "generated": generated}[sys.argv[1]](sys.argv[2], sys.argv[3])
+{"high_level": high_level, "brought_vectors": brought_vectors, "generated": generated}[sys.argv[1]](sys.argv[2], sys.argv[3])
 print("ok")

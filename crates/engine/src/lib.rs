@@ -22,6 +22,7 @@ pub mod principals;
 pub mod retrieval;
 pub mod retrievers;
 pub mod split;
+pub mod standalone;
 mod upkeep;
 pub mod uploads;
 

@@ -15,7 +15,7 @@ use strata_store::{
     catalog::{
         principals,
         resources::{self, Kind},
-        rusqlite::Connection,
+        rusqlite::{Connection, Transaction},
     },
     seams,
 };
@@ -58,6 +58,16 @@ pub struct NamespaceChange {
 impl Engine {
     pub async fn create_namespace(&self, principal: &Principal, new: NewNamespace) -> Result<Namespace> {
         check_name("namespace_name", Some(&new.name), 3, 64)?;
+        Ok(self.make_namespace(principal, new, |_, _| Ok(())).await?.0)
+    }
+
+    /// [`Engine::create_namespace`] under any name, and what belongs into it from the first.
+    pub(crate) async fn make_namespace<T: Send + 'static>(
+        &self,
+        principal: &Principal,
+        new: NewNamespace,
+        furnish: impl FnOnce(&Transaction<'_>, &Namespace) -> Result<T> + Send + 'static,
+    ) -> Result<(Namespace, T)> {
         if new.namespace_id.as_deref().is_some_and(|id| !is_namespace_id(id)) {
             return Err(Error::invalid(
                 "namespace_id",
@@ -84,7 +94,8 @@ impl Engine {
                 )));
             }
             principals::insert_namespace(tx, &namespace)?;
-            Ok(namespace)
+            let made = furnish(tx, &namespace)?;
+            Ok((namespace, made))
         });
         write.await
     }

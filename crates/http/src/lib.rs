@@ -49,6 +49,7 @@ resources![
     organizations,
     retrievers,
     search,
+    standalone,
     tasks,
     uploads,
 ];

@@ -66,6 +66,16 @@ fn summary(fields: &[FieldError]) -> String {
 }
 
 impl Error {
+    /// The same, with `at` before the name of each field: for what was checked as a part of something larger.
+    pub fn under(self, at: &str) -> Self {
+        match self {
+            Self::Invalid(wrong) => Self::Invalid(
+                wrong.into_iter().map(|e| FieldError::new(format!("{at}.{}", e.field), e.message)).collect(),
+            ),
+            other => other,
+        }
+    }
+
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError::new(field, message)])
     }

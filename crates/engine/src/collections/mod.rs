@@ -199,6 +199,18 @@ impl Collection {
         })
     }
 
+    /// Adds vectors that callers bring. Their names are new.
+    pub(crate) fn bring(&mut self, more: Vec<VectorIndex>) {
+        self.brought.extend(more.iter().cloned());
+        self.vector_indexes.extend(more);
+    }
+
+    /// Lets a model embed what is searched for in a vector that callers bring.
+    pub(crate) fn embed_with(&mut self, vector: &str, model: &str) {
+        let all = self.brought.iter_mut().chain(&mut self.vector_indexes);
+        all.filter(|index| index.name == vector).for_each(|index| model.clone_into(&mut index.model));
+    }
+
     /// The id of the extractor that makes its documents; of direct creation where it has none.
     pub fn extractor_id(&self) -> String {
         self.extractor.as_ref().map_or_else(|| "direct_upsert".to_owned(), |e| e.definition.id())
@@ -271,6 +283,17 @@ fn no_source() -> Source {
         source_filters: Value::Null,
         rest: Fields::new(),
     }
+}
+
+/// A new collection from what a caller sent.
+pub(crate) fn assemble_collection(
+    connection: &Connection,
+    scope: &Scope,
+    request: &Fields,
+    id: &str,
+    now: &str,
+) -> Result<Collection> {
+    settings::assemble(connection, scope, None, request, id, now)
 }
 
 /// A collection of the scope by id or name.

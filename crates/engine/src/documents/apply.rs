@@ -29,7 +29,7 @@ const SHOWN: [&str; 10] = [
 const TIMES: [&str; 2] = ["created_at", "updated_at"];
 
 /// Names of a document's identity and lineage, which never change.
-const FIXED: [&str; 9] = [
+pub(super) const FIXED: [&str; 9] = [
     "document_id",
     "collection_id",
     "root_object_id",

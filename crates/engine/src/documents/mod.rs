@@ -9,6 +9,7 @@ mod diagnosis;
 mod lineage;
 mod parents;
 mod read;
+mod upsert;
 mod vectors;
 mod write;
 
@@ -18,6 +19,7 @@ pub use diagnosis::Diagnosis;
 pub use lineage::{DecompositionTree, ObjectDocuments};
 pub use read::{DocumentPage, DocumentQuery, Group, Next};
 pub use strata_store::catalog::lineage::{Removed, TierCounts, Touch};
+pub use upsert::{Upsert, Upserted};
 pub use write::ACL;
 
 use crate::Engine;

@@ -305,7 +305,7 @@ pub fn descendants(connection: &Connection, roots: &[i64]) -> Result<Vec<i64>> {
     let mut at = 0;
     let sql =
         "SELECT child.seq FROM documents parent JOIN documents child ON child.source_document_id = parent.document_id
-         WHERE parent.seq = ?1";
+         AND child.namespace_id = parent.namespace_id WHERE parent.seq = ?1";
     let mut statement = connection.prepare_cached(sql).map_err(from_sql)?;
     // A document created by hand may name any parent, so a cycle is possible: each is visited once.
     while at < all.len() {

@@ -37,15 +37,19 @@ pub fn put(
     ordinal: usize,
     vectors: &Vectors,
 ) -> Result<(i64, i64)> {
-    let known: Option<(i64, String, String)> = tx
-        .prepare_cached("SELECT seq, namespace_id, collection_id FROM documents WHERE document_id = ?1")
-        .and_then(|mut s| s.query_row([&document.document_id], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional())
+    let known: Option<(i64, String)> = tx
+        .prepare_cached("SELECT seq, collection_id FROM documents WHERE namespace_id = ?1 AND document_id = ?2")
+        .and_then(|mut s| {
+            let key = [&scope.namespace_id, &document.document_id];
+            s.query_row(key, |r| Ok((r.get(0)?, r.get(1)?))).optional()
+        })
         .map_err(from_sql)?;
     let seq = match known {
-        Some((_, namespace, collection)) if namespace != scope.namespace_id || collection != document.collection_id => {
-            return Err(Error::Conflict(format!("document id `{}` is taken", document.document_id)));
+        Some((_, collection)) if collection != document.collection_id => {
+            let message = format!("document id `{}` is taken in collection `{collection}`", document.document_id);
+            return Err(Error::Conflict(message));
         }
-        Some((seq, ..)) => {
+        Some((seq, _)) => {
             update(tx, seq, document, ordinal)?;
             put_vectors(tx, seq, vectors)?;
             return Ok((seq, changed(tx, &document.collection_id, seq, false)?));

@@ -215,7 +215,7 @@ CREATE INDEX derivations_root ON derivations (root_object_id);
 
 CREATE TABLE documents (
     seq                  INTEGER PRIMARY KEY AUTOINCREMENT,
-    document_id          TEXT NOT NULL UNIQUE,
+    document_id          TEXT NOT NULL,
     namespace_id         TEXT NOT NULL REFERENCES namespaces (namespace_id) ON DELETE CASCADE,
     collection_id        TEXT NOT NULL REFERENCES collections (collection_id) ON DELETE CASCADE,
     root_object_id       TEXT,
@@ -234,7 +234,9 @@ CREATE TABLE documents (
     derivation_id        TEXT,
     ordinal              INTEGER NOT NULL,
     created_at           TEXT NOT NULL,
-    updated_at           TEXT NOT NULL
+    updated_at           TEXT NOT NULL,
+    -- Ids may be the caller's own, so two namespaces may use the same.
+    UNIQUE (namespace_id, document_id)
 );
 CREATE INDEX documents_collection ON documents (collection_id, seq);
 CREATE INDEX documents_derivation ON documents (derivation_id) WHERE derivation_id IS NOT NULL;

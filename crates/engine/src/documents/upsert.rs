@@ -1,0 +1,301 @@
+//! Documents that callers bring with their vectors, many at a time: each replaces the one of its id.
+
+use super::{apply, parents, text_of, vectors, write::ACL};
+use crate::{Engine, collections::Collection, collections::load_collection, standalone};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc};
+use strata_model::{
+    Error, Fields, Result, Scope,
+    document::{Document, SourceType},
+    feature::{Distance, VectorIndex, VectorKind},
+    id, limits,
+};
+use strata_store::catalog::{
+    documents, lineage,
+    resources::{self, Kind},
+    rusqlite::Transaction,
+};
+
+/// Most documents of one request.
+pub const MAX_UPSERT: usize = 1000;
+/// Longest id of a caller's own, in bytes.
+const MAX_ID: usize = 255;
+/// Longest key under which a request is repeated.
+const MAX_KEY: usize = 255;
+/// Most vectors of one collection.
+const MAX_VECTORS: usize = 32;
+/// Names that a payload cannot have beside those of identity and lineage: every document shows something of its own there.
+const RESERVED: [&str; 7] =
+    ["lineage_chain", "vectors", "features", "acl", "content_hash", "document_schema_version", "metadata"];
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || apply::FIXED.contains(&name)
+}
+
+/// Documents to be.
+#[derive(Debug, Clone)]
+pub struct Upsert {
+    /// By id or name; the namespace's own for brought documents where it is `None`.
+    pub collection: Option<String>,
+    /// Each `document_id`, `vectors`, `payload`, `metadata`, `acl`, `content_hash` and lineage.
+    pub documents: Vec<Fields>,
+    /// Makes a repeat of the request answer what the first one did.
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upserted {
+    pub collection_id: String,
+    /// In the order of the request.
+    pub document_ids: Vec<String>,
+    /// Payload names that were left out, by document.
+    pub dropped: BTreeMap<String, Vec<String>>,
+    /// Documents without a vector.
+    pub without_vectors: Vec<String>,
+    /// The change that the index must reach before searches see all of them.
+    pub change: i64,
+    /// Whether searches see them now.
+    pub is_visible: bool,
+}
+
+impl Engine {
+    /// Writes documents, all of them or none. Vectors that the collection does not have are added where the namespace
+    /// makes its indexes itself.
+    pub async fn upsert_documents(self: &Arc<Self>, scope: &Scope, request: Upsert) -> Result<Upserted> {
+        if request.documents.is_empty() || request.documents.len() > MAX_UPSERT {
+            return Err(Error::invalid("documents", format!("must be 1 to {MAX_UPSERT} documents")));
+        }
+        if request.idempotency_key.as_ref().is_some_and(|k| k.is_empty() || k.len() > MAX_KEY) {
+            return Err(Error::invalid("options.idempotency_key", format!("must be 1 to {MAX_KEY} bytes")));
+        }
+        let hash = id::sha256_hex(&serde_json::to_vec(&request.documents).map_err(Error::internal)?);
+        let brought = request.documents.into_iter().enumerate();
+        let brought = brought
+            .map(|(i, sent)| Brought::parse(sent).map_err(|e| e.under(&format!("documents.{i}"))))
+            .collect::<Result<_>>()?;
+        let (of, now) = (scope.clone(), self.catalog.now());
+        let write = Write { collection: request.collection, brought, key: request.idempotency_key, hash, now };
+        let (mut done, grown) = self.catalog.write(move |tx| write.run(tx, &of)).await?;
+        if grown {
+            self.index.respec(&done.collection_id);
+        }
+        self.indexed(vec![(done.collection_id.clone(), done.change)], true).await;
+        done.is_visible = self.index.applied(&done.collection_id) >= done.change;
+        Ok(done)
+    }
+}
+
+/// A document as it was sent, read.
+struct Brought {
+    document_id: String,
+    claim: parents::Claim,
+    content_hash: Option<String>,
+    vectors: Fields,
+    fields: Fields,
+    dropped: Vec<String>,
+    acl: Option<Fields>,
+}
+
+impl Brought {
+    fn parse(mut sent: Fields) -> Result<Self> {
+        let document_id = sent.remove("document_id").and_then(|id| id.as_str().map(str::to_owned));
+        let fits = |id: &String| (1..=MAX_ID).contains(&id.len()) && !id.chars().any(char::is_control);
+        let document_id = document_id.filter(fits).ok_or_else(|| {
+            Error::invalid("document_id", format!("is required: 1 to {MAX_ID} bytes without control characters"))
+        })?;
+        let mut object = |key: &str| match sent.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(_) => Err(Error::invalid(key, "must be an object")),
+        };
+        let (vectors, payload, metadata, acl) =
+            (object("vectors")?, object("payload")?, object("metadata")?, object("acl")?);
+        let (reserved, mut fields): (Fields, Fields) = payload
+            .unwrap_or_default()
+            .into_iter()
+            .partition(|(name, _)| is_reserved(name) && (name != "metadata" || metadata.is_some()));
+        let mut dropped: Vec<String> = reserved.into_iter().map(|(name, _)| name).collect();
+        if fields.get("metadata").is_some_and(|own| !own.is_object()) {
+            fields.remove("metadata");
+            dropped.push("metadata".into());
+        }
+        let before: Vec<String> = fields.keys().cloned().collect();
+        let mut fields = apply::own_fields(fields);
+        dropped.extend(before.into_iter().filter(|name| !fields.contains_key(name)));
+        if let Some(metadata) = metadata {
+            fields.insert("metadata".into(), Value::Object(metadata));
+        }
+        let content_hash = text_of(&mut sent, "content_hash")?;
+        let mut claim = parents::claim(&mut sent)?;
+        claim.source_type.get_or_insert(SourceType::DirectUpsert);
+        if let Some(unknown) = sent.keys().next() {
+            return Err(Error::invalid(
+                unknown.as_str(),
+                "is not a field of a document; the document's own fields go into `payload`",
+            ));
+        }
+        Ok(Self { document_id, claim, content_hash, vectors: vectors.unwrap_or_default(), fields, dropped, acl })
+    }
+}
+
+struct Write {
+    collection: Option<String>,
+    brought: Vec<Brought>,
+    key: Option<String>,
+    hash: String,
+    now: String,
+}
+
+impl Write {
+    /// Answers what was written, and whether the collection has new vectors.
+    fn run(self, tx: &Transaction<'_>, scope: &Scope) -> Result<(Upserted, bool)> {
+        let named = self.collection.as_deref().unwrap_or(standalone::COLLECTION);
+        let mut collection = load_collection(tx, scope, named).map_err(|error| match (error, &self.collection) {
+            (Error::Missing { .. }, None) => Error::invalid(
+                "collection_id",
+                "is required, since this namespace was not made for documents that come with their vectors",
+            ),
+            (error, _) => error,
+        })?;
+        let place = format!("{}/upsert/{}", scope.namespace_id, collection.id);
+        if let Some(key) = &self.key
+            && let Some((request, response)) = lineage::earlier_request(tx, &place, key)?
+        {
+            if request != self.hash {
+                return Err(Error::Conflict(format!("the idempotency key `{key}` was used for another request")));
+            }
+            return Ok((remembered(&response)?, false));
+        }
+        let grown = grow(tx, scope, &mut collection, &self.brought, &self.now)?;
+        let mut done = Upserted {
+            collection_id: collection.id.clone(),
+            document_ids: Vec::with_capacity(self.brought.len()),
+            dropped: BTreeMap::new(),
+            without_vectors: Vec::new(),
+            change: 0,
+            is_visible: false,
+        };
+        for (i, brought) in self.brought.into_iter().enumerate() {
+            let at = format!("documents.{i}");
+            let vectors = vectors::check(&collection, &brought.vectors, &format!("{at}.vectors"))?;
+            let mut fields = brought.fields;
+            apply::check_schema(&collection, &mut fields).map_err(|e| e.under(&format!("{at}.payload")))?;
+            let lineage = parents::complete(tx, scope, &collection, brought.claim, true, &self.now);
+            let mut internal = Fields::from_iter([("ingestion_status".to_owned(), Value::from("COMPLETED"))]);
+            if let Some(acl) = brought.acl {
+                internal.insert(ACL.to_owned(), Value::Object(acl));
+            }
+            let document = Document {
+                seq: 0,
+                lineage: lineage.map_err(|e| e.under(&at))?,
+                document_id: brought.document_id,
+                collection_id: collection.id.clone(),
+                fields,
+                source_blobs: Vec::new(),
+                document_blobs: Vec::new(),
+                internal_metadata: internal,
+                content_hash: brought.content_hash,
+                derivation_id: None,
+                created_at: self.now.clone(),
+                updated_at: self.now.clone(),
+            };
+            (_, done.change) = documents::put(tx, scope, &document, 0, &vectors)?;
+            if vectors.is_empty() {
+                done.without_vectors.push(document.document_id.clone());
+            }
+            if !brought.dropped.is_empty() {
+                done.dropped.insert(document.document_id.clone(), brought.dropped);
+            }
+            done.document_ids.push(document.document_id);
+        }
+        if let Some(key) = &self.key {
+            lineage::keep_request(tx, &place, key, &self.hash, &kept(&done), &self.now)?;
+        }
+        Ok((done, grown))
+    }
+}
+
+/// Adds the vectors that the documents carry and the collection does not have, where the namespace wants that.
+fn grow(
+    tx: &Transaction<'_>,
+    scope: &Scope,
+    collection: &mut Collection,
+    brought: &[Brought],
+    now: &str,
+) -> Result<bool> {
+    let namespace = lineage::namespace_body(tx, &scope.namespace_id)?.unwrap_or_default();
+    let wanted = standalone::is_standalone(&namespace)
+        && namespace.get("auto_create_indexes").and_then(Value::as_bool).unwrap_or(false);
+    let mut new: Vec<VectorIndex> = Vec::new();
+    for (i, document) in brought.iter().enumerate().filter(|_| wanted) {
+        for (name, value) in document.vectors.iter().filter(|(_, value)| !value.is_null()) {
+            if collection.vector_index(name).is_none() && new.iter().all(|known| known.name != *name) {
+                new.push(inferred(name, value, &format!("documents.{i}.vectors.{name}"))?);
+            }
+        }
+    }
+    if new.is_empty() {
+        return Ok(false);
+    }
+    if collection.vector_indexes.len() + new.len() > MAX_VECTORS {
+        return Err(Error::invalid("documents", format!("a collection has at most {MAX_VECTORS} vectors")));
+    }
+    collection.bring(new);
+    now.clone_into(&mut collection.updated_at);
+    resources::update(tx, Kind::Collection, &collection.to_row()?)?;
+    Ok(true)
+}
+
+/// The index of a vector that was never seen before.
+fn inferred(name: &str, value: &Value, at: &str) -> Result<VectorIndex> {
+    let row = value.as_array().and_then(|list| list.first()).and_then(Value::as_array);
+    let (kind, length) = match (value, row) {
+        (Value::Object(_), _) => (VectorKind::Sparse, None),
+        (Value::Array(_), Some(row)) => (VectorKind::MultiDense, Some(row.len())),
+        (Value::Array(list), None) => (VectorKind::Dense, Some(list.len())),
+        _ => return Err(Error::invalid(at, "must be an array of numbers, of rows, or `{indices, values}`")),
+    };
+    if length.is_some_and(|length| !(1..=limits::MAX_DIMENSIONS).contains(&length)) {
+        return Err(Error::invalid(at, format!("must have 1 to {} numbers", limits::MAX_DIMENSIONS)));
+    }
+    let mut spec = json!({ "name": name, "type": match kind {
+        VectorKind::Sparse => "sparse",
+        VectorKind::MultiDense => "multi_dense",
+        VectorKind::Dense => "dense",
+    } });
+    if let Some(length) = length {
+        spec["dimension"] = length.into();
+    }
+    let parsed = crate::collections::parse_vectors(&json!([spec]), at)?;
+    let index = parsed.into_iter().next().ok_or_else(|| Error::internal("one vector in, one index out"))?;
+    debug_assert_eq!(index.distance, Distance::Cosine);
+    Ok(index)
+}
+
+/// What a repeat of the request answers.
+fn kept(done: &Upserted) -> String {
+    json!({
+        "collection_id": done.collection_id,
+        "document_ids": done.document_ids,
+        "dropped": done.dropped,
+        "without_vectors": done.without_vectors,
+        "change": done.change,
+    })
+    .to_string()
+}
+
+fn remembered(kept: &str) -> Result<Upserted> {
+    let mut json: Fields = serde_json::from_str(kept).map_err(Error::internal)?;
+    fn take<T: serde::de::DeserializeOwned>(json: &mut Fields, key: &str) -> Result<T> {
+        serde_json::from_value(json.remove(key).unwrap_or_default())
+            .map_err(|e| Error::internal(format!("a kept answer's `{key}`: {e}")))
+    }
+    Ok(Upserted {
+        collection_id: take(&mut json, "collection_id")?,
+        document_ids: take(&mut json, "document_ids")?,
+        dropped: take(&mut json, "dropped")?,
+        without_vectors: take(&mut json, "without_vectors")?,
+        change: take(&mut json, "change")?,
+        is_visible: false,
+    })
+}
