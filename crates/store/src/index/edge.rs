@@ -77,6 +77,18 @@ impl Default for EdgeConfig {
     }
 }
 
+/// How much the threads of the index yield to those that answer requests, as `nice` counts it.
+const NICENESS: i32 = 5;
+
+/// Lets requests and commits go first where there are too few processors for all: what is acknowledged waits for the
+/// index only where its caller does. The threads that build graphs inherit it.
+fn yield_to_others() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
+        tracing::debug!(%error, "the index runs at the priority of requests");
+    }
+}
+
 /// Batches an applier gives one collection before it looks at the next.
 const TURN_BATCHES: usize = 16;
 
@@ -138,7 +150,10 @@ impl EdgeIndex {
 
     fn start(&self, name: &str, run: fn(&Inner)) -> Result<()> {
         let inner = self.inner.clone();
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&inner));
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            yield_to_others();
+            run(&inner);
+        });
         self.threads.lock().push(thread.map_err(Error::internal)?);
         Ok(())
     }
