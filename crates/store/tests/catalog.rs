@@ -89,6 +89,45 @@ async fn blobs_are_named_by_their_content() {
     assert!(matches!(blobs.get(&hash).await, Err(Error::Missing { .. })));
 }
 
+#[tokio::test]
+async fn repeatable_writes_that_share_a_commit_fail_alone_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    // While this one runs, the others gather behind it.
+    let slow = catalog.write(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        Ok(())
+    });
+    let others = (0..30).map(|i| {
+        let (catalog, name) = (catalog.clone(), format!("k{i}"));
+        async move {
+            let work = move |runs: &mut u32, tx: &rusqlite::Transaction<'_>| {
+                *runs += 1;
+                match i % 10 {
+                    // Nothing was changed yet: the others need not run again for it.
+                    3 => return Err(Error::Conflict("early".into())),
+                    7 => set(&format!("{name} gone"), "1")(tx)?,
+                    _ => return set(&name, "1")(tx),
+                }
+                if i == 17 { panic!("on purpose") } else { Err(Error::Conflict("late".into())) }
+            };
+            (i, catalog.write_again(0, work).await)
+        }
+    });
+    let (slow, others) = tokio::join!(slow, futures::future::join_all(others));
+    slow.unwrap();
+    for (i, outcome) in others {
+        match (i % 10, outcome) {
+            (3 | 7, Err(Error::Conflict(_))) | (7, Err(Error::Internal(_))) => {}
+            (3 | 7, other) => panic!("{i} should fail: {other:?}"),
+            (_, outcome) => assert!(outcome.unwrap().0 <= 2, "once, and once more for those that failed late"),
+        }
+    }
+    assert_eq!(count(&catalog), 24);
+    drop(catalog);
+    assert_eq!(count(&open(dir.path())), 24);
+}
+
 /// Names of namespaces, remembered. Counts how often they were really read.
 async fn names(catalog: &Catalog, reads: &Arc<std::sync::atomic::AtomicUsize>) -> Vec<String> {
     let reads = reads.clone();

@@ -35,7 +35,8 @@ pub(super) async fn complete(
     let made = done.outputs.as_ref().map(|outputs| documents_from(leased, &work.collection, &done, outputs, &now));
     let (engine_too, leased) = (engine.clone(), leased.clone());
     let result = Completing { leased, work, done, made, now, started };
-    let (touched, followed) = engine.catalog.write(move |tx| result.write(tx, &engine_too)).await?;
+    let (_, (touched, followed)) =
+        engine.catalog.write_again(result, move |result, tx| result.write(tx, &engine_too)).await?;
     engine.indexed(touched, false).await;
     Ok(followed)
 }
@@ -53,15 +54,15 @@ struct Completing {
 
 impl Completing {
     /// Answers the changes that the index must reach, and whether other collections have work now.
-    fn write(self, tx: &Transaction<'_>, engine: &Engine) -> Result<(Vec<(String, i64)>, bool)> {
+    fn write(&self, tx: &Transaction<'_>, engine: &Engine) -> Result<(Vec<(String, i64)>, bool)> {
         let Self { leased, work, done, made, now, started } = self;
-        if !rows::held(tx, &leased)? {
+        if !rows::held(tx, leased)? {
             return Ok((Vec::new(), false));
         }
         let scope = leased.scope();
         let before = rows::documents_of(tx, &scope, &leased.derivation_id)?;
         let mut touched = Vec::new();
-        let made = match (made, &done.outputs) {
+        let made: &[Document] = match (made, &done.outputs) {
             (Some(made), Some(outputs)) => {
                 for (ordinal, (document, output)) in made.iter().zip(outputs).enumerate() {
                     let (_, change) = documents::put(tx, &scope, document, ordinal, &output.vectors)?;
@@ -73,19 +74,19 @@ impl Completing {
                 touched.extend(gone);
                 made
             }
-            _ => before,
+            _ => &before,
         };
         let completion = rows::Completion {
             input_hash: &done.input_hash,
             fingerprint: &done.fingerprint,
             outputs: made.len(),
             reused: done.reused,
-            now: &now,
+            now,
             duration_ms: started.elapsed().as_secs_f64() * 1000.0,
         };
         rows::complete(tx, &leased.derivation_id, &completion)?;
-        let followed = follow(engine, tx, &scope, &leased, &work.collection, &made, &now)?;
-        after(tx, &leased, &now)?;
+        let followed = follow(engine, tx, &scope, leased, &work.collection, made, now)?;
+        after(tx, leased, now)?;
         Ok((touched, followed))
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use strata_model::{
     Error, Fields, Result, Scope,
-    document::{Document, SourceBlob, Vectors},
+    document::{Document, Lineage, SourceBlob, Vectors},
     id,
 };
 use strata_store::catalog::{documents, lineage, rusqlite::Transaction};
@@ -162,17 +162,41 @@ impl Engine {
             ));
         }
         let vectors = new.checked_vectors(&collection)?;
-        let mut fields = new.fields.clone();
-        for feature in &new.features {
-            for (name, value) in &feature.payload {
-                fields.entry(name.clone()).or_insert_with(|| value.clone());
+        let mut fields = new.fields;
+        for feature in new.features {
+            for (name, value) in feature.payload {
+                fields.entry(name).or_insert(value);
             }
         }
         apply::check_schema(&collection, &mut fields)?;
-        let document_id = new.document_id.clone().unwrap_or_else(|| self.catalog.new_hex_id(id::DOCUMENT, 24));
-        let making = Making { collection, new, fields, vectors, document_id, now: self.catalog.now() };
-        let (of, wait, asked) = (scope.clone(), options.wait, options);
-        let (document, change) = self.catalog.write(move |tx| making.write(tx, &of, &asked)).await?;
+        let (wait, is_named, now) = (options.wait, new.document_id.is_some(), self.catalog.now());
+        let document = Document {
+            seq: 0,
+            document_id: new.document_id.unwrap_or_else(|| self.catalog.new_hex_id(id::DOCUMENT, 24)),
+            collection_id: collection.id.clone(),
+            lineage: Lineage::default(),
+            fields,
+            source_blobs: new.source_blobs,
+            document_blobs: new.document_blobs,
+            internal_metadata: new.internal_metadata,
+            content_hash: new.content_hash,
+            derivation_id: None,
+            created_at: now.clone(),
+            updated_at: now,
+        };
+        let making = Making {
+            scope: scope.clone(),
+            collection,
+            claim: new.claim,
+            request: new.request,
+            options,
+            is_named,
+            document,
+            remembered: None,
+            vectors,
+        };
+        let (making, change) = self.catalog.write_again(making, |making, tx| making.write(tx)).await?;
+        let document = making.remembered.unwrap_or(making.document);
         self.indexed(vec![(document.collection_id.clone(), change)], wait).await;
         let seen = self.index.applied(&document.collection_id) >= change;
         let searchable_at = seen.then(|| document.updated_at.clone());
@@ -194,51 +218,46 @@ impl Engine {
 
 /// Everything a create needs inside its transaction.
 struct Making {
+    scope: Scope,
     collection: Arc<Collection>,
-    new: NewDocument,
-    fields: Fields,
+    claim: parents::Claim,
+    request: Option<String>,
+    options: CreateOptions,
+    /// Whether the caller chose the id.
+    is_named: bool,
+    /// Complete but for its lineage and number.
+    document: Document,
+    /// What the first request of the same key made.
+    remembered: Option<Document>,
     vectors: Vectors,
-    document_id: String,
-    now: String,
 }
 
 impl Making {
-    fn write(self, tx: &Transaction<'_>, scope: &Scope, options: &CreateOptions) -> Result<(Document, i64)> {
-        let place = format!("{}/documents/{}", scope.namespace_id, self.collection.id);
-        let repeatable = options.idempotency_key.as_ref().zip(self.new.request.as_ref());
+    /// Answers the change that the index must reach.
+    fn write(&mut self, tx: &Transaction<'_>) -> Result<i64> {
+        let place = format!("{}/documents/{}", self.scope.namespace_id, self.collection.id);
+        let repeatable = self.options.idempotency_key.as_ref().zip(self.request.as_ref());
         if let Some((key, own)) = repeatable
             && let Some((request, response)) = lineage::earlier_request(tx, &place, key)?
         {
             if request != *own {
                 return Err(Error::Conflict(format!("the Idempotency-Key `{key}` was used for another request")));
             }
-            return Ok((remembered(&response)?, 0));
+            self.remembered = Some(remembered(&response)?);
+            return Ok(0);
         }
-        let allow_missing = options.allow_missing_parents;
-        let lineage = parents::complete(tx, scope, &self.collection, self.new.claim, allow_missing, &self.now)?;
-        if self.new.document_id.is_some() && documents::get(tx, scope, None, &self.document_id).is_ok() {
-            return Err(Error::Conflict(format!("a document `{}` exists already", self.document_id)));
+        let (allow_missing, now) = (self.options.allow_missing_parents, &self.document.created_at);
+        self.document.lineage =
+            parents::complete(tx, &self.scope, &self.collection, self.claim.clone(), allow_missing, now)?;
+        if self.is_named && documents::get(tx, &self.scope, None, &self.document.document_id).is_ok() {
+            return Err(Error::Conflict(format!("a document `{}` exists already", self.document.document_id)));
         }
-        let mut document = Document {
-            seq: 0,
-            document_id: self.document_id,
-            collection_id: self.collection.id.clone(),
-            lineage,
-            fields: self.fields,
-            source_blobs: self.new.source_blobs,
-            document_blobs: self.new.document_blobs,
-            internal_metadata: self.new.internal_metadata,
-            content_hash: self.new.content_hash,
-            derivation_id: None,
-            created_at: self.now.clone(),
-            updated_at: self.now,
-        };
-        let (seq, change) = documents::put(tx, scope, &document, 0, &self.vectors)?;
-        document.seq = seq;
+        let (seq, change) = documents::add(tx, &self.scope, &self.document, &self.vectors)?;
+        self.document.seq = seq;
         if let Some((key, own)) = repeatable {
-            lineage::keep_request(tx, &place, key, own, &kept(&document), &document.created_at)?;
+            lineage::keep_request(tx, &place, key, own, &kept(&self.document), &self.document.created_at)?;
         }
-        Ok((document, change))
+        Ok(change)
     }
 }
 

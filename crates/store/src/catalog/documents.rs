@@ -56,7 +56,17 @@ pub fn put(
         }
         None => insert(tx, scope, document, ordinal)?,
     };
-    // A sequence number is never used again, so there is nothing of it yet.
+    first(tx, document, seq, vectors)
+}
+
+/// [`put`] of a document whose id is not there yet.
+pub fn add(tx: &Transaction<'_>, scope: &Scope, document: &Document, vectors: &Vectors) -> Result<(i64, i64)> {
+    let seq = insert(tx, scope, document, 0)?;
+    first(tx, document, seq, vectors)
+}
+
+/// What comes with a new row. A sequence number is never used again, so there is nothing of it yet.
+fn first(tx: &Transaction<'_>, document: &Document, seq: i64, vectors: &Vectors) -> Result<(i64, i64)> {
     insert_vectors(tx, seq, vectors)?;
     Ok((seq, note(tx, &document.collection_id, seq, false)?))
 }

@@ -69,7 +69,20 @@ impl Catalog {
         F: FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        self.writer.submit(write::job(work, move |result| drop(reply.send(result))))?;
+        self.writer.submit(write::once(work, move |result| drop(reply.send(result))))?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// [`Catalog::write`] of what is written often, and faster: `work` may run more than once, each time after everything
+    /// that it changed in the catalog was undone, and must then come to the same. Answers `state` too.
+    pub async fn write_again<S, T, F>(&self, state: S, work: F) -> Result<(S, T)>
+    where
+        S: Send + 'static,
+        T: Send + 'static,
+        F: Fn(&mut S, &Transaction<'_>) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.writer.submit(write::again(state, work, move |result| drop(reply.send(result))))?;
         answer.await.map_err(|_| stopped())?
     }
 
@@ -80,7 +93,7 @@ impl Catalog {
         F: FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
-        self.writer.submit(write::job(work, move |result| drop(reply.send(result))))?;
+        self.writer.submit(write::once(work, move |result| drop(reply.send(result))))?;
         answer.recv().map_err(|_| stopped())?
     }
 

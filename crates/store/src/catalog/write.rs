@@ -1,5 +1,5 @@
-//! The one writer. Jobs that arrive while a commit syncs are gathered into the next transaction, each inside a
-//! savepoint of its own, and answered together when that transaction is on disk.
+//! The one writer. Jobs that arrive while a commit syncs are gathered into the next transaction, where each can fail
+//! alone, and answered together when that transaction is on disk.
 
 use super::{from_sql, memo::Memo};
 use parking_lot::Mutex;
@@ -18,27 +18,97 @@ const QUEUE: usize = 1024;
 /// Most jobs that share one commit.
 const GROUP: usize = 256;
 
-/// What a job does once its group is committed, or is not.
-type Answer = Box<dyn FnOnce(Result<()>) + Send>;
-/// Runs inside the transaction; `Err` undoes the savepoint. The answer is given after the commit.
-pub(super) type Job = Box<dyn FnOnce(&Transaction<'_>) -> (bool, Answer) + Send>;
+/// Work of one caller inside a transaction that others share.
+pub(super) trait Job: Send {
+    /// Answers whether its changes are to be kept.
+    fn run(&mut self, tx: &Transaction<'_>) -> bool;
+    /// Whether it may run again after its changes were undone.
+    fn is_repeatable(&self) -> bool;
+    /// Tells the caller what came of it: what it answered reaches the caller only when the commit that holds it succeeded.
+    fn answer(self: Box<Self>, committed: Result<()>);
+}
 
-/// Packs `work` and `reply` into a job: the value reaches the caller only when the commit that holds it succeeded.
-pub(super) fn job<T, F, R>(work: F, reply: R) -> Job
+/// Work that runs once.
+struct Once<T, F, R> {
+    work: Option<F>,
+    outcome: Option<Result<T>>,
+    reply: R,
+}
+
+pub(super) fn once<T, F, R>(work: F, reply: R) -> Box<dyn Job>
 where
     T: Send + 'static,
     F: FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
     R: FnOnce(Result<T>) + Send + 'static,
 {
-    Box::new(move |tx| {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(tx)))
-            .unwrap_or_else(|_| Err(Error::internal("a catalog write panicked; its changes were undone")));
-        (outcome.is_ok(), Box::new(move |committed| reply(committed.and(outcome))))
-    })
+    Box::new(Once { work: Some(work), outcome: None, reply })
+}
+
+impl<T, F, R> Job for Once<T, F, R>
+where
+    T: Send,
+    F: FnOnce(&Transaction<'_>) -> Result<T> + Send,
+    R: FnOnce(Result<T>) + Send,
+{
+    fn run(&mut self, tx: &Transaction<'_>) -> bool {
+        self.outcome = self.work.take().map(|work| guarded(|| work(tx)));
+        matches!(self.outcome, Some(Ok(_)))
+    }
+    fn is_repeatable(&self) -> bool {
+        false
+    }
+    fn answer(self: Box<Self>, committed: Result<()>) {
+        (self.reply)(committed.and(self.outcome.unwrap_or_else(|| Err(super::stopped()))));
+    }
+}
+
+/// Work on a value that may run again, from whatever state a run left the value in.
+struct Again<S, T, F, R> {
+    state: S,
+    work: F,
+    outcome: Option<Result<T>>,
+    reply: R,
+}
+
+pub(super) fn again<S, T, F, R>(state: S, work: F, reply: R) -> Box<dyn Job>
+where
+    S: Send + 'static,
+    T: Send + 'static,
+    F: Fn(&mut S, &Transaction<'_>) -> Result<T> + Send + 'static,
+    R: FnOnce(Result<(S, T)>) + Send + 'static,
+{
+    Box::new(Again { state, work, outcome: None, reply })
+}
+
+impl<S, T, F, R> Job for Again<S, T, F, R>
+where
+    S: Send,
+    T: Send,
+    F: Fn(&mut S, &Transaction<'_>) -> Result<T> + Send,
+    R: FnOnce(Result<(S, T)>) + Send,
+{
+    fn run(&mut self, tx: &Transaction<'_>) -> bool {
+        let Self { state, work, outcome, .. } = self;
+        *outcome = Some(guarded(|| work(state, tx)));
+        matches!(outcome, Some(Ok(_)))
+    }
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+    fn answer(self: Box<Self>, committed: Result<()>) {
+        let Self { state, outcome, reply, .. } = *self;
+        let outcome = committed.and(outcome.unwrap_or_else(|| Err(super::stopped())));
+        reply(outcome.map(|made| (state, made)));
+    }
+}
+
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::internal("a catalog write panicked; its changes were undone")))
 }
 
 pub(super) struct Writer {
-    queue: Mutex<Option<SyncSender<Job>>>,
+    queue: Mutex<Option<SyncSender<Box<dyn Job>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -52,7 +122,7 @@ impl Writer {
         Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
     }
 
-    pub(super) fn submit(&self, job: Job) -> Result<()> {
+    pub(super) fn submit(&self, job: Box<dyn Job>) -> Result<()> {
         let queue = self.queue.lock().clone();
         queue.and_then(|q| q.send(job).ok()).ok_or_else(super::stopped)
     }
@@ -68,22 +138,21 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut connection: Connection, memo: &Memo, jobs: &Receiver<Job>) {
+fn run(mut connection: Connection, memo: &Memo, jobs: &Receiver<Box<dyn Job>>) {
     while let Ok(first) = jobs.recv() {
         let group = std::iter::once(first).chain(jobs.try_iter().take(GROUP - 1));
         commit(&mut connection, memo, group.collect());
     }
 }
 
-fn commit(connection: &mut Connection, memo: &Memo, group: Vec<Job>) {
-    let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
-    let outcome = transact(connection, group, &mut answers);
+fn commit(connection: &mut Connection, memo: &Memo, mut group: Vec<Box<dyn Job>>) {
+    let outcome = transact(connection, &mut group);
     memo.settle();
     if let Err(error) = &outcome {
-        tracing::error!(%error, jobs = answers.len(), "a catalog commit failed; nothing of it was kept");
+        tracing::error!(%error, jobs = group.len(), "a catalog commit failed; nothing of it was kept");
     }
-    for answer in answers {
-        answer(match &outcome {
+    for job in group {
+        job.answer(match &outcome {
             Ok(()) => Ok(()),
             Err(Error::Full(message)) => Err(Error::Full(message.clone())),
             Err(error) => Err(Error::internal(error)),
@@ -91,21 +160,25 @@ fn commit(connection: &mut Connection, memo: &Memo, group: Vec<Job>) {
     }
 }
 
-fn transact(connection: &mut Connection, group: Vec<Job>, answers: &mut Vec<Answer>) -> Result<()> {
-    let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-    let tx = match begun {
-        Ok(tx) => tx,
-        Err(error) => {
-            // The jobs never ran; dropping them tells their callers that the writer gave no answer.
-            return Err(from_sql(error));
+/// Savepoints copy every page that a job is the first to change, so jobs that can run again do without: when one of them
+/// leaves changes that must go, all of them go, and all run again with savepoints.
+fn transact(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<()> {
+    if group.iter().all(|job| job.is_repeatable()) {
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sql)?;
+        let is_clean = group.iter_mut().all(|job| {
+            let before = tx.total_changes();
+            job.run(&tx) || tx.total_changes() == before
+        });
+        if is_clean {
+            return tx.commit().map_err(from_sql);
         }
-    };
+        tx.rollback().map_err(from_sql)?;
+    }
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sql)?;
     let run = |sql| tx.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(from_sql);
     for job in group {
         run("SAVEPOINT job")?;
-        let (keep, answer) = job(&tx);
-        answers.push(answer);
-        if !keep {
+        if !job.run(&tx) {
             run("ROLLBACK TO job")?;
         }
         run("RELEASE job")?;
