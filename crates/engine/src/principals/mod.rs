@@ -171,8 +171,8 @@ impl Engine {
 
     /// The namespace that a principal works in: the one named, by id or name, or else the only one it can enter.
     pub async fn scope(&self, principal: &Principal, named: Option<&str>) -> Result<Scope> {
-        let within = principal.namespaces.as_ref().map(|names| names.join(","));
-        let key = format!("scope {} {within:?} {named:?}", principal.organization_id);
+        // Quoted, so that no name can pass for two.
+        let key = format!("scope {} {:?} {named:?}", principal.organization_id, principal.namespaces);
         let (principal, named) = (principal.clone(), named.map(str::to_owned));
         let find = self.catalog.recall(key, move |connection| match named {
             Some(named) => Ok(principals::namespace(connection, &principal, &named)?.scope()),
