@@ -93,11 +93,9 @@ async fn blobs_are_named_by_their_content() {
 async fn repeatable_writes_that_share_a_commit_fail_alone_too() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = open(dir.path());
-    // While this one runs, the others gather behind it.
-    let slow = catalog.write(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        Ok(())
-    });
+    // While this one waits, the others gather behind it.
+    let (go, gate) = std::sync::mpsc::channel();
+    let slow = catalog.write(move |_| gate.recv().map_err(Error::internal));
     let others = (0..30).map(|i| {
         let (catalog, name) = (catalog.clone(), format!("k{i}"));
         async move {
@@ -114,8 +112,10 @@ async fn repeatable_writes_that_share_a_commit_fail_alone_too() {
             (i, catalog.write_again(0, work).await)
         }
     });
-    let (slow, others) = tokio::join!(slow, futures::future::join_all(others));
+    // Polled in this order: all are queued when the gate opens.
+    let (slow, others, opened) = tokio::join!(slow, futures::future::join_all(others), async { go.send(()) });
     slow.unwrap();
+    opened.unwrap();
     for (i, outcome) in others {
         match (i % 10, outcome) {
             (3 | 7, Err(Error::Conflict(_))) | (7, Err(Error::Internal(_))) => {}

@@ -167,12 +167,14 @@ fn transact(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<(
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sql)?;
         let is_clean = group.iter_mut().all(|job| {
             let before = tx.total_changes();
-            job.run(&tx) || tx.total_changes() == before
+            let is_good = job.run(&tx) || tx.total_changes() == before;
+            // A full or failing disk ends the transaction by itself; what ran after that would commit alone.
+            is_good && !tx.is_autocommit()
         });
         if is_clean {
             return tx.commit().map_err(from_sql);
         }
-        tx.rollback().map_err(from_sql)?;
+        tx.finish().map_err(from_sql)?;
     }
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sql)?;
     let run = |sql| tx.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(from_sql);
