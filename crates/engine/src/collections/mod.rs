@@ -11,7 +11,7 @@ mod vectors;
 pub use answers::{DeletedCollection, Reconciled};
 pub use strata_store::catalog::lineage::{MissingObject, Reconciliation, Removed};
 pub use sync::{SyncOutcome, Synced};
-pub(crate) use vectors::parse as parse_vectors;
+pub(crate) use vectors::{MAX_INDEXES as MAX_VECTOR_INDEXES, parse as parse_vectors};
 
 use crate::extract::Configured;
 use serde_json::{Value, json};

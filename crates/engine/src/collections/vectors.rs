@@ -8,7 +8,7 @@ use strata_model::{
 };
 
 /// Most vector indexes of one collection.
-const MAX_INDEXES: usize = 32;
+pub(crate) const MAX_INDEXES: usize = 32;
 
 /// Reads `vector_indexes` and `vector_configs`: arrays of `{name, dimension | dimensions, type, metric | distance}`, the
 /// settings at the root or under `index`; or a map from name to settings.

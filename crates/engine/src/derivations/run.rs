@@ -3,13 +3,14 @@
 use crate::{
     Engine,
     collections::Collection,
+    documents::{below_document, own_step},
     extract::{Configured, Input, Output},
     objects::ObjectInput,
 };
 use std::sync::Arc;
 use strata_model::{
     Error, Result,
-    document::{Document, Lineage, LineageStep, SourceBlob, SourceType},
+    document::{Document, Lineage, SourceBlob, SourceType},
     schema::Schema,
 };
 use strata_store::catalog::{
@@ -160,27 +161,10 @@ impl Source {
                 source_type: Some(SourceType::Bucket),
                 source_object_id: Some(object.object_id.clone()),
                 path: Some(format!("{}/{}", object.bucket_id, collection.id)),
-                chain: vec![step(collection)],
+                chain: vec![own_step(collection, None)],
                 ..Lineage::default()
             },
-            Self::Document(parent) => {
-                let mut chain = parent.lineage.chain.clone();
-                if let Some(last) = chain.last_mut() {
-                    last.document_id.get_or_insert_with(|| parent.document_id.clone());
-                }
-                chain.push(step(collection));
-                let above = parent.lineage.path.as_ref().unwrap_or(&parent.collection_id);
-                Lineage {
-                    root_object_id: parent.lineage.root_object_id.clone(),
-                    root_bucket_id: parent.lineage.root_bucket_id.clone(),
-                    source_type: Some(SourceType::Collection),
-                    source_collection_id: Some(parent.collection_id.clone()),
-                    source_document_id: Some(parent.document_id.clone()),
-                    source_object_id: None,
-                    path: Some(format!("{above}/{}", collection.id)),
-                    chain,
-                }
-            }
+            Self::Document(parent) => below_document(parent, collection, None),
         }
     }
 }
@@ -202,14 +186,4 @@ fn taken_over(
     let outputs =
         made.into_iter().map(|d| Ok(Output { vectors: documents::vectors(connection, d.seq)?, fields: d.fields }));
     outputs.collect::<Result<Vec<_>>>().map(Some)
-}
-
-fn step(collection: &Collection) -> LineageStep {
-    let extractor = collection.extractor.as_ref().map(|e| e.definition.id()).unwrap_or_default();
-    LineageStep {
-        collection_id: collection.id.clone(),
-        feature_extractor_id: extractor,
-        document_id: None,
-        timestamp: None,
-    }
 }

@@ -12,7 +12,7 @@ use strata_model::{
 use strata_store::catalog::{documents, lineage, rusqlite::Transaction};
 
 /// Longest key under which a request is repeated.
-const MAX_KEY: usize = 255;
+pub(super) const MAX_KEY: usize = 255;
 
 /// A document to be, as a caller wrote it.
 #[derive(Debug, Clone)]

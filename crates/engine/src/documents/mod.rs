@@ -17,6 +17,7 @@ pub use bulk::{BulkDeleted, ItemOutcome};
 pub use create::{CreateOptions, NewDocument};
 pub use diagnosis::Diagnosis;
 pub use lineage::{DecompositionTree, ObjectDocuments};
+pub(crate) use parents::{below_document, own_step};
 pub use read::{DocumentPage, DocumentQuery, Group, Next};
 pub use strata_store::catalog::lineage::{Removed, TierCounts, Touch};
 pub use upsert::{Upsert, Upserted};

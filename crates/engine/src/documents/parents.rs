@@ -66,7 +66,7 @@ pub(super) fn complete(
 ) -> Result<Lineage> {
     if let Some(id) = &claim.source_document_id {
         match documents::get(connection, scope, None, id) {
-            Ok(parent) => return agreed(below_document(&parent, collection, now), claim),
+            Ok(parent) => return agreed(below_document(&parent, collection, Some(now)), claim),
             Err(Error::Missing { .. }) if allow_missing => {}
             Err(Error::Missing { .. }) => return Err(absent("source_document_id", "document", id)),
             Err(other) => return Err(other),
@@ -104,16 +104,18 @@ fn exists(connection: &Connection, scope: &Scope, kind: Kind, field: &str, id: O
     }
 }
 
-fn own_step(collection: &Collection, now: &str) -> LineageStep {
+/// The step of a document of `collection`; a derivation learns its time when it ends.
+pub(crate) fn own_step(collection: &Collection, now: Option<&str>) -> LineageStep {
     LineageStep {
         collection_id: collection.id.clone(),
         feature_extractor_id: collection.extractor_id(),
         document_id: None,
-        timestamp: Some(now.to_owned()),
+        timestamp: now.map(str::to_owned),
     }
 }
 
-fn below_document(parent: &Document, collection: &Collection, now: &str) -> Lineage {
+/// The lineage of what is made in `collection` from a document.
+pub(crate) fn below_document(parent: &Document, collection: &Collection, now: Option<&str>) -> Lineage {
     let mut chain = parent.lineage.chain.clone();
     if let Some(last) = chain.last_mut() {
         last.document_id.get_or_insert_with(|| parent.document_id.clone());
@@ -143,7 +145,7 @@ fn below_object(object: &str, bucket: &str, collection: &Collection, claim: &Cla
     };
     let chain = match through {
         Some(_) if !claim.chain.is_empty() => claim.chain.clone(),
-        _ => vec![own_step(collection, now)],
+        _ => vec![own_step(collection, Some(now))],
     };
     Lineage {
         root_object_id: Some(object.to_owned()),

@@ -1,13 +1,17 @@
 //! Documents that callers bring with their vectors, many at a time: each replaces the one of its id.
 
-use super::{apply, parents, text_of, vectors, write::ACL};
-use crate::{Engine, collections::Collection, collections::load_collection, standalone};
+use super::{apply, create::MAX_KEY, parents, text_of, vectors, write::ACL};
+use crate::{
+    Engine,
+    collections::{Collection, MAX_VECTOR_INDEXES, load_collection},
+    standalone,
+};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 use strata_model::{
     Error, Fields, Result, Scope,
     document::{Document, SourceType},
-    feature::{Distance, VectorIndex, VectorKind},
+    feature::{VectorIndex, VectorKind},
     id, limits,
 };
 use strata_store::catalog::{
@@ -20,10 +24,6 @@ use strata_store::catalog::{
 pub const MAX_UPSERT: usize = 1000;
 /// Longest id of a caller's own, in bytes.
 const MAX_ID: usize = 255;
-/// Longest key under which a request is repeated.
-const MAX_KEY: usize = 255;
-/// Most vectors of one collection.
-const MAX_VECTORS: usize = 32;
 /// Names that a payload cannot have beside those of identity and lineage: every document shows something of its own there.
 const RESERVED: [&str; 7] =
     ["lineage_chain", "vectors", "features", "acl", "content_hash", "document_schema_version", "metadata"];
@@ -61,7 +61,7 @@ pub struct Upserted {
 impl Engine {
     /// Writes documents, all of them or none. Vectors that the collection does not have are added where the namespace
     /// makes its indexes itself.
-    pub async fn upsert_documents(self: &Arc<Self>, scope: &Scope, request: Upsert) -> Result<Upserted> {
+    pub async fn upsert_documents(&self, scope: &Scope, request: Upsert) -> Result<Upserted> {
         if request.documents.is_empty() || request.documents.len() > MAX_UPSERT {
             return Err(Error::invalid("documents", format!("must be 1 to {MAX_UPSERT} documents")));
         }
@@ -237,8 +237,8 @@ fn grow(
     if new.is_empty() {
         return Ok(false);
     }
-    if collection.vector_indexes.len() + new.len() > MAX_VECTORS {
-        return Err(Error::invalid("documents", format!("a collection has at most {MAX_VECTORS} vectors")));
+    if collection.vector_indexes.len() + new.len() > MAX_VECTOR_INDEXES {
+        return Err(Error::invalid("documents", format!("a collection has at most {MAX_VECTOR_INDEXES} vectors")));
     }
     collection.bring(new);
     now.clone_into(&mut collection.updated_at);
@@ -267,9 +267,7 @@ fn inferred(name: &str, value: &Value, at: &str) -> Result<VectorIndex> {
         spec["dimension"] = length.into();
     }
     let parsed = crate::collections::parse_vectors(&json!([spec]), at)?;
-    let index = parsed.into_iter().next().ok_or_else(|| Error::internal("one vector in, one index out"))?;
-    debug_assert_eq!(index.distance, Distance::Cosine);
-    Ok(index)
+    parsed.into_iter().next().ok_or_else(|| Error::internal("one vector in, one index out"))
 }
 
 /// What a repeat of the request answers.
