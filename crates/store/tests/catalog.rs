@@ -109,7 +109,7 @@ async fn repeatable_writes_that_share_a_commit_fail_alone_too() {
                 }
                 if i == 17 { panic!("on purpose") } else { Err(Error::Conflict("late".into())) }
             };
-            (i, catalog.write_again(0, work).await)
+            (i, catalog.write_again(0, std::time::Duration::ZERO, work).await)
         }
     });
     // Polled in this order: all are queued when the gate opens.

@@ -4,7 +4,10 @@
 use super::run::{Done, Work};
 use crate::{Engine, batches, collections::Collection, extract::Output};
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use strata_model::{
     Fields, Result, Scope,
     document::{Document, Lineage},
@@ -15,6 +18,11 @@ use strata_store::catalog::{
     documents,
     rusqlite::Transaction,
 };
+
+/// While more derivations than `MANY` are in flight, a result waits for as long as `PATIENCE` for others to share its
+/// commit.
+const MANY: usize = 64;
+const PATIENCE: Duration = Duration::from_millis(40);
 
 /// Writes the result; answers whether other collections now have work on it. A result that came too late (canceled,
 /// deleted, taken over) is dropped.
@@ -34,9 +42,10 @@ pub(super) async fn complete(
     let now = engine.catalog.now();
     let made = done.outputs.as_ref().map(|outputs| documents_from(leased, &work.collection, &done, outputs, &now));
     let (engine_too, leased) = (engine.clone(), leased.clone());
+    let patience = if engine.queue.in_flight() > MANY { PATIENCE } else { Duration::ZERO };
     let result = Completing { leased, work, done, made, now, started };
     let (_, (touched, followed)) =
-        engine.catalog.write_again(result, move |result, tx| result.write(tx, &engine_too)).await?;
+        engine.catalog.write_again(result, patience, move |result, tx| result.write(tx, &engine_too)).await?;
     engine.indexed(touched, false).await;
     Ok(followed)
 }

@@ -3,7 +3,7 @@
 use super::{Show, Shown, apply, gather, parents, text_of, vectors};
 use crate::{Engine, collections::Collection};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use strata_model::{
     Error, Fields, Result, Scope,
     document::{Document, Lineage, SourceBlob, Vectors},
@@ -195,7 +195,7 @@ impl Engine {
             remembered: None,
             vectors,
         };
-        let (making, change) = self.catalog.write_again(making, |making, tx| making.write(tx)).await?;
+        let (making, change) = self.catalog.write_again(making, Duration::ZERO, |making, tx| making.write(tx)).await?;
         let document = making.remembered.unwrap_or(making.document);
         self.indexed(vec![(document.collection_id.clone(), change)], wait).await;
         let seen = self.index.applied(&document.collection_id) >= change;

@@ -27,6 +27,7 @@ use rusqlite::{Connection, Transaction, config::DbConfig};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use strata_model::{Error, Result};
 use tokio::sync::Semaphore;
@@ -74,15 +75,16 @@ impl Catalog {
     }
 
     /// [`Catalog::write`] of what is written often, and faster: `work` may run more than once, each time after everything
-    /// that it changed in the catalog was undone, and must then come to the same. Answers `state` too.
-    pub async fn write_again<S, T, F>(&self, state: S, work: F) -> Result<(S, T)>
+    /// that it changed in the catalog was undone, and must then come to the same. Answers `state` too. The commit may wait
+    /// for as long as `patience`, for others to share it.
+    pub async fn write_again<S, T, F>(&self, state: S, patience: Duration, work: F) -> Result<(S, T)>
     where
         S: Send + 'static,
         T: Send + 'static,
         F: Fn(&mut S, &Transaction<'_>) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        self.writer.submit(write::again(state, work, move |result| drop(reply.send(result))))?;
+        self.writer.submit(write::again(state, patience, work, move |result| drop(reply.send(result))))?;
         answer.await.map_err(|_| stopped())?
     }
 
@@ -168,7 +170,9 @@ fn connect(path: &Path) -> Result<Connection> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(from_sql)?;
     connection.pragma_update(None, "cache_size", -65_536).map_err(from_sql)?;
     connection.pragma_update(None, "temp_store", "MEMORY").map_err(from_sql)?;
-    connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(from_sql)?;
+    // Pages; a page that changes often is copied back less often than by default.
+    connection.pragma_update(None, "wal_autocheckpoint", 4_000).map_err(from_sql)?;
+    connection.busy_timeout(Duration::from_secs(10)).map_err(from_sql)?;
     connection.set_prepared_statement_cache_capacity(256);
     filter::register(&connection)?;
     Ok(connection)

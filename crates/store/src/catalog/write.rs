@@ -7,9 +7,10 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::{
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 use strata_model::{Error, Result};
 
@@ -24,6 +25,8 @@ pub(super) trait Job: Send {
     fn run(&mut self, tx: &Transaction<'_>) -> bool;
     /// Whether it may run again after its changes were undone.
     fn is_repeatable(&self) -> bool;
+    /// How long it may wait for others to share its commit.
+    fn patience(&self) -> Duration;
     /// Tells the caller what came of it: what it answered reaches the caller only when the commit that holds it succeeded.
     fn answer(self: Box<Self>, committed: Result<()>);
 }
@@ -57,6 +60,9 @@ where
     fn is_repeatable(&self) -> bool {
         false
     }
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
     fn answer(self: Box<Self>, committed: Result<()>) {
         (self.reply)(committed.and(self.outcome.unwrap_or_else(|| Err(super::stopped()))));
     }
@@ -66,18 +72,19 @@ where
 struct Again<S, T, F, R> {
     state: S,
     work: F,
+    patience: Duration,
     outcome: Option<Result<T>>,
     reply: R,
 }
 
-pub(super) fn again<S, T, F, R>(state: S, work: F, reply: R) -> Box<dyn Job>
+pub(super) fn again<S, T, F, R>(state: S, patience: Duration, work: F, reply: R) -> Box<dyn Job>
 where
     S: Send + 'static,
     T: Send + 'static,
     F: Fn(&mut S, &Transaction<'_>) -> Result<T> + Send + 'static,
     R: FnOnce(Result<(S, T)>) + Send + 'static,
 {
-    Box::new(Again { state, work, outcome: None, reply })
+    Box::new(Again { state, work, patience, outcome: None, reply })
 }
 
 impl<S, T, F, R> Job for Again<S, T, F, R>
@@ -94,6 +101,9 @@ where
     }
     fn is_repeatable(&self) -> bool {
         true
+    }
+    fn patience(&self) -> Duration {
+        self.patience
     }
     fn answer(self: Box<Self>, committed: Result<()>) {
         let Self { state, outcome, reply, .. } = *self;
@@ -140,9 +150,24 @@ impl Drop for Writer {
 
 fn run(mut connection: Connection, memo: &Memo, jobs: &Receiver<Box<dyn Job>>) {
     while let Ok(first) = jobs.recv() {
-        let group = std::iter::once(first).chain(jobs.try_iter().take(GROUP - 1));
-        commit(&mut connection, memo, group.collect());
+        commit(&mut connection, memo, gather(first, jobs));
     }
+}
+
+/// What is queued, and what comes while everything gathered so far may wait.
+fn gather(first: Box<dyn Job>, jobs: &Receiver<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+    let mut until = Instant::now() + first.patience();
+    let mut group = vec![first];
+    while group.len() < GROUP {
+        match jobs.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(job) => {
+                until = until.min(Instant::now() + job.patience());
+                group.push(job);
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    group
 }
 
 fn commit(connection: &mut Connection, memo: &Memo, mut group: Vec<Box<dyn Job>>) {
