@@ -5,12 +5,14 @@ import sqlite3
 import time
 
 from load import Run, drive
-from loaded import create_request, fields_of, make_collection
+from loaded import create_request, fields_of, make_collection, plain_request
 from server import Server
 
 ALONE = 2_000
 TOGETHER = 16_000
 CLIENTS = 16
+GOAL = 5_000  # creates/s of all clients on disk, each with a vector
+PLAIN_GOAL = 8_000  # the same of 500 bytes without a vector
 
 
 def run(bench):
@@ -29,6 +31,12 @@ def run(bench):
                 made = drive(server.address, count, requests.__getitem__, clients)
                 report.add_run(f"{what}, {clients} client{'s' if clients > 1 else ''}", made, "creates/s")
                 rates[clients, wait] = made.rate
+        server.wait_until_idle()
+        requests = [plain_request(bench, server, collection, i) for i in range(TOGETHER)]
+        plain = drive(server.address, TOGETHER, requests.__getitem__, CLIENTS)
+        report.add_run(f"500 bytes without a vector, on disk, {CLIENTS} clients", plain, "creates/s")
+    report.add(f"to the goal of {GOAL:,}/s with a vector", rates[CLIENTS, False] / GOAL, "times")
+    report.add(f"to the goal of {PLAIN_GOAL:,}/s without one", plain.rate / PLAIN_GOAL, "times")
     rows = [_row(bench, i % bench.document_count) for i in range(TOGETHER)]
     single = _sqlite(bench.work / "single.db", rows[:ALONE], 1)
     grouped = _sqlite(bench.work / "grouped.db", rows, CLIENTS)

@@ -1,5 +1,6 @@
 """A collection of documents that carry their own vectors, made over HTTP."""
 
+import json
 import pathlib
 import time
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from server import Server
 
 CLIENTS = 16
 INDEX_TIMEOUT = 600  # seconds
+PLAIN_BYTES = 500  # of a document without a vector, as JSON
 
 
 @dataclass
@@ -57,6 +59,14 @@ def create_request(bench, server, collection, number, wait):
     document["vectors"] = {collection.vector: bench.corpus.vectors[number].astype(float).round(5).tolist()}
     path = f"/v1/collections/{collection.id}/documents?wait={str(wait).lower()}"
     return server.request("POST", path, document)
+
+
+def plain_request(bench, server, collection, number):
+    """The request that creates a document of about 500 bytes without a vector, answered when it is on disk."""
+    document = fields_of(bench, number)
+    filler = " ".join(bench.glosses[(number + i) % len(bench.glosses)] for i in range(8))
+    document["text"] = filler[: PLAIN_BYTES - len(json.dumps(fields_of(bench, number) | {"text": ""}))]
+    return server.request("POST", f"/v1/collections/{collection.id}/documents?wait=false", document)
 
 
 def fields_of(bench, number):
