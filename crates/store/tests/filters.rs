@@ -1,0 +1,280 @@
+//! A filter means the same to SQL, to the index and to the evaluator in memory, whatever the documents and the filter are.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::select,
+    test_runner::{Config, TestCaseError, TestRunner},
+};
+use serde_json::{Value, json};
+use std::{cell::Cell, sync::Arc, time::Duration};
+use strata_model::{
+    Fields, Result, Scope,
+    document::{Document, Lineage, VectorValue, Vectors},
+    feature::{Distance, VectorIndex, VectorKind},
+    filter::Filter,
+};
+use strata_store::{
+    Catalog,
+    catalog::{documents, from_sql},
+    index::{
+        Change, EdgeConfig, EdgeIndex, Feed, Index, PayloadIndex, PayloadKind, Point, Query, Restriction, ShardSpec,
+    },
+    seams::System,
+};
+
+const COLLECTION: &str = "col_1";
+const CASES: u32 = 40;
+const PATIENCE: Duration = Duration::from_secs(20);
+const OPERATORS: [&str; 17] = [
+    "eq",
+    "ne",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "in",
+    "nin",
+    "contains",
+    "starts_with",
+    "ends_with",
+    "regex",
+    "exists",
+    "is_null",
+    "text",
+    "phrase",
+    "words",
+];
+/// The fields that the index holds.
+const INDEXED: [(&str, PayloadKind); 6] = [
+    ("tag", PayloadKind::Keyword),
+    ("n", PayloadKind::Integer),
+    ("m.price", PayloadKind::Float),
+    ("metadata.n", PayloadKind::Float),
+    ("ok", PayloadKind::Bool),
+    ("at", PayloadKind::Datetime),
+];
+
+fn scope() -> Scope {
+    Scope { organization_id: "org_1".into(), namespace_id: "ns_1".into() }
+}
+
+/// Any scalar, of few enough different ones that filters meet them.
+fn scalar() -> impl Strategy<Value = Value> + Clone {
+    let texts = ["a", "A", "b", "", "red sea", "The Red Sea", "2", "1.5", "é", "a%_b"];
+    let dates = ["2024-05-01T10:20:30Z", "2024-05-01T10:20:30.5Z", "2024-05-01"];
+    let numbers =
+        [json!(1), json!(1.0), json!(1.5), json!(-3), json!(0), json!(9_007_199_254_740_993_i64), json!(1e300)];
+    prop_oneof![
+        select(texts.to_vec()).prop_map(Value::from),
+        select(dates.to_vec()).prop_map(Value::from),
+        select(numbers.to_vec()),
+        any::<bool>().prop_map(Value::from),
+        Just(Value::Null),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Value> + Clone {
+    prop_oneof![
+        6 => scalar(),
+        1 => vec(scalar(), 0..4).prop_map(Value::Array),
+        1 => scalar().prop_map(|v| json!({ "n": v })),
+    ]
+}
+
+/// What a field mostly holds: the type that it is indexed as.
+fn usual(field: &str) -> BoxedStrategy<Value> {
+    match field {
+        "tag" => select(vec![json!("a"), json!("A"), json!("b"), json!(["a", "b"])]).boxed(),
+        "ok" => any::<bool>().prop_map(Value::from).boxed(),
+        "at" => select(vec![json!("2024-05-01T10:20:30Z"), json!("2024-05-01T10:20:30.5Z")]).boxed(),
+        _ => select(vec![json!(1), json!(1.5), json!(-3), json!([1, 9])]).boxed(),
+    }
+}
+
+/// The fields of one document. Where `odd` is not set, indexed fields hold what they are indexed as.
+fn fields(odd: bool) -> impl Strategy<Value = Value> {
+    let of = move |field: &'static str| {
+        let held = if odd { value().boxed() } else { usual(field) };
+        proptest::option::weighted(0.8, held)
+    };
+    let metadata =
+        prop_oneof![4 => of("metadata.n").prop_map(|n| json!({ "n": n, "tag": "a" })), 1 => Just(Value::Null)];
+    (of("tag"), of("n"), of("ok"), of("at"), of("m.price"), metadata, proptest::option::of(value())).prop_map(
+        |(tag, n, ok, at, price, metadata, text)| {
+            let held = [("tag", tag), ("n", n), ("ok", ok), ("at", at), ("text", text)];
+            let mut all: Fields = held.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
+            all.extend(price.map(|p| ("m".to_owned(), json!({ "price": p }))));
+            if !metadata.is_null() {
+                all.insert("metadata".into(), metadata);
+            }
+            Value::Object(all)
+        },
+    )
+}
+
+fn leaf() -> impl Strategy<Value = Value> {
+    let any_field = select(vec![
+        "tag",
+        "n",
+        "ok",
+        "at",
+        "m.price",
+        "m",
+        "metadata.n",
+        "metadata.tag",
+        "metadata.ok",
+        "text",
+        "text.n",
+        "absent",
+        "document_id",
+        "root_object_id",
+    ]);
+    let wild = (any_field, select(OPERATORS.to_vec()), value(), vec(scalar(), 0..4), any::<bool>()).prop_map(
+        |(field, operator, value, list, flag)| {
+            let value = match operator {
+                "in" | "nin" => Value::Array(list),
+                "exists" | "is_null" => flag.into(),
+                _ => value,
+            };
+            json!({ "field": field, "operator": operator, "value": value })
+        },
+    );
+    let compiled = select(INDEXED.to_vec()).prop_flat_map(|(field, _)| {
+        let operator = select(vec!["eq", "gt", "gte", "lt", "lte", "in"]);
+        (Just(field), operator, usual(field)).prop_map(|(field, operator, value)| {
+            let value = match (operator, value) {
+                ("in", Value::Array(list)) => Value::Array(list),
+                ("in", one) => json!([one]),
+                (_, Value::Array(list)) => list[0].clone(),
+                (_, one) => one,
+            };
+            json!({ "field": field, "operator": operator, "value": value })
+        })
+    });
+    prop_oneof![1 => wild, 1 => compiled]
+}
+
+fn filter() -> impl Strategy<Value = Value> {
+    leaf().prop_recursive(3, 12, 4, |inner| {
+        (select(vec!["AND", "OR", "NOT"]), vec(inner, 0..4)).prop_map(|(name, list)| json!({ name: list }))
+    })
+}
+
+/// What the catalog would tell the index.
+struct Told(Vec<Change>);
+
+impl Feed for Told {
+    fn spec(&self, _: &str) -> Result<Option<ShardSpec>> {
+        let vector = VectorIndex {
+            name: "d".into(),
+            feature_uri: String::new(),
+            kind: VectorKind::Dense,
+            dimensions: Some(2),
+            distance: Distance::Cosine,
+            model: String::new(),
+            aliases: Vec::new(),
+        };
+        let payload = INDEXED.map(|(field, kind)| PayloadIndex { field: field.into(), kind }).to_vec();
+        Ok(Some(ShardSpec { collection_id: COLLECTION.into(), vectors: vec![vector], payload }))
+    }
+    fn changes_after(&self, _: &str, after: i64, limit: usize) -> Result<Vec<Change>> {
+        Ok(self.0.iter().filter(|c| c.seq > after).take(limit).cloned().collect())
+    }
+    fn head(&self, _: &str) -> Result<i64> {
+        Ok(self.0.last().map_or(0, |c| c.seq))
+    }
+}
+
+/// The same documents in a catalog, in an index and in memory.
+struct World {
+    catalog: Catalog,
+    index: Arc<EdgeIndex>,
+    documents: Vec<Document>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new(all: Vec<Value>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&dir.path().join("catalog.db"), Arc::new(System::default())).unwrap();
+        let documents = catalog.write_blocking(move |tx| {
+            let setup = "INSERT INTO organizations VALUES ('org_1', 'o', '{}', 't', 't');
+                INSERT INTO namespaces VALUES ('ns_1', 'org_1', 'one', '{}', 't', 't');
+                INSERT INTO collections VALUES ('col_1', 'ns_1', 'c', 1, '{}', 't', 't');";
+            tx.execute_batch(setup).map_err(from_sql)?;
+            let put = |(i, fields): (usize, Value)| {
+                let mut made = document(i, fields);
+                (made.seq, _) = documents::put(tx, &scope(), &made, 0, &Vectors::new())?;
+                Ok(made)
+            };
+            all.into_iter().enumerate().map(put).collect::<Result<Vec<_>>>()
+        });
+        let documents = documents.unwrap();
+        let changes = documents.iter().enumerate().map(|(i, made)| {
+            let vectors = Vectors::from([("d".to_owned(), VectorValue::Dense(vec![1.0, 0.0]))]);
+            let payload = made.view();
+            Change { seq: i as i64 + 1, document_seq: made.seq, point: Some(Point { payload, vectors, lexical: None }) }
+        });
+        let told = Arc::new(Told(changes.collect()));
+        let index = EdgeIndex::open(dir.path().join("index"), told.clone(), EdgeConfig::default()).unwrap();
+        index.notify(COLLECTION);
+        assert!(index.wait_applied(COLLECTION, told.head(COLLECTION).unwrap(), PATIENCE));
+        Self { catalog, index, documents, _dir: dir }
+    }
+
+    /// Asserts that all find the same; answers whether the index was asked.
+    fn agree(&self, sent: &Value) -> std::result::Result<bool, TestCaseError> {
+        // Some operators refuse some values.
+        let Ok(parsed) = Filter::parse(sent, "filters") else { return Ok(false) };
+        let want: Vec<i64> = self.documents.iter().filter(|d| parsed.matches(&d.view())).map(|d| d.seq).collect();
+        let (scope, of) = (scope(), parsed.clone());
+        let by_sql = self.catalog.read_blocking(|c| documents::seqs(c, &scope, Some(COLLECTION), &of)).unwrap();
+        prop_assert_eq!(&by_sql, &want, "SQL: {}", sent);
+        if !self.index.can_filter(COLLECTION, &parsed).unwrap() {
+            return Ok(false);
+        }
+        let query = Query::Dense { index: "d".into(), vector: vec![1.0, 0.0] };
+        let hits = self.index.search(COLLECTION, &query, &Restriction::Filter(parsed), 1_000, None).unwrap();
+        let mut found: Vec<i64> = hits.iter().map(|hit| hit.document_seq).collect();
+        found.sort_unstable();
+        prop_assert_eq!(&found, &want, "index: {}", sent);
+        Ok(true)
+    }
+}
+
+fn document(number: usize, fields: Value) -> Document {
+    let at = "2026-01-01T00:00:00.000000Z".to_owned();
+    Document {
+        seq: 0,
+        document_id: format!("doc_{number}"),
+        collection_id: COLLECTION.into(),
+        lineage: Lineage { root_object_id: (number % 2 == 0).then(|| "a".into()), ..Lineage::default() },
+        fields: fields.as_object().cloned().unwrap(),
+        source_blobs: Vec::new(),
+        document_blobs: Vec::new(),
+        internal_metadata: Fields::new(),
+        content_hash: None,
+        derivation_id: None,
+        created_at: at.clone(),
+        updated_at: at,
+    }
+}
+
+#[test]
+fn three_compilers_agree() {
+    let case = any::<bool>().prop_flat_map(|odd| (vec(fields(odd), 1..30), vec(filter(), 25)));
+    let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
+    let by_index = Cell::new(0);
+    let outcome = runner.run(&case, |(documents, filters)| {
+        let world = World::new(documents);
+        for filter in &filters {
+            by_index.set(by_index.get() + u32::from(world.agree(filter)?));
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(by_index.get() > CASES, "the index was asked only {} times", by_index.get());
+}
