@@ -251,7 +251,7 @@ fn document(number: usize, fields: Value) -> Document {
         seq: 0,
         document_id: format!("doc_{number}"),
         collection_id: COLLECTION.into(),
-        lineage: Lineage { root_object_id: (number % 2 == 0).then(|| "a".into()), ..Lineage::default() },
+        lineage: Lineage { root_object_id: number.is_multiple_of(2).then(|| "a".into()), ..Lineage::default() },
         fields: fields.as_object().cloned().unwrap(),
         source_blobs: Vec::new(),
         document_blobs: Vec::new(),
