@@ -30,7 +30,8 @@ pub enum Operator {
 }
 
 impl Operator {
-    const ALL: [(&'static str, Self); 17] = [
+    /// All of them, by the names that requests use.
+    pub const ALL: [(&'static str, Self); 17] = [
         ("eq", Self::Eq),
         ("ne", Self::Ne),
         ("gt", Self::Gt),

@@ -128,6 +128,26 @@ async fn repeatable_writes_that_share_a_commit_fail_alone_too() {
     assert_eq!(count(&open(dir.path())), 24);
 }
 
+#[tokio::test]
+async fn a_patient_write_goes_with_the_next_that_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    let ever = std::time::Duration::from_secs(1 << 20);
+    let work = |_: &mut (), tx: &rusqlite::Transaction<'_>| set("patient", "1")(tx);
+    // Alone it would wait for days.
+    let (patient, other) = tokio::join!(catalog.write_again((), ever, work), catalog.write(set("other", "1")));
+    patient.unwrap();
+    other.unwrap();
+    assert_eq!(count(&catalog), 2);
+    // Nothing can come any more, so it waits no longer.
+    let last = catalog.write_again((), ever, |_, tx| set("last", "1")(tx));
+    let mut last = Box::pin(last);
+    assert!(futures::poll!(&mut last).is_pending());
+    drop(last);
+    drop(catalog);
+    assert_eq!(count(&open(dir.path())), 3);
+}
+
 /// Names of namespaces, remembered. Counts how often they were really read.
 async fn names(catalog: &Catalog, reads: &Arc<std::sync::atomic::AtomicUsize>) -> Vec<String> {
     let reads = reads.clone();

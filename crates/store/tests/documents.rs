@@ -2,48 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{document, open, scope};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use strata_model::{
-    Error, Scope,
-    document::{Document, Lineage, VectorValue, Vectors},
+    Error,
+    document::{Document, VectorValue, Vectors},
     filter::Filter,
 };
-use strata_store::{
-    Catalog,
-    catalog::{documents, from_sql},
-    seams::System,
-};
-
-fn scope(namespace: &str) -> Scope {
-    Scope { organization_id: "org_1".into(), namespace_id: namespace.into() }
-}
-
-fn document(id: &str, fields: Value) -> Document {
-    Document {
-        seq: 0,
-        document_id: id.into(),
-        collection_id: "col_1".into(),
-        lineage: Lineage { root_object_id: Some(format!("obj_{id}")), ..Lineage::default() },
-        fields: fields.as_object().cloned().unwrap(),
-        source_blobs: vec![],
-        document_blobs: vec![],
-        internal_metadata: Default::default(),
-        content_hash: None,
-        derivation_id: None,
-        created_at: "2026-01-01T00:00:00.000000Z".into(),
-        updated_at: "2026-01-01T00:00:00.000000Z".into(),
-    }
-}
-
-fn open(dir: &std::path::Path) -> Catalog {
-    let catalog = Catalog::open(&dir.join("catalog.db"), Arc::new(System::default())).unwrap();
-    let setup = "INSERT INTO organizations VALUES ('org_1', 'o', '{}', 't', 't');
-        INSERT INTO namespaces VALUES ('ns_1', 'org_1', 'one', '{}', 't', 't'), ('ns_2', 'org_1', 'two', '{}', 't', 't');
-        INSERT INTO collections VALUES ('col_1', 'ns_1', 'c', 1, '{}', 't', 't');";
-    catalog.write_blocking(move |tx| tx.execute_batch(setup).map_err(from_sql)).unwrap();
-    catalog
-}
+use strata_store::{Catalog, catalog::documents};
 
 fn put(catalog: &Catalog, document: Document, vectors: Vectors) -> (i64, i64) {
     catalog.write_blocking(move |tx| documents::put(tx, &scope("ns_1"), &document, 0, &vectors)).unwrap()

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{document, open, scope};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -11,42 +14,22 @@ use proptest::{
 use serde_json::{Value, json};
 use std::{cell::Cell, sync::Arc, time::Duration};
 use strata_model::{
-    Fields, Result, Scope,
-    document::{Document, Lineage, VectorValue, Vectors},
+    Fields, Result,
+    document::{Document, VectorValue, Vectors},
     feature::{Distance, VectorIndex, VectorKind},
-    filter::Filter,
+    filter::{Filter, Operator},
 };
 use strata_store::{
     Catalog,
-    catalog::{documents, from_sql},
+    catalog::documents,
     index::{
         Change, EdgeConfig, EdgeIndex, Feed, Index, PayloadIndex, PayloadKind, Point, Query, Restriction, ShardSpec,
     },
-    seams::System,
 };
 
 const COLLECTION: &str = "col_1";
 const CASES: u32 = 40;
 const PATIENCE: Duration = Duration::from_secs(20);
-const OPERATORS: [&str; 17] = [
-    "eq",
-    "ne",
-    "gt",
-    "gte",
-    "lt",
-    "lte",
-    "in",
-    "nin",
-    "contains",
-    "starts_with",
-    "ends_with",
-    "regex",
-    "exists",
-    "is_null",
-    "text",
-    "phrase",
-    "words",
-];
 /// The fields that the index holds.
 const INDEXED: [(&str, PayloadKind); 6] = [
     ("tag", PayloadKind::Keyword),
@@ -56,10 +39,6 @@ const INDEXED: [(&str, PayloadKind); 6] = [
     ("ok", PayloadKind::Bool),
     ("at", PayloadKind::Datetime),
 ];
-
-fn scope() -> Scope {
-    Scope { organization_id: "org_1".into(), namespace_id: "ns_1".into() }
-}
 
 /// Any scalar, of few enough different ones that filters meet them.
 fn scalar() -> impl Strategy<Value = Value> + Clone {
@@ -132,16 +111,16 @@ fn leaf() -> impl Strategy<Value = Value> {
         "document_id",
         "root_object_id",
     ]);
-    let wild = (any_field, select(OPERATORS.to_vec()), value(), vec(scalar(), 0..4), any::<bool>()).prop_map(
-        |(field, operator, value, list, flag)| {
-            let value = match operator {
-                "in" | "nin" => Value::Array(list),
-                "exists" | "is_null" => flag.into(),
-                _ => value,
-            };
-            json!({ "field": field, "operator": operator, "value": value })
-        },
-    );
+    let wild =
+        (any_field, select(Operator::ALL.map(|(name, _)| name).to_vec()), value(), vec(scalar(), 0..4), any::<bool>())
+            .prop_map(|(field, operator, value, list, flag)| {
+                let value = match operator {
+                    "in" | "nin" => Value::Array(list),
+                    "exists" | "is_null" => flag.into(),
+                    _ => value,
+                };
+                json!({ "field": field, "operator": operator, "value": value })
+            });
     let compiled = select(INDEXED.to_vec()).prop_flat_map(|(field, _)| {
         let operator = select(vec!["eq", "gt", "gte", "lt", "lte", "in"]);
         (Just(field), operator, usual(field)).prop_map(|(field, operator, value)| {
@@ -199,15 +178,12 @@ struct World {
 impl World {
     fn new(all: Vec<Value>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(&dir.path().join("catalog.db"), Arc::new(System::default())).unwrap();
+        let catalog = open(dir.path());
         let documents = catalog.write_blocking(move |tx| {
-            let setup = "INSERT INTO organizations VALUES ('org_1', 'o', '{}', 't', 't');
-                INSERT INTO namespaces VALUES ('ns_1', 'org_1', 'one', '{}', 't', 't');
-                INSERT INTO collections VALUES ('col_1', 'ns_1', 'c', 1, '{}', 't', 't');";
-            tx.execute_batch(setup).map_err(from_sql)?;
             let put = |(i, fields): (usize, Value)| {
-                let mut made = document(i, fields);
-                (made.seq, _) = documents::put(tx, &scope(), &made, 0, &Vectors::new())?;
+                let mut made = document(&format!("doc_{i}"), fields);
+                made.lineage.root_object_id = i.is_multiple_of(2).then(|| "a".into());
+                (made.seq, _) = documents::put(tx, &scope("ns_1"), &made, 0, &Vectors::new())?;
                 Ok(made)
             };
             all.into_iter().enumerate().map(put).collect::<Result<Vec<_>>>()
@@ -230,7 +206,7 @@ impl World {
         // Some operators refuse some values.
         let Ok(parsed) = Filter::parse(sent, "filters") else { return Ok(false) };
         let want: Vec<i64> = self.documents.iter().filter(|d| parsed.matches(&d.view())).map(|d| d.seq).collect();
-        let (scope, of) = (scope(), parsed.clone());
+        let (scope, of) = (scope("ns_1"), parsed.clone());
         let by_sql = self.catalog.read_blocking(|c| documents::seqs(c, &scope, Some(COLLECTION), &of)).unwrap();
         prop_assert_eq!(&by_sql, &want, "SQL: {}", sent);
         if !self.index.can_filter(COLLECTION, &parsed).unwrap() {
@@ -242,24 +218,6 @@ impl World {
         found.sort_unstable();
         prop_assert_eq!(&found, &want, "index: {}", sent);
         Ok(true)
-    }
-}
-
-fn document(number: usize, fields: Value) -> Document {
-    let at = "2026-01-01T00:00:00.000000Z".to_owned();
-    Document {
-        seq: 0,
-        document_id: format!("doc_{number}"),
-        collection_id: COLLECTION.into(),
-        lineage: Lineage { root_object_id: number.is_multiple_of(2).then(|| "a".into()), ..Lineage::default() },
-        fields: fields.as_object().cloned().unwrap(),
-        source_blobs: Vec::new(),
-        document_blobs: Vec::new(),
-        internal_metadata: Fields::new(),
-        content_hash: None,
-        derivation_id: None,
-        created_at: at.clone(),
-        updated_at: at,
     }
 }
 
