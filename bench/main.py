@@ -9,6 +9,7 @@ import pathlib
 import tempfile
 
 import creates
+import many
 import memory
 import query
 import runtimes
@@ -20,7 +21,7 @@ from loaded import load
 from report import Report
 
 # In this order whatever the order they are named in: `start` adds documents to those that the others search.
-PARTS = {part.__name__: part.run for part in (creates, texts, query, vectors, memory, start, runtimes)}
+PARTS = {part.__name__: part.run for part in (creates, many, texts, query, vectors, memory, start, runtimes)}
 # What runs where none is named.
 USUAL = [name for name in PARTS if name != "runtimes"]
 
@@ -36,6 +37,7 @@ class Bench:
     glosses: list
     text_count: int
     document_count: int
+    many_count: int
     report: Report
 
     @functools.cached_property
@@ -60,6 +62,7 @@ def main():
             glosses=read_glosses(arguments.glosses),
             text_count=arguments.texts,
             document_count=arguments.documents,
+            many_count=arguments.many,
             report=report,
         )
         for name, run in PARTS.items():
@@ -75,6 +78,7 @@ def parse():
     parser = argparse.ArgumentParser(prog="bench/run", description="Runs benchmarks; see bench/README.md.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all but the last where none is named")
     parser.add_argument("--documents", type=int, default=100_000, help="documents that are searched (%(default)s)")
+    parser.add_argument("--many", type=int, default=1_000_000, help="documents of the part `many` (%(default)s)")
     parser.add_argument("--texts", type=int, default=4_000, help="texts that are embedded (%(default)s)")
     parser.add_argument("--strata", type=pathlib.Path, required=True, help="the server")
     parser.add_argument("--embed-rate", type=pathlib.Path, required=True, help="the example that runs the model alone")

@@ -17,6 +17,7 @@ pub mod fetch;
 pub mod listing;
 pub mod namespaces;
 pub mod objects;
+mod payload;
 pub mod presign;
 pub mod principals;
 pub mod retrieval;
@@ -65,6 +66,7 @@ pub struct Engine {
     pub(crate) signer: presign::Signer,
     pub(crate) fetcher: fetch::Fetcher,
     pub(crate) queue: derivations::Queue,
+    pub(crate) payload: payload::Builder,
     /// Memory for inputs of derivations, in KiB.
     pub(crate) input_room: Arc<Semaphore>,
     pub(crate) memory: retrievers::Memory,
@@ -88,6 +90,7 @@ impl Engine {
             fetcher: fetch::Fetcher::new(config.allow_private_urls)?,
             registry: Registry::open(config.models_dir.clone()),
             queue: derivations::Queue::default(),
+            payload: payload::Builder::default(),
             input_room: Arc::new(Semaphore::new(objects::INPUT_KIBIBYTES as usize)),
             memory: retrievers::Memory::default(),
             keys: principals::KeyCache::default(),
@@ -100,6 +103,7 @@ impl Engine {
             first_key,
         });
         derivations::start(&engine);
+        payload::start(&engine);
         upkeep::start(&engine);
         Ok(engine)
     }

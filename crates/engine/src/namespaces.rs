@@ -5,6 +5,7 @@ use crate::{
     collections::parse_vectors,
     extract::Definition,
     listing::{ListRequest, Page},
+    payload,
     principals::{canonical_time, check_name, merge, without_nulls},
 };
 use serde_json::{Value, json};
@@ -157,10 +158,17 @@ impl Engine {
             merge(&mut namespace.body, body);
             namespace.updated_at = now;
             principals::update_namespace(tx, &namespace)?;
-            let collections = collection_ids(tx, &namespace.scope())?;
-            Ok((describe(tx, namespace)?, collections))
+            let (scope, mut unbuilt) = (namespace.scope(), false);
+            let collections = collection_ids(tx, &scope)?;
+            for collection in collections.iter().filter(|_| touches_indexes) {
+                unbuilt |= payload::declare(tx, &scope, collection)?;
+            }
+            Ok((describe(tx, namespace)?, collections, unbuilt))
         });
-        let (described, collections) = write.await?;
+        let (described, collections, unbuilt) = write.await?;
+        if unbuilt {
+            self.payload.wake();
+        }
         if touches_indexes {
             collections.iter().for_each(|collection| self.index.respec(collection));
         }

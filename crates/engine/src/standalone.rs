@@ -6,6 +6,7 @@ use crate::{
     collections::{Collection, assemble_collection, load_collection, parse_vectors},
     extract,
     namespaces::{Described, NewNamespace},
+    payload,
     principals::check_name,
 };
 use serde_json::{Value, json};
@@ -86,7 +87,8 @@ impl Engine {
             let request = json!({ "collection_name": COLLECTION, "source": { "type": "direct_upsert" } });
             let request = request.as_object().cloned().unwrap_or_default();
             let made = assemble_collection(tx, &namespace.scope(), &request, &collection_id, &now)?;
-            resources::insert(tx, Kind::Collection, &made.to_row()?)
+            resources::insert(tx, Kind::Collection, &made.to_row()?)?;
+            payload::declare(tx, &namespace.scope(), &collection_id).map(drop)
         };
         let (namespace, ()) = self.make_namespace(principal, new, furnish).await?;
         self.namespace(principal, &namespace.namespace_id).await

@@ -1,4 +1,5 @@
-//! A filter means the same to SQL, to the index and to the evaluator in memory, whatever the documents and the filter are.
+//! A filter means the same to SQL, to the index and to the evaluator in memory, whatever the documents and the filter are;
+//! and a payload index of the catalog changes neither what is found nor its order.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,14 +22,26 @@ use strata_model::{
 };
 use strata_store::{
     Catalog,
-    catalog::documents,
+    catalog::{
+        browse::{self, Selection},
+        documents::{self, Mark, Page},
+        from_sql, payload,
+    },
     index::{
         Change, EdgeConfig, EdgeIndex, Feed, Index, PayloadIndex, PayloadKind, Point, Query, Restriction, ShardSpec,
     },
 };
 
 const COLLECTION: &str = "col_1";
-const CASES: u32 = 40;
+/// The same documents in a collection of another namespace, with payload indexes, declared when half of them were there.
+const DECLARED: &str = "col_2";
+fn namespace(collection: &str) -> &'static str {
+    if collection == DECLARED { "ns_2" } else { "ns_1" }
+}
+
+/// How much later their sequence numbers are.
+const LATER: i64 = 1_000_000;
+const CASES: u32 = 25;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The fields that the index holds.
 const INDEXED: [(&str, PayloadKind); 6] = [
@@ -172,6 +185,7 @@ struct World {
     catalog: Catalog,
     index: Arc<EdgeIndex>,
     documents: Vec<Document>,
+    turn: Cell<usize>,
     _dir: tempfile::TempDir,
 }
 
@@ -189,6 +203,7 @@ impl World {
             all.into_iter().enumerate().map(put).collect::<Result<Vec<_>>>()
         });
         let documents = documents.unwrap();
+        declare(&catalog, &documents);
         let changes = documents.iter().enumerate().map(|(i, made)| {
             let vectors = Vectors::from([("d".to_owned(), VectorValue::Dense(vec![1.0, 0.0]))]);
             let payload = made.view();
@@ -198,7 +213,7 @@ impl World {
         let index = EdgeIndex::open(dir.path().join("index"), told.clone(), EdgeConfig::default()).unwrap();
         index.notify(COLLECTION);
         assert!(index.wait_applied(COLLECTION, told.head(COLLECTION).unwrap(), PATIENCE));
-        Self { catalog, index, documents, _dir: dir }
+        Self { catalog, index, documents, turn: Cell::new(0), _dir: dir }
     }
 
     /// Asserts that all find the same; answers whether the index was asked.
@@ -209,6 +224,29 @@ impl World {
         let (scope, of) = (scope("ns_1"), parsed.clone());
         let by_sql = self.catalog.read_blocking(|c| documents::seqs(c, &scope, Some(COLLECTION), &of)).unwrap();
         prop_assert_eq!(&by_sql, &want, "SQL: {}", sent);
+        let (planned, count) = self
+            .catalog
+            .read_blocking(|c| {
+                let selection = Selection::of(Some(DECLARED), &parsed);
+                let scope = common::scope(namespace(DECLARED));
+                Ok((browse::seqs(c, &scope, selection)?, browse::count(c, &scope, selection)?))
+            })
+            .unwrap();
+        let planned: Vec<i64> = planned.iter().map(|seq| seq - LATER).collect();
+        prop_assert_eq!(&planned, &want, "SQL with payload indexes: {}", sent);
+        prop_assert_eq!(count, want.len() as i64, "count with payload indexes: {}", sent);
+        // One field for each filter, and in time all of them.
+        let fields = INDEXED.map(|(field, _)| field).into_iter().chain(["absent", "created_at"]);
+        let turn = self.turn.replace(self.turn.get() + 1);
+        let field = fields.cycle().nth(turn % (INDEXED.len() + 2)).unwrap();
+        for descending in [false, true] {
+            let plain = self.sorted(COLLECTION, &parsed, field, descending, 1_000);
+            prop_assert_eq!(plain.len(), want.len(), "sorted by {}: {}", field, sent);
+            for (collection, size) in [(COLLECTION, 3), (DECLARED, 1_000), (DECLARED, 3)] {
+                let found = self.sorted(collection, &parsed, field, descending, size);
+                prop_assert_eq!(&found, &plain, "{} by {}, pages of {}: {}", collection, field, size, sent);
+            }
+        }
         if !self.index.can_filter(COLLECTION, &parsed).unwrap() {
             return Ok(false);
         }
@@ -219,6 +257,62 @@ impl World {
         prop_assert_eq!(&found, &want, "index: {}", sent);
         Ok(true)
     }
+}
+
+impl World {
+    /// The names of what satisfies a filter, by a field, page after page: by turns after the last one and by offset.
+    fn sorted(&self, collection: &str, filter: &Filter, field: &str, descending: bool, size: usize) -> Vec<String> {
+        let sort = Some((field.to_owned(), descending));
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let offset = if after.is_some() { 0 } else { found.len() };
+            let page = Page { limit: size, offset, after: after.take(), sort: sort.clone() };
+            let part = self
+                .catalog
+                .read_blocking(|c| documents::list(c, &scope(namespace(collection)), Some(collection), filter, &page))
+                .unwrap();
+            let is_last = part.len() < size;
+            if (found.len() / size).is_multiple_of(2) {
+                after = part.last().map(|last| Mark::of(last, Some(field)));
+            }
+            found.extend(part.into_iter().map(|d| d.document_id));
+            if is_last {
+                return found;
+            }
+        }
+    }
+}
+
+/// Puts the documents into [`DECLARED`] by way of other values, and one that goes again.
+fn declare(catalog: &Catalog, documents: &[Document]) {
+    let fields = INDEXED.map(|(field, _)| field.to_owned());
+    let setup = "INSERT INTO collections VALUES ('col_2', 'ns_2', 'd', 1, '{}', 't', 't');";
+    let copy = |of: &Document| Document { collection_id: DECLARED.into(), ..of.clone() };
+    let copies: Vec<Document> = documents.iter().map(copy).collect();
+    let write = catalog.write_blocking(move |tx| {
+        let put = |made: &Document| documents::put(tx, &scope("ns_2"), made, 0, &Vectors::new());
+        tx.execute_batch(setup).map_err(from_sql)?;
+        let first = documents::add(
+            tx,
+            &scope("ns_2"),
+            &Document { document_id: "first".into(), ..copies[0].clone() },
+            &Vectors::new(),
+        )?;
+        tx.execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'documents'", [LATER]).map_err(from_sql)?;
+        for (i, made) in copies.iter().enumerate() {
+            if i == copies.len() / 2 {
+                payload::declare(tx, DECLARED, &fields)?;
+                payload::build(tx, 2)?;
+            }
+            put(&Document { fields: copies[copies.len() - 1 - i].fields.clone(), ..made.clone() })?;
+        }
+        documents::remove(tx, &[first.0])?;
+        copies.iter().try_for_each(|made| put(made).map(drop))?;
+        while payload::build(tx, 2)? {}
+        assert!(payload::indexes(tx, DECLARED)?.iter().all(|index| index.is_complete));
+        Ok(())
+    });
+    write.unwrap();
 }
 
 #[test]

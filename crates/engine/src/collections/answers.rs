@@ -4,6 +4,7 @@ use super::{Collection, SourceKind, load_collection, settings};
 use crate::{
     Engine,
     listing::{ListRequest, Page},
+    payload,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ impl Engine {
             .write(move |tx| {
                 let made = settings::assemble(tx, &scope, None, &request, &id, &now)?;
                 resources::insert(tx, Kind::Collection, &made.to_row()?)?;
+                payload::declare(tx, &scope, &made.id)?;
                 settle(tx, &made)?;
                 Ok(made)
             })

@@ -20,6 +20,7 @@ pub use lineage::{DecompositionTree, ObjectDocuments};
 pub(crate) use parents::{below_document, own_step};
 pub use read::{DocumentPage, DocumentQuery, Group, Next};
 pub use strata_store::catalog::lineage::{Removed, TierCounts, Touch};
+pub use strata_store::catalog::{documents::Mark, payload::Place};
 pub use upsert::{Upsert, Upserted};
 pub use write::ACL;
 

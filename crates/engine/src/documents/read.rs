@@ -14,7 +14,7 @@ use strata_model::{
 };
 use strata_store::catalog::{
     browse::{self, Selection},
-    documents::{self, Page},
+    documents::{self, Mark, Page},
     resources::{self, Kind},
     rusqlite::Connection,
 };
@@ -30,11 +30,12 @@ pub struct DocumentQuery {
     pub filter: Filter,
     /// Text that some string field contains, letter case aside.
     pub search: Option<String>,
-    /// Field and whether descending; `None` is creation order, the only one in which `after` works.
+    /// Field and whether descending; `None` is creation order.
     pub sort: Option<(String, bool)>,
     pub limit: usize,
     pub offset: usize,
-    pub after: Option<i64>,
+    /// Where the page before ended, in the same order.
+    pub after: Option<Mark>,
     pub part: Option<(u32, u32)>,
     /// Groups the page by the values of a field; `limit` and `offset` count groups then.
     pub group_by: Option<String>,
@@ -61,11 +62,11 @@ impl Default for DocumentQuery {
 }
 
 /// Where the next page begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Next {
-    /// After the document of this sequence number.
-    After(i64),
-    /// At this offset.
+    /// After this document.
+    After(Mark),
+    /// At this offset, in a list of groups.
     Offset(usize),
 }
 
@@ -215,7 +216,7 @@ impl Engine {
                         groups.add(&document.view())?;
                     }
                     match part.last() {
-                        Some(last) if part.len() == page.limit => page.after = Some(last.seq),
+                        Some(last) if part.len() == page.limit => page.after = Some(Mark::of(last, None)),
                         _ => return groups.finish(),
                     }
                 }
@@ -291,16 +292,13 @@ fn plain(
     selection: Selection<'_>,
     unknown: Vec<String>,
 ) -> Result<Read> {
-    let after = query.after.filter(|_| query.sort.is_none());
-    let page = Page { limit: query.limit + 1, offset: query.offset, after, sort: query.sort.clone() };
+    let page =
+        Page { limit: query.limit + 1, offset: query.offset, after: query.after.clone(), sort: query.sort.clone() };
     let mut rows = browse::list(connection, scope, selection, &page)?;
     let more = rows.len() > query.limit;
     rows.truncate(query.limit);
-    let last = rows.last().map(|(document, _)| document.seq);
-    let next = last.filter(|_| more).map(|seq| match query.sort {
-        None => Next::After(seq),
-        Some(_) => Next::Offset(query.offset + query.limit),
-    });
+    let sort = query.sort.as_ref().map(|(field, _)| &**field);
+    let next = rows.last().filter(|_| more).map(|(document, _)| Next::After(Mark::of(document, sort)));
     let total = if query.include_total { Some(browse::count(connection, scope, selection)?) } else { None };
     Ok(Read { gathered: gather(connection, scope, rows, &query.show)?, groups: None, total, next, unknown })
 }

@@ -16,7 +16,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strata_engine::{
-    documents::{DocumentPage, DocumentQuery, Next, Show, Shown},
+    documents::{DocumentPage, DocumentQuery, Mark, Next, Place, Show, Shown},
     listing::ListRequest,
 };
 use strata_model::{Error, Fields, Permission, Scope, filter::Filter};
@@ -277,9 +277,11 @@ fn part(partition: ListPartition) -> Result<(u32, u32), Error> {
 }
 
 /// Where a page ends, as its cursor holds it.
-fn mark(next: Next, part: Option<(u32, u32)>) -> Value {
+fn mark(next: &Next, part: Option<(u32, u32)>, sort: Option<&(String, bool)>) -> Value {
     match next {
-        Next::After(seq) => json!({ "after": seq, "part": part }),
+        Next::After(Mark { seq, place }) => {
+            json!({ "after": seq, "place": place.as_ref().map(Place::to_json), "sort": sort, "part": part })
+        }
         Next::Offset(offset) => json!({ "offset": offset, "part": part }),
     }
 }
@@ -292,11 +294,11 @@ fn go_on(query: &mut DocumentQuery, mark: &Value) -> Result<(), Error> {
         return Err(Error::invalid("cursor", "belongs to another part of the list"));
     }
     query.part = part;
-    let is_plain = query.sort.is_none() && query.group_by.is_none();
-    let offset = mark["offset"].as_u64().and_then(|n| usize::try_from(n).ok());
-    match (mark["after"].as_i64(), offset) {
-        (Some(seq), _) if is_plain => query.after = Some(seq),
-        (None, Some(offset)) if !is_plain => query.offset = offset,
+    let (place, offset) = (Place::from_json(&mark["place"]), mark["offset"].as_u64());
+    let same_order = mark["sort"] == json!(query.sort) && query.sort.is_some() == place.is_some();
+    match (mark["after"].as_i64(), offset.and_then(|n| usize::try_from(n).ok())) {
+        (Some(seq), _) if query.group_by.is_none() && same_order => query.after = Some(Mark { seq, place }),
+        (None, Some(offset)) if query.group_by.is_some() => query.offset = offset,
         _ => return Err(Error::invalid("cursor", "belongs to a list of another order; begin again without it")),
     }
     Ok(())
@@ -322,8 +324,8 @@ async fn list_documents_get(
 
 /// List documents of a collection
 ///
-/// In order of creation, or by a field; filtered, searched, grouped, or in parts. In order of creation a cursor leads
-/// through the whole list, however long, and is not disturbed by what is written meanwhile.
+/// In order of creation, or by a field; filtered, searched, grouped, or in parts. A cursor leads through the whole list,
+/// however long, and is not disturbed by what is written meanwhile.
 #[utoipa::path(post, path = "/v1/collections/{collection_identifier}/documents/list", tag = "CollectionDocuments",
     params(PagingFields, ListParameters, ShowParameters), responses((status = 200, body = ListDocumentsResponse)))]
 async fn list_documents(
@@ -480,7 +482,7 @@ async fn listed(
         results,
         groups,
         unknown_collection_ids: page.unknown_collections,
-        pagination: pagination(&paging, rows, page.next.map(|next| mark(next, query.part)), page.total),
+        pagination: pagination(&paging, rows, page.next.map(|next| mark(&next, query.part, query.sort.as_ref())), page.total),
         warnings,
         total_documents: page.total.filter(|_| !is_grouped),
         stats,
@@ -544,17 +546,25 @@ mod tests {
 
     #[test]
     fn a_cursor_remembers_its_part_and_its_order() {
-        let cursor = |next, part| {
+        let cursor = |next, part, sort: Option<(String, bool)>| {
             let paging = Paging { limit: 10, offset: 0, after: None, include_total: false };
-            pagination(&paging, 10, Some(mark(next, part)), None).next_cursor.unwrap()
+            pagination(&paging, 10, Some(mark(&next, part, sort.as_ref())), None).next_cursor.unwrap()
         };
-        let query = resolved(json!({ "cursor": cursor(Next::After(7), Some((1, 4))) })).unwrap();
-        assert_eq!((query.after, query.part), (Some(7), Some((1, 4))));
-        let sorted = json!({ "sort": { "field": "a" }, "cursor": cursor(Next::Offset(20_000), None) });
-        assert_eq!(resolved(sorted).unwrap().offset, 20_000, "cursors reach further than offsets");
-        assert_eq!(refused(json!({ "sort": { "field": "a" }, "cursor": cursor(Next::After(7), None) })), "cursor");
-        let elsewhere =
-            json!({ "partition": { "index": 0, "count": 4 }, "cursor": cursor(Next::After(7), Some((1, 4))) });
+        let plain = Mark { seq: 7, place: None };
+        let by_a = Mark { place: Some(Place::in_order(&Fields::new(), "a")), ..plain.clone() };
+        let query = resolved(json!({ "cursor": cursor(Next::After(plain.clone()), Some((1, 4)), None) })).unwrap();
+        assert_eq!((query.after, query.part), (Some(plain.clone()), Some((1, 4))));
+        let grouped = json!({ "group_by": { "field": "a" }, "cursor": cursor(Next::Offset(20_000), None, None) });
+        assert_eq!(resolved(grouped).unwrap().offset, 20_000, "cursors reach further than offsets");
+        let sorted = cursor(Next::After(by_a.clone()), None, Some(("a".into(), false)));
+        let query = resolved(json!({ "sort": { "field": "a" }, "cursor": sorted })).unwrap();
+        assert_eq!(query.after, Some(by_a));
+        assert_eq!(refused(json!({ "sort": "-a", "cursor": sorted })), "cursor");
+        let of_plain = cursor(Next::After(plain.clone()), None, None);
+        assert_eq!(refused(json!({ "sort": { "field": "a" }, "cursor": of_plain })), "cursor");
+        let elsewhere = json!({
+            "partition": { "index": 0, "count": 4 }, "cursor": cursor(Next::After(plain), Some((1, 4)), None)
+        });
         assert_eq!(refused(elsewhere), "cursor");
     }
 

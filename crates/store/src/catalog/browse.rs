@@ -2,8 +2,9 @@
 //! by the values of a field.
 
 use super::{
-    documents::{COLUMNS, Page, document, from_json_column, json, rows, within},
-    filter::{Clause, DOCUMENT_COLUMNS, json_path, order_by},
+    documents::{COLUMNS, Mark, Page, document, from_json_column, json, rows},
+    filter::{Clause, DOCUMENT_COLUMNS, after, compile, json_path, order_by},
+    plan::{self, Candidates, Order},
 };
 use rusqlite::{Connection, Row, types::Value as SqlValue};
 use serde_json::Value;
@@ -31,22 +32,67 @@ impl<'a> Selection<'a> {
     }
 
     fn clause(&self, scope: &Scope) -> Clause {
-        let mut clause = within(scope, self.collection_id, self.filter);
+        let mut clause = match self.collection_id {
+            // Not by the documents' own `namespace_id`, so that an index on the collection is enough.
+            Some(id) => Clause {
+                sql: "collection_id = ? AND ? = (SELECT c.namespace_id FROM collections c WHERE c.collection_id = ?)"
+                    .into(),
+                values: [id, &*scope.namespace_id, id].map(|text| SqlValue::Text(text.to_owned())).to_vec(),
+            },
+            None => Clause { sql: "namespace_id = ?".into(), values: vec![SqlValue::Text(scope.namespace_id.clone())] },
+        };
+        clause.and(compile(self.filter, DOCUMENT_COLUMNS));
         if let Some((index, count)) = self.part {
-            clause.sql.push_str(" AND seq % ? = ?");
-            clause.values.extend([SqlValue::from(count), SqlValue::from(index)]);
+            clause.and(Clause { sql: "seq % ? = ?".into(), values: vec![count.into(), index.into()] });
         }
         if let Some(text) = self.text.filter(|t| !t.is_empty()) {
-            clause.sql.push_str(
-                " AND EXISTS (SELECT 1 FROM json_tree(documents.fields) t
-                 WHERE t.type = 'text' AND t.atom LIKE ? ESCAPE '\\')",
-            );
             let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-            clause.values.push(SqlValue::Text(format!("%{escaped}%")));
+            clause.and(Clause {
+                sql: "EXISTS (SELECT 1 FROM json_tree(documents.fields) t
+                     WHERE t.type = 'text' AND t.atom LIKE ? ESCAPE '\\')"
+                    .into(),
+                values: vec![SqlValue::Text(format!("%{escaped}%"))],
+            });
         }
         clause
     }
+
+    /// Whether it is all that the filter lets through.
+    fn is_whole(&self) -> bool {
+        self.part.is_none() && self.text.is_none_or(str::is_empty)
+    }
+
+    /// The narrowest lookup for the filter; its entries are counted up to `cap`.
+    fn candidates(&self, connection: &Connection, cap: usize) -> Result<Option<Candidates>> {
+        match self.collection_id {
+            Some(id) => plan::candidates(connection, id, self.filter, cap),
+            None => Ok(None),
+        }
+    }
+
+    /// [`Selection::clause`], narrowed by an index where that is cheaper than looking at every document.
+    fn narrowed(&self, connection: &Connection, scope: &Scope) -> Result<Clause> {
+        let mut clause = self.clause(scope);
+        let Some(id) = self.collection_id.filter(|_| !self.filter.is_empty()) else { return Ok(clause) };
+        let cap = usize::try_from(size(connection, scope, Some(id))? / LOOKUP_COST).unwrap_or(0);
+        if let Some(found) = self.candidates(connection, cap)?.filter(|found| found.count < cap) {
+            among(&mut clause, &found);
+        }
+        Ok(clause)
+    }
 }
+
+/// Only these documents.
+fn among(clause: &mut Clause, candidates: &Candidates) {
+    let Clause { sql, values } = candidates.query();
+    clause.and(Clause { sql: format!("seq IN ({sql})"), values });
+}
+
+/// How much more it costs to look a document up than to come by it.
+const LOOKUP_COST: i64 = 4;
+/// Most documents that are looked up for a page of a list; where an index lets more through, walking the list finds
+/// enough of them soon.
+const MAX_LOOKUPS: usize = 5_000;
 
 const CHANGE: &str = "(SELECT max(c.seq) FROM changes c WHERE c.document_seq = documents.seq)";
 
@@ -56,33 +102,133 @@ fn changed(row: &Row<'_>) -> rusqlite::Result<Changed> {
 
 /// One page of the selected documents.
 pub fn list(connection: &Connection, scope: &Scope, selection: Selection<'_>, page: &Page) -> Result<Vec<Changed>> {
+    select(connection, scope, selection, page, &format!("{COLUMNS}, {CHANGE}"), changed)
+}
+
+/// One page of the selected documents, as `read` makes them of `columns`.
+pub(super) fn select<T>(
+    connection: &Connection,
+    scope: &Scope,
+    selection: Selection<'_>,
+    page: &Page,
+    columns: &str,
+    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
     let mut clause = selection.clause(scope);
-    if let Some(after) = page.after {
-        clause.sql.push_str(" AND seq > ?");
-        clause.values.push(after.into());
+    let order = match (&page.sort, selection.collection_id) {
+        (Some((field, descending)), Some(id)) => plan::order(connection, id, field, *descending, selection.filter)?,
+        _ => None,
+    };
+    if page.sort.is_some() && order.is_none() {
+        // Every document that satisfies the filter must be seen before the first one is known.
+        clause = selection.narrowed(connection, scope)?;
+    } else {
+        let found = selection.candidates(connection, MAX_LOOKUPS)?.filter(|found| found.count < MAX_LOOKUPS);
+        let total = selection.collection_id.map_or(Ok(0), |id| size(connection, scope, Some(id)))?;
+        let is_cheaper = |found: &Candidates| match &order {
+            Some(order) => !order.bounds(found) && found.is_cheaper_than_walking(page.offset + page.limit, total),
+            None => true,
+        };
+        match (found.filter(is_cheaper), order) {
+            (Some(found), _) => among(&mut clause, &found),
+            (None, Some(order)) => return walk(connection, &order, clause, page, columns, read),
+            (None, None) => {}
+        }
     }
     let order = match &page.sort {
         None => Clause { sql: "seq".into(), values: Vec::new() },
         Some((field, descending)) => order_by(field, *descending, DOCUMENT_COLUMNS, "seq"),
     };
-    let sql = format!(
-        "SELECT {COLUMNS}, {CHANGE} FROM documents WHERE {} ORDER BY {} LIMIT ? OFFSET ?",
-        clause.sql, order.sql
-    );
+    if let Some(Mark { seq, place }) = &page.after {
+        clause.and(match (&page.sort, place) {
+            (Some((field, descending)), Some(place)) => after(field, *descending, DOCUMENT_COLUMNS, "seq", place, *seq),
+            _ => Clause { sql: "seq > ?".into(), values: vec![(*seq).into()] },
+        });
+    }
+    let sql = format!("SELECT {columns} FROM documents WHERE {} ORDER BY {} LIMIT ? OFFSET ?", clause.sql, order.sql);
     clause.values.extend(order.values);
     clause.values.extend([SqlValue::from(page.limit as i64), SqlValue::from(page.offset as i64)]);
-    rows(connection, &sql, &clause.values, changed)
+    rows(connection, &sql, &clause.values, read)
+}
+
+/// One page in the order of an index, stretch after stretch.
+fn walk<T>(
+    connection: &Connection,
+    order: &Order,
+    clause: Clause,
+    page: &Page,
+    columns: &str,
+    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
+    const FROM: &str = "FROM payload_entries CROSS JOIN documents ON documents.seq = payload_entries.document_seq";
+    let mut whole = order.members().clone();
+    whole.and(clause);
+    let (direction, sign) = if order.is_descending() { ("DESC", "<") } else { ("ASC", ">") };
+    let (mut found, mut offset) = (Vec::new(), page.offset);
+    for stretch in order.stretches() {
+        let mut part = stretch.clause();
+        part.sql.push_str(" AND sorts");
+        if let Some(Mark { seq, place: Some(place) }) = &page.after {
+            let (here, there) = (stretch.rank(), place.rank);
+            if here != there && order.comes_before(here, there) {
+                continue;
+            }
+            if here == there {
+                let sql = format!("(value, document_seq) {sign} (?, ?)");
+                part.and(Clause { sql, values: vec![place.value.clone(), (*seq).into()] });
+            }
+        }
+        part.and(whole.clone());
+        let Clause { sql: within, values } = part;
+        let sql = format!(
+            "SELECT {columns} {FROM} WHERE {within} ORDER BY value {direction}, document_seq {direction} LIMIT ? OFFSET ?"
+        );
+        let cut = [SqlValue::from((page.limit - found.len()) as i64), SqlValue::from(offset as i64)];
+        let bound: Vec<SqlValue> = values.iter().cloned().chain(cut).collect();
+        let before = found.len();
+        found.extend(rows(connection, &sql, &bound, read)?);
+        if found.len() == page.limit {
+            break;
+        }
+        if found.len() > before {
+            offset = 0;
+        } else if offset > 0 {
+            let passed: i64 = first(connection, &format!("SELECT count(*) {FROM} WHERE {within}"), &values)?;
+            offset = offset.saturating_sub(usize::try_from(passed).unwrap_or(0));
+        }
+    }
+    Ok(found)
+}
+
+/// How many documents a collection has, or a namespace.
+fn size(connection: &Connection, scope: &Scope, collection_id: Option<&str>) -> Result<i64> {
+    let sql = "SELECT coalesce(sum(n.documents), 0) FROM collections c JOIN document_counts n ON n.collection_id = c.collection_id
+         WHERE c.namespace_id = ?1 AND (?2 IS NULL OR c.collection_id = ?2)";
+    let collection = collection_id.map_or(SqlValue::Null, |id| SqlValue::Text(id.to_owned()));
+    first(connection, sql, &[SqlValue::Text(scope.namespace_id.clone()), collection])
 }
 
 /// How many documents are selected.
 pub fn count(connection: &Connection, scope: &Scope, selection: Selection<'_>) -> Result<i64> {
-    let clause = selection.clause(scope);
+    if selection.is_whole() && selection.filter.is_empty() {
+        return size(connection, scope, selection.collection_id);
+    }
+    if selection.is_whole()
+        && let Some(exact) = selection.candidates(connection, 1)?.filter(|found| found.is_exact)
+    {
+        let mut clause = exact.query();
+        let own = "? = (SELECT c.namespace_id FROM collections c WHERE c.collection_id = ?)";
+        let collection = selection.collection_id.unwrap_or_default();
+        clause.values.extend([&*scope.namespace_id, collection].map(|text| SqlValue::Text(text.to_owned())));
+        return first(connection, &format!("SELECT count(*) FROM ({}) WHERE {own}", clause.sql), &clause.values);
+    }
+    let clause = selection.narrowed(connection, scope)?;
     first(connection, &format!("SELECT count(*) FROM documents WHERE {}", clause.sql), &clause.values)
 }
 
 /// The sequence numbers of the selected documents, ascending.
 pub fn seqs(connection: &Connection, scope: &Scope, selection: Selection<'_>) -> Result<Vec<i64>> {
-    let clause = selection.clause(scope);
+    let clause = selection.narrowed(connection, scope)?;
     let sql = format!("SELECT seq FROM documents WHERE {} ORDER BY seq", clause.sql);
     rows(connection, &sql, &clause.values, |r| r.get(0))
 }
@@ -122,7 +268,7 @@ pub fn values(
     limit: usize,
     offset: usize,
 ) -> Result<Vec<(Value, i64)>> {
-    let (value, clause) = (value_of(field), selection.clause(scope));
+    let (value, clause) = (value_of(field), selection.narrowed(connection, scope)?);
     let sql = format!(
         "SELECT {} AS value, count(*) AS documents FROM documents WHERE {} GROUP BY 1
          HAVING value IS NOT NULL AND value <> 'null' ORDER BY documents DESC, value LIMIT ? OFFSET ?",
@@ -135,7 +281,7 @@ pub fn values(
 
 /// How many different values [`values`] would list.
 pub fn values_count(connection: &Connection, scope: &Scope, selection: Selection<'_>, field: &str) -> Result<i64> {
-    let (value, clause) = (value_of(field), selection.clause(scope));
+    let (value, clause) = (value_of(field), selection.narrowed(connection, scope)?);
     let sql = format!("SELECT count(DISTINCT nullif({}, 'null')) FROM documents WHERE {}", value.sql, clause.sql);
     let bound: Vec<_> = value.values.into_iter().chain(clause.values).collect();
     first(connection, &sql, &bound)
@@ -150,7 +296,7 @@ pub fn with_value(
     value: &Value,
     limit: usize,
 ) -> Result<Vec<Changed>> {
-    let (expression, clause) = (value_of(field), selection.clause(scope));
+    let (expression, clause) = (value_of(field), selection.narrowed(connection, scope)?);
     let sql = format!(
         "SELECT {COLUMNS}, {CHANGE} FROM documents WHERE {} AND {} = json(?) ORDER BY seq LIMIT ?",
         clause.sql, expression.sql

@@ -1,15 +1,16 @@
 //! Rows of documents, their vectors, and the `changes` that the index follows.
 
 use super::{
-    filter::{Clause, DOCUMENT_COLUMNS, compile, order_by},
+    browse::{self, Selection},
     from_sql,
+    payload::{self, Place},
 };
 use rusqlite::{
     Connection, OptionalExtension, Row, ToSql, Transaction, params, params_from_iter, types::Value as SqlValue,
 };
 use strata_model::{
     Error, Fields, Result, Scope,
-    document::{Document, Lineage, SourceType, VectorValue, Vectors},
+    document::{Document, Lineage, SYSTEM_FIELDS, SourceType, VectorValue, Vectors},
     filter::Filter,
 };
 
@@ -22,10 +23,29 @@ pub(super) const COLUMNS: &str = "seq, document_id, collection_id, root_object_i
 pub struct Page {
     pub limit: usize,
     pub offset: usize,
-    /// Only documents after this sequence number; used with the default order, where it makes lists stable.
-    pub after: Option<i64>,
+    /// Only documents after this one: what makes lists stable while others write.
+    pub after: Option<Mark>,
     /// Field and whether descending; `None` is creation order.
     pub sort: Option<(String, bool)>,
+}
+
+/// Where a document stands in a list, whether it is still there or not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    pub seq: i64,
+    /// In the order by a field; `None` in creation order.
+    pub place: Option<Place>,
+}
+
+impl Mark {
+    /// Of `document` in a list that is sorted by `sort`.
+    pub fn of(document: &Document, sort: Option<&str>) -> Self {
+        let place = |field: &str| match SYSTEM_FIELDS.iter().position(|system| *system == field) {
+            Some(at) => Place::of_text(document.system_values()[at]),
+            None => Place::in_order(&document.fields, field),
+        };
+        Self { seq: document.seq, place: sort.map(place) }
+    }
 }
 
 /// Writes a document whole, replacing one of the same id in the same collection. Answers its sequence number, and the
@@ -50,6 +70,7 @@ pub fn put(
             return Err(Error::Conflict(message));
         }
         Some((seq, _)) => {
+            payload::replace(tx, &document.collection_id, seq, &document.fields)?;
             update(tx, seq, document, ordinal)?;
             put_vectors(tx, seq, vectors)?;
             return Ok((seq, changed(tx, &document.collection_id, seq, false)?));
@@ -68,7 +89,20 @@ pub fn add(tx: &Transaction<'_>, scope: &Scope, document: &Document, vectors: &V
 /// What comes with a new row. A sequence number is never used again, so there is nothing of it yet.
 fn first(tx: &Transaction<'_>, document: &Document, seq: i64, vectors: &Vectors) -> Result<(i64, i64)> {
     insert_vectors(tx, seq, vectors)?;
+    payload::add(tx, &document.collection_id, seq, &document.fields)?;
+    counted(tx, &document.collection_id, 1)?;
     Ok((seq, note(tx, &document.collection_id, seq, false)?))
+}
+
+/// Notes that a collection has `more` documents.
+fn counted(tx: &Transaction<'_>, collection_id: &str, more: i64) -> Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO document_counts (collection_id, documents) VALUES (?1, ?2)
+         ON CONFLICT (collection_id) DO UPDATE SET documents = documents + excluded.documents",
+    )
+    .and_then(|mut s| s.execute(params![collection_id, more]))
+    .map(drop)
+    .map_err(from_sql)
 }
 
 /// Makes `vectors` all that a document has.
@@ -181,11 +215,13 @@ fn note(tx: &Transaction<'_>, collection_id: &str, document_seq: i64, deleted: b
 pub fn remove(tx: &Transaction<'_>, seqs: &[i64]) -> Result<Vec<(String, i64)>> {
     let mut touched: Vec<(String, i64)> = Vec::new();
     for seq in seqs {
-        let collection: Option<String> = tx
-            .prepare_cached("DELETE FROM documents WHERE seq = ?1 RETURNING collection_id")
-            .and_then(|mut s| s.query_row([seq], |r| r.get(0)).optional())
+        let gone: Option<(String, String)> = tx
+            .prepare_cached("DELETE FROM documents WHERE seq = ?1 RETURNING collection_id, fields")
+            .and_then(|mut s| s.query_row([seq], |r| Ok((r.get(0)?, r.get(1)?))).optional())
             .map_err(from_sql)?;
-        let Some(collection) = collection else { continue };
+        let Some((collection, fields)) = gone else { continue };
+        payload::remove(tx, &collection, *seq, &fields)?;
+        counted(tx, &collection, -1)?;
         let change = changed(tx, &collection, *seq, true)?;
         touched.retain(|(id, _)| *id != collection);
         touched.push((collection, change));
@@ -224,49 +260,13 @@ pub fn list(
     filter: &Filter,
     page: &Page,
 ) -> Result<Vec<Document>> {
-    let mut clause = within(scope, collection_id, filter);
-    if let Some(after) = page.after {
-        clause.sql.push_str(" AND seq > ?");
-        clause.values.push(after.into());
-    }
-    let order = match &page.sort {
-        None => Clause { sql: "seq".into(), values: Vec::new() },
-        Some((field, descending)) => order_by(field, *descending, DOCUMENT_COLUMNS, "seq"),
-    };
-    let sql = format!("SELECT {COLUMNS} FROM documents WHERE {} ORDER BY {} LIMIT ? OFFSET ?", clause.sql, order.sql);
-    clause.values.extend(order.values);
-    clause.values.extend([SqlValue::from(page.limit as i64), SqlValue::from(page.offset as i64)]);
-    rows(connection, &sql, &clause.values, document)
-}
-
-/// How many documents satisfy `filter`.
-pub fn count(connection: &Connection, scope: &Scope, collection_id: Option<&str>, filter: &Filter) -> Result<i64> {
-    let clause = within(scope, collection_id, filter);
-    let sql = format!("SELECT count(*) FROM documents WHERE {}", clause.sql);
-    connection
-        .prepare_cached(&sql)
-        .and_then(|mut s| s.query_row(params_from_iter(clause.values), |r| r.get(0)))
-        .map_err(from_sql)
+    browse::select(connection, scope, Selection::of(collection_id, filter), page, COLUMNS, document)
 }
 
 /// The sequence numbers of all documents that satisfy `filter`: what the index searches among when it cannot answer
 /// the filter itself.
 pub fn seqs(connection: &Connection, scope: &Scope, collection_id: Option<&str>, filter: &Filter) -> Result<Vec<i64>> {
-    let clause = within(scope, collection_id, filter);
-    let sql = format!("SELECT seq FROM documents WHERE {} ORDER BY seq", clause.sql);
-    rows(connection, &sql, &clause.values, |r| r.get(0))
-}
-
-pub(super) fn within(scope: &Scope, collection_id: Option<&str>, filter: &Filter) -> Clause {
-    let mut clause = compile(filter, DOCUMENT_COLUMNS);
-    let mut values = vec![SqlValue::Text(scope.namespace_id.clone())];
-    let mut sql = "namespace_id = ?".to_owned();
-    if let Some(id) = collection_id {
-        sql.push_str(" AND collection_id = ?");
-        values.push(SqlValue::Text(id.to_owned()));
-    }
-    values.append(&mut clause.values);
-    Clause { sql: format!("{sql} AND {}", clause.sql), values }
+    browse::seqs(connection, scope, Selection::of(collection_id, filter))
 }
 
 pub(super) fn rows<T>(
@@ -402,6 +402,7 @@ pub fn rewrite(tx: &Transaction<'_>, document: &Document, vectors: Option<&Vecto
         document.content_hash,
         document.updated_at,
     ];
+    payload::replace(tx, &document.collection_id, document.seq, &document.fields)?;
     tx.prepare_cached(
         "UPDATE documents SET fields = ?2, source_blobs = ?3, document_blobs = ?4, internal_metadata = ?5,
          content_hash = ?6, updated_at = ?7 WHERE seq = ?1",

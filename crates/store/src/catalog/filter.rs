@@ -4,10 +4,14 @@
 //! itself, registered as the SQL function `strata_matches`, so that the catalog and every other place agree by
 //! construction. Sorting by a field follows the order documented at [`strata_model::filter::sort_order`].
 
-use super::from_sql;
+use super::{
+    from_sql,
+    payload::{MISSING, Place},
+};
 use rusqlite::{Connection, functions::FunctionFlags, types::Value as SqlValue};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 use strata_model::{
     Fields, Result,
     document::SYSTEM_FIELDS,
@@ -18,10 +22,21 @@ use strata_model::{
 const MAX_MARKS: usize = 1_000;
 
 /// A `WHERE` fragment and the values of its `?` marks.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Clause {
     pub sql: String,
     pub values: Vec<SqlValue>,
+}
+
+impl Clause {
+    /// Makes `other` hold as well.
+    pub fn and(&mut self, other: Clause) {
+        if !self.sql.is_empty() && !other.sql.is_empty() {
+            self.sql.push_str(" AND ");
+        }
+        self.sql.push_str(&other.sql);
+        self.values.extend(other.values);
+    }
 }
 
 /// Compiles `filter` for a table with a JSON column `fields` and the text columns `columns`, each filterable by its
@@ -107,22 +122,58 @@ fn encode(filter: &Filter) -> Value {
 /// `ORDER BY` terms that put `field` in the documented order, then ties by `tie`.
 pub fn order_by(field: &str, descending: bool, columns: &[&str], tie: &str) -> Clause {
     let direction = if descending { "DESC" } else { "ASC" };
-    if let Some(column) = columns.iter().find(|c| **c == field) {
-        return Clause {
-            sql: format!("{column} IS NULL, {column} {direction}, {tie} {direction}"),
-            values: Vec::new(),
-        };
+    let Order { missing, key } = Order::by(field, columns);
+    let mut clause = missing;
+    for term in key {
+        clause.sql.push_str(&format!(", {} {direction}", term.sql));
+        clause.values.extend(term.values);
     }
-    let path = SqlValue::Text(json_path(field));
-    let kind = "json_type(fields, ?)";
-    let rank = format!(
-        "CASE {kind} WHEN 'integer' THEN 0 WHEN 'real' THEN 0 WHEN 'text' THEN 1 WHEN 'true' THEN 2 WHEN 'false' THEN 2 ELSE 3 END"
-    );
+    clause.sql.push_str(&format!(", {tie} {direction}"));
+    clause
+}
+
+/// The condition that a row comes after the one at `place`, whose `tie` is `seq`, in the order of [`order_by`].
+pub(super) fn after(field: &str, descending: bool, columns: &[&str], tie: &str, place: &Place, seq: i64) -> Clause {
+    let sign = if descending { "<" } else { ">" };
+    let Order { mut missing, key } = Order::by(field, columns);
+    if place.rank == MISSING {
+        missing.sql.push_str(&format!(" AND {tie} {sign} ?"));
+        missing.values.push(seq.into());
+        return missing;
+    }
+    let ranked = [SqlValue::from(place.rank), place.value.clone()];
+    let bound = ranked.into_iter().skip(2 - key.len()).chain([seq.into()]);
+    let terms: Vec<String> = key.iter().map(|term| term.sql.clone()).collect();
+    let marks = vec!["?"; key.len() + 1].join(", ");
     Clause {
-        sql: format!(
-            "coalesce({kind}, 'null') = 'null', {rank} {direction}, json_extract(fields, ?) {direction}, {tie} {direction}"
-        ),
-        values: vec![path.clone(), path.clone(), path],
+        sql: format!("({} OR ({}, {tie}) {sign} ({marks}))", missing.sql, terms.join(", ")),
+        values: missing.values.into_iter().chain(key.into_iter().flat_map(|term| term.values)).chain(bound).collect(),
+    }
+}
+
+/// The parts of an order by one field.
+struct Order {
+    /// Whether the row has no value. Such rows come last in both directions.
+    missing: Clause,
+    /// What the others are compared by: the value, for a JSON field preceded by the rank of its kind.
+    key: Vec<Clause>,
+}
+
+impl Order {
+    fn by(field: &str, columns: &[&str]) -> Self {
+        if let Some(column) = columns.iter().find(|c| **c == field) {
+            let clause = |sql: String| Clause { sql, values: Vec::new() };
+            return Self { missing: clause(format!("{column} IS NULL")), key: vec![clause((*column).to_owned())] };
+        }
+        let path = SqlValue::Text(json_path(field));
+        let clause = |sql: &str| Clause { sql: sql.to_owned(), values: vec![path.clone()] };
+        let rank =
+            "CASE json_type(fields, ?) WHEN 'integer' THEN 0 WHEN 'real' THEN 0 WHEN 'text' THEN 1 WHEN 'true' THEN 2
+             WHEN 'false' THEN 2 ELSE 3 END";
+        Self {
+            missing: clause("coalesce(json_type(fields, ?), 'null') = 'null'"),
+            key: vec![clause(rank), clause("json_extract(fields, ?)")],
+        }
     }
 }
 
@@ -141,19 +192,77 @@ pub(super) fn register(connection: &Connection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     let matches = |context: &rusqlite::functions::Context<'_>| {
         type Failure = Box<dyn std::error::Error + Send + Sync>;
-        let filter: Arc<Filter> = context.get_or_create_aux(0, |value| -> Result<Filter, Failure> {
-            Ok(Filter::parse(&serde_json::from_str(value.as_str()?)?, "filters")?)
+        let asked: Arc<Asked> = context.get_or_create_aux(0, |value| -> Result<Asked, Failure> {
+            Ok(Asked::of(Filter::parse(&serde_json::from_str(value.as_str()?)?, "filters")?))
         })?;
         let user = |error| rusqlite::Error::UserFunctionError(Box::new(error));
-        let mut fields: Fields = serde_json::from_str(context.get_raw(1).as_str()?).map_err(user)?;
+        let mut fields = asked.read(context.get_raw(1).as_str()?).map_err(user)?;
         for at in (2..context.len()).step_by(2) {
-            if let Some(value) = context.get_raw(at + 1).as_str_or_null()? {
-                fields.insert(context.get_raw(at).as_str()?.to_owned(), value.into());
+            let name = context.get_raw(at).as_str()?;
+            if asked.names(name)
+                && let Some(value) = context.get_raw(at + 1).as_str_or_null()?
+            {
+                fields.insert(name.to_owned(), value.into());
             }
         }
-        Ok(filter.matches(&fields))
+        Ok(asked.filter.matches(&fields))
     };
     connection.create_scalar_function("strata_matches", -1, flags, matches).map_err(from_sql)
+}
+
+/// A filter, and the root fields that it looks at: of a row nothing else is read.
+struct Asked {
+    filter: Filter,
+    roots: Vec<String>,
+}
+
+impl Asked {
+    fn of(filter: Filter) -> Self {
+        let named = filter.fields();
+        let heads = named.iter().filter_map(|path| path.split_once('.')).map(|(head, _)| head);
+        let mut roots: Vec<String> = named.iter().copied().chain(heads).map(str::to_owned).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        Self { filter, roots }
+    }
+
+    fn names(&self, root: &str) -> bool {
+        self.roots.iter().any(|known| known == root)
+    }
+
+    /// Of the JSON object `text` the root fields that matter.
+    fn read(&self, text: &str) -> serde_json::Result<Fields> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        self.deserialize(&mut json)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &Asked {
+    type Value = Fields;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &Asked {
+    type Value = Fields;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields::new();
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if self.names(&name) {
+                fields.insert(name.into_owned(), map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(fields)
+    }
 }
 
 /// The columns of `documents` that filters may name.

@@ -13,6 +13,8 @@ pub mod lineage;
 mod memo;
 mod migrate;
 pub mod objects;
+pub mod payload;
+mod plan;
 pub mod principals;
 mod read;
 pub mod resources;

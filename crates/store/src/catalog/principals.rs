@@ -342,7 +342,8 @@ impl NamespaceCounts {
 
 pub fn namespace_counts(connection: &Connection, scope: &Scope) -> Result<NamespaceCounts> {
     let sql = "SELECT
-        (SELECT count(*) FROM documents WHERE collection_id IN (SELECT collection_id FROM collections WHERE namespace_id = ?1)),
+        (SELECT coalesce(sum(documents), 0) FROM document_counts
+          WHERE collection_id IN (SELECT collection_id FROM collections WHERE namespace_id = ?1)),
         (SELECT count(*) FROM buckets WHERE namespace_id = ?1),
         (SELECT count(*) FROM collections WHERE namespace_id = ?1),
         (SELECT count(*) FROM objects WHERE bucket_id IN (SELECT bucket_id FROM buckets WHERE namespace_id = ?1))";

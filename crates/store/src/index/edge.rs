@@ -68,7 +68,7 @@ impl Default for EdgeConfig {
             appliers: 2,
             tick: Duration::from_millis(500),
             heal_interval: Duration::from_secs(60),
-            search_ef: 64,
+            search_ef: 80,
             on_disk: true,
             indexing_kilobytes: 10_000,
             full_scan_kilobytes: 10_000,

@@ -1,0 +1,62 @@
+//! Keeps the catalog's payload indexes in line with what namespaces declare: new ones are built behind, a step at a time,
+//! so that no write waits for them.
+
+use crate::Engine;
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+use strata_model::{Fields, Result, Scope, document::SYSTEM_FIELDS};
+use strata_store::catalog::{lineage, payload as rows, rusqlite::Transaction};
+use tokio::sync::Notify;
+
+/// Documents of one step: what a write that comes at the same time waits for.
+const STEP: usize = 500;
+/// The pause after a step that failed.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Wakes the one that builds.
+#[derive(Default)]
+pub(crate) struct Builder {
+    wake: Notify,
+}
+
+impl Builder {
+    /// An index was declared that is not complete.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Starts the builder. It ends with the engine's queue.
+pub(crate) fn start(engine: &Arc<Engine>) {
+    let engine = engine.clone();
+    let stop = engine.queue.stopping();
+    let tracker = engine.queue.tracker().clone();
+    let work = async move {
+        loop {
+            match engine.catalog.write(|tx| rows::build(tx, STEP)).await {
+                Ok(true) => tokio::task::yield_now().await,
+                Ok(false) => engine.payload.wake.notified().await,
+                Err(error) => {
+                    tracing::warn!(%error, "a payload index was not built; lists by its field go without it for now");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    };
+    drop(tracker.spawn(async move { stop.run_until_cancelled(work).await }));
+}
+
+/// Gives a collection the indexes that its namespace declares. Answers whether anything is to be built.
+pub(crate) fn declare(tx: &Transaction<'_>, scope: &Scope, collection_id: &str) -> Result<bool> {
+    let namespace = lineage::namespace_body(tx, &scope.namespace_id)?.unwrap_or_default();
+    rows::declare(tx, collection_id, &declared(&namespace))
+}
+
+/// The fields that a namespace declares, but for those whose values have no order, and those that are columns.
+fn declared(namespace: &Fields) -> Vec<String> {
+    let list = namespace.get("payload_indexes").and_then(Value::as_array).into_iter().flatten();
+    let ordered = list.filter(|index| !matches!(index["type"].as_str(), Some("text" | "geo")));
+    let mut fields: Vec<String> = ordered.filter_map(|index| index["field_name"].as_str().map(str::to_owned)).collect();
+    fields.retain(|field| !SYSTEM_FIELDS.contains(&&**field));
+    fields
+}
