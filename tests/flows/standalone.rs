@@ -141,3 +141,43 @@ fn a_promoted_namespace_embeds_queries_for_the_vectors_that_were_brought() {
         json!({ "feature_uri": "meaning", "query": { "input_mode": "text", "value": "a question" }, "top_k": 5 });
     assert_eq!(search(&api.within("books"), text, None), ["one"]);
 }
+
+#[test]
+fn json_lines_are_written_in_any_number_each_for_itself() {
+    const LINES: u32 = 2_500;
+    let server = Server::start();
+    let api = server.api();
+    let declared = json!([{ "name": "plane", "dimension": 2 }]);
+    api.post("/v1/namespaces/standalone", json!({ "namespace_id": "lines", "vector_configs": declared })).ok();
+    let import = |body: String, path: &str| {
+        let answer = api.try_send_bytes("POST", path, "application/x-ndjson; charset=utf-8", body.into());
+        answer.expect("the server answers")
+    };
+    let upsert = "/v1/namespaces/lines/documents/upsert";
+    let mut lines: Vec<String> = documents(LINES).iter().map(Value::to_string).collect();
+    lines[0] = "{\"document_id\": \"broken\"".into();
+    lines[1_200] = json!({ "document_id": "long", "vectors": { "plane": [1, 2, 3] } }).to_string();
+    lines[2_000] = String::new();
+    let done = import(lines.join("\n"), upsert).ok();
+    assert_eq!((&done["inserted"], &done["failed"]), (&json!(LINES - 3), &json!(2)), "{done}");
+    assert_eq!(done["consistency"]["retriever_visible"], "immediate");
+    let errors = done["errors"].as_array().expect("errors");
+    assert_eq!((&errors[0]["line"], &errors[1]["line"]), (&json!(1), &json!(1201)), "{done}");
+    assert_eq!(errors[1]["document_id"], "long");
+    assert!(errors[1]["error"].to_string().contains("vectors.plane"), "{done}");
+    let inside = api.within("lines");
+    assert_eq!(search(&inside, along(-1.0, 0.0), None)[0], format!("item/{}", LINES - 1));
+
+    // The same lines again are the same documents.
+    import(lines.join("\n"), upsert).ok();
+    let id = done["collection_id"].as_str().expect("a collection");
+    assert_eq!(inside.get(&format!("/v1/collections/{id}/documents/count")).ok()["count"], LINES - 3);
+
+    // Where nothing can be written, the answer is an error; an empty body is no error.
+    let refused = import("[]\n7".into(), upsert);
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    assert!(refused.body.to_string().contains("line 1"), "{}", refused.body);
+    assert_eq!(import(String::new(), upsert).ok()["inserted"], 0);
+    assert_eq!(import(String::new(), &format!("{upsert}?collection_id=nobody")).status, 404);
+    assert_eq!(api.try_send_bytes("POST", upsert, "text/csv", "a,b".into()).expect("an answer").status, 415);
+}

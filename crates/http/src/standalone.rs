@@ -3,19 +3,22 @@
 use crate::{
     App,
     error::ApiError,
-    extract::{Caller, Json, Path, Query},
+    extract::{Caller, Json, JsonLines, Path, Query, is_json_lines},
     namespaces::VectorConfig,
     openapi::{any_object, time},
 };
-use axum::extract::State;
+use axum::{
+    extract::{FromRequest, Request, State},
+    response::{IntoResponse, Response},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use strata_engine::{
-    documents::{ACL, Show, ShowVectors, Shown, Upsert, Upserted},
+    documents::{ACL, MAX_PART, Part, Refused, Show, ShowVectors, Shown, Upsert, Upserted},
     standalone::{self, NewStandalone, Promoted, Promotion},
 };
-use strata_model::{Fields, Permission, Scope};
+use strata_model::{Error, Fields, Permission, Scope};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -107,6 +110,7 @@ pub(crate) struct BroughtDocument {
 pub struct UpsertResponse {
     /// How many documents were written.
     inserted: usize,
+    /// In the order of the request; empty for JSON lines.
     document_ids: Vec<String>,
     collection_id: String,
     write_token: Option<String>,
@@ -116,6 +120,29 @@ pub struct UpsertResponse {
     unsearchable_document_ids: Vec<String>,
     consistency: WriteConsistency,
     warnings: Vec<String>,
+    /// Of JSON lines, how many were refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<u64>,
+    /// The first 100 of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<RefusedLine>,
+}
+
+/// A line that was not written, and why.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RefusedLine {
+    /// Counted from 1.
+    line: u64,
+    document_id: Option<String>,
+    error: String,
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub struct ImportParameters {
+    /// For JSON lines, where there is no body to name it: the collection, by id or name.
+    collection_id: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -257,26 +284,123 @@ async fn scope(app: &App, caller: &Caller, namespace: &str) -> Result<Scope, Api
 
 /// Write documents with their vectors
 ///
-/// All of them or none, at most 1,000; each replaces the one of its id. Answered when searches see them.
+/// Each replaces the one of its id. Answered when searches see them. As JSON all of them or none, at most 1,000; as JSON
+/// lines (`application/x-ndjson`), a document on each line, any number of them: 1,000 lines a commit, each document for
+/// itself, so that an import which broke off is simply sent again.
 #[utoipa::path(post, path = "/v1/namespaces/{namespace_id}/documents/upsert", tag = "BYODocuments",
-    params(("namespace_id" = String, Path, description = "Id or name.")),
+    params(("namespace_id" = String, Path, description = "Id or name."), ImportParameters),
+    request_body(content((UpsertRequest = "application/json"), (BroughtDocument = "application/x-ndjson"))),
     responses((status = 200, body = UpsertResponse)))]
 pub async fn upsert_documents(
     State(app): State<App>,
     caller: Caller,
     Path(namespace_id): Path<String>,
-    Json(request): Json<UpsertRequest>,
-) -> Result<Json<UpsertResponse>, ApiError> {
-    caller.may(Permission::Write)?;
-    let scope = scope(&app, &caller, &namespace_id).await?;
+    Query(parameters): Query<ImportParameters>,
+    request: Request,
+) -> Result<Json<UpsertResponse>, Response> {
+    let checked = async {
+        caller.may(Permission::Write)?;
+        scope(&app, &caller, &namespace_id).await
+    };
+    let scope = checked.await.map_err(IntoResponse::into_response)?;
+    if is_json_lines(request.headers()) {
+        let lines = JsonLines::new(request.into_body());
+        return import(&app, &scope, parameters.collection_id, lines).await.map(Json).map_err(IntoResponse::into_response);
+    }
+    let Json(request) = Json::from_request(request, &()).await?;
+    upsert(&app, &scope, request).await.map(Json).map_err(IntoResponse::into_response)
+}
+
+async fn upsert(app: &App, scope: &Scope, request: UpsertRequest) -> Result<UpsertResponse, ApiError> {
     let options = request.options.unwrap_or_default();
     let upsert = Upsert {
         collection: request.collection_id,
         documents: request.documents,
         idempotency_key: options.idempotency_key,
     };
-    let done = app.upsert_documents(&scope, upsert).await?;
-    Ok(Json(upserted(done, options.write_token.unwrap_or(false))))
+    let done = app.upsert_documents(scope, upsert).await?;
+    Ok(upserted(done, options.write_token.unwrap_or(false)))
+}
+
+/// Refused lines that an answer shows.
+const MAX_SHOWN: usize = 100;
+
+async fn import(
+    app: &App,
+    scope: &Scope,
+    collection: Option<String>,
+    mut lines: JsonLines,
+) -> Result<UpsertResponse, ApiError> {
+    let (mut written, mut without_vectors, mut failed, mut shown) = (0, 0, 0, Vec::new());
+    let mut last = (String::new(), 0);
+    let mut refuse = |refused: Refused| {
+        failed += 1;
+        if shown.len() < MAX_SHOWN {
+            shown.push(refused);
+        }
+    };
+    loop {
+        let so_far = |error: Error| match (error, written) {
+            (Error::Malformed(m), 1..) => Error::Malformed(format!("{m}; {written} documents before it are written")),
+            (Error::TooLarge(m), 1..) => Error::TooLarge(format!("{m}; {written} documents before it are written")),
+            (error, _) => error,
+        };
+        let part = lines.part(MAX_PART).await.map_err(so_far)?;
+        let is_last = part.is_empty();
+        let mut documents = Vec::with_capacity(part.len());
+        for (line, read) in part {
+            match read {
+                Ok(document) => documents.push((line, document)),
+                Err(error) => refuse(Refused { line, document_id: None, error }),
+            }
+        }
+        // An empty body must learn as well whether there is such a collection.
+        if !documents.is_empty() || (is_last && last.0.is_empty()) {
+            let done = app.import_documents(scope, Part { collection: collection.clone(), documents }).await?;
+            written += done.written;
+            without_vectors += done.without_vectors;
+            last = (done.collection_id, last.1.max(done.change));
+            done.refused.into_iter().for_each(&mut refuse);
+        }
+        if is_last {
+            break;
+        }
+    }
+    match shown.first() {
+        Some(Refused { line, error, .. }) if written == 0 => {
+            return Err(Error::invalid(format!("line {line}"), format!("nothing was written: {error}")).into());
+        }
+        _ => {}
+    }
+    let (collection_id, change) = last;
+    let is_visible = app.wait_searchable(&collection_id, change).await;
+    let mut warnings = Vec::new();
+    if without_vectors > 0 {
+        warnings.push(format!("{without_vectors} documents have no vector; word search finds them"));
+    }
+    let line = |Refused { line, document_id, error }| RefusedLine { line, document_id, error: error.to_string() };
+    Ok(UpsertResponse {
+        inserted: written,
+        document_ids: Vec::new(),
+        collection_id,
+        write_token: None,
+        dropped_payload_fields: BTreeMap::new(),
+        unsearchable_document_ids: Vec::new(),
+        consistency: WriteConsistency::of(is_visible),
+        warnings,
+        failed: Some(failed),
+        errors: shown.into_iter().map(line).collect(),
+    })
+}
+
+impl WriteConsistency {
+    fn of(is_visible: bool) -> Self {
+        Self {
+            retriever_visible: if is_visible { "immediate" } else { "eventual" }.into(),
+            write_token_available: true,
+            expected_visible_within_ms: if is_visible { 0 } else { 1000 },
+        }
+    }
 }
 
 fn upserted(done: Upserted, wants_token: bool) -> UpsertResponse {
@@ -284,16 +408,14 @@ fn upserted(done: Upserted, wants_token: bool) -> UpsertResponse {
     UpsertResponse {
         inserted: done.document_ids.len(),
         write_token: wants_token.then(|| format!("{}.{}", done.collection_id, done.change)),
-        consistency: WriteConsistency {
-            retriever_visible: if done.is_visible { "immediate" } else { "eventual" }.into(),
-            write_token_available: true,
-            expected_visible_within_ms: if done.is_visible { 0 } else { 1000 },
-        },
+        consistency: WriteConsistency::of(done.is_visible),
         warnings: warnings.collect(),
         document_ids: done.document_ids,
         collection_id: done.collection_id,
         dropped_payload_fields: done.dropped,
         unsearchable_document_ids: done.without_vectors,
+        failed: None,
+        errors: Vec::new(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 /// Largest JSON request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 << 20;
+/// Largest line of a body of JSON lines, in bytes.
+pub const MAX_LINE_BYTES: usize = 8 << 20;
 /// Largest uploaded or fetched blob, in bytes.
 pub const MAX_BLOB_BYTES: u64 = 5 << 30;
 /// Largest blob fetched from a URL while an object is created, in bytes.

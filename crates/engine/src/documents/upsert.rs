@@ -86,8 +86,8 @@ impl Engine {
 }
 
 /// A document as it was sent, read.
-struct Brought {
-    document_id: String,
+pub(super) struct Brought {
+    pub document_id: String,
     claim: parents::Claim,
     content_hash: Option<String>,
     vectors: Fields,
@@ -97,7 +97,7 @@ struct Brought {
 }
 
 impl Brought {
-    fn parse(mut sent: Fields) -> Result<Self> {
+    pub fn parse(mut sent: Fields) -> Result<Self> {
         let document_id = sent.remove("document_id").and_then(|id| id.as_str().map(str::to_owned));
         let fits = |id: &String| (1..=MAX_ID).contains(&id.len()) && !id.chars().any(char::is_control);
         let document_id = document_id.filter(fits).ok_or_else(|| {
@@ -149,15 +149,8 @@ struct Write {
 impl Write {
     /// Answers what was written, and whether the collection has new vectors.
     fn run(self, tx: &Transaction<'_>, scope: &Scope) -> Result<(Upserted, bool)> {
-        let named = self.collection.as_deref().unwrap_or(standalone::COLLECTION);
-        let mut collection = load_collection(tx, scope, named).map_err(|error| match (error, &self.collection) {
-            (Error::Missing { .. }, None) => Error::invalid(
-                "collection_id",
-                "is required, since this namespace was not made for documents that come with their vectors",
-            ),
-            (error, _) => error,
-        })?;
-        let place = format!("{}/upsert/{}", scope.namespace_id, collection.id);
+        let mut target = Target::load(tx, scope, self.collection.as_deref(), self.now)?;
+        let place = format!("{}/upsert/{}", scope.namespace_id, target.collection.id);
         if let Some(key) = &self.key
             && let Some((request, response)) = lineage::earlier_request(tx, &place, key)?
         {
@@ -166,84 +159,114 @@ impl Write {
             }
             return Ok((remembered(&response)?, false));
         }
-        let grown = grow(tx, scope, &mut collection, &self.brought, &self.now)?;
         let mut done = Upserted {
-            collection_id: collection.id.clone(),
+            collection_id: target.collection.id.clone(),
             document_ids: Vec::with_capacity(self.brought.len()),
             dropped: BTreeMap::new(),
             without_vectors: Vec::new(),
             change: 0,
             is_visible: false,
         };
-        for (i, brought) in self.brought.into_iter().enumerate() {
-            let at = format!("documents.{i}");
-            let vectors = vectors::check(&collection, &brought.vectors, &format!("{at}.vectors"))?;
-            let mut fields = brought.fields;
-            apply::check_schema(&collection, &mut fields).map_err(|e| e.under(&format!("{at}.payload")))?;
-            let lineage = parents::complete(tx, scope, &collection, brought.claim, true, &self.now);
-            let mut internal = Fields::from_iter([("ingestion_status".to_owned(), Value::from("COMPLETED"))]);
-            if let Some(acl) = brought.acl {
-                internal.insert(ACL.to_owned(), Value::Object(acl));
+        for (i, mut brought) in self.brought.into_iter().enumerate() {
+            let id = brought.document_id.clone();
+            let dropped = std::mem::take(&mut brought.dropped);
+            let written = target.put(tx, scope, brought).map_err(|e| e.under(&format!("documents.{i}")))?;
+            done.change = written.change;
+            if !written.has_vectors {
+                done.without_vectors.push(id.clone());
             }
-            let document = Document {
-                seq: 0,
-                lineage: lineage.map_err(|e| e.under(&at))?,
-                document_id: brought.document_id,
-                collection_id: collection.id.clone(),
-                fields,
-                source_blobs: Vec::new(),
-                document_blobs: Vec::new(),
-                internal_metadata: internal,
-                content_hash: brought.content_hash,
-                derivation_id: None,
-                created_at: self.now.clone(),
-                updated_at: self.now.clone(),
-            };
-            (_, done.change) = documents::put(tx, scope, &document, 0, &vectors)?;
-            if vectors.is_empty() {
-                done.without_vectors.push(document.document_id.clone());
+            if !dropped.is_empty() {
+                done.dropped.insert(id.clone(), dropped);
             }
-            if !brought.dropped.is_empty() {
-                done.dropped.insert(document.document_id.clone(), brought.dropped);
-            }
-            done.document_ids.push(document.document_id);
+            done.document_ids.push(id);
         }
         if let Some(key) = &self.key {
-            lineage::keep_request(tx, &place, key, &self.hash, &kept(&done), &self.now)?;
+            lineage::keep_request(tx, &place, key, &self.hash, &kept(&done), &target.now)?;
         }
-        Ok((done, grown))
+        Ok((done, target.has_grown))
     }
 }
 
-/// Adds the vectors that the documents carry and the collection does not have, where the namespace wants that.
-fn grow(
-    tx: &Transaction<'_>,
-    scope: &Scope,
-    collection: &mut Collection,
-    brought: &[Brought],
-    now: &str,
-) -> Result<bool> {
-    let namespace = lineage::namespace_body(tx, &scope.namespace_id)?.unwrap_or_default();
-    let wanted = standalone::is_standalone(&namespace)
-        && namespace.get("auto_create_indexes").and_then(Value::as_bool).unwrap_or(false);
-    let mut new: Vec<VectorIndex> = Vec::new();
-    for (i, document) in brought.iter().enumerate().filter(|_| wanted) {
-        for (name, value) in document.vectors.iter().filter(|(_, value)| !value.is_null()) {
-            if collection.vector_index(name).is_none() && new.iter().all(|known| known.name != *name) {
-                new.push(inferred(name, value, &format!("documents.{i}.vectors.{name}"))?);
-            }
+/// The collection that documents are written target.
+pub(super) struct Target {
+    pub collection: Collection,
+    /// Vectors that it does not have are added.
+    grows: bool,
+    /// Some were.
+    pub has_grown: bool,
+    now: String,
+}
+
+/// What one document became.
+pub(super) struct Put {
+    /// The change that the index must reach.
+    pub change: i64,
+    pub has_vectors: bool,
+}
+
+impl Target {
+    /// `named` is an id or a name; where it is `None`, the collection of a standalone namespace is meant.
+    pub fn load(tx: &Transaction<'_>, scope: &Scope, named: Option<&str>, now: String) -> Result<Self> {
+        let found = load_collection(tx, scope, named.unwrap_or(standalone::COLLECTION));
+        let collection = found.map_err(|error| match (error, named) {
+            (Error::Missing { .. }, None) => Error::invalid(
+                "collection_id",
+                "is required, since this namespace was not made for documents that come with their vectors",
+            ),
+            (error, _) => error,
+        })?;
+        let namespace = lineage::namespace_body(tx, &scope.namespace_id)?.unwrap_or_default();
+        let grows = standalone::is_standalone(&namespace)
+            && namespace.get("auto_create_indexes").and_then(Value::as_bool).unwrap_or(false);
+        Ok(Self { collection, grows, has_grown: false, now })
+    }
+
+    /// Writes one document. An error leaves nothing of it.
+    pub fn put(&mut self, tx: &Transaction<'_>, scope: &Scope, brought: Brought) -> Result<Put> {
+        let mut fields = brought.fields;
+        apply::check_schema(&self.collection, &mut fields).map_err(|e| e.under("payload"))?;
+        let lineage = parents::complete(tx, scope, &self.collection, brought.claim, true, &self.now)?;
+        self.grow(tx, &brought.vectors)?;
+        let vectors = vectors::check(&self.collection, &brought.vectors, "vectors")?;
+        let mut internal = Fields::from_iter([("ingestion_status".to_owned(), Value::from("COMPLETED"))]);
+        if let Some(acl) = brought.acl {
+            internal.insert(ACL.to_owned(), Value::Object(acl));
         }
+        let document = Document {
+            seq: 0,
+            lineage,
+            document_id: brought.document_id,
+            collection_id: self.collection.id.clone(),
+            fields,
+            source_blobs: Vec::new(),
+            document_blobs: Vec::new(),
+            internal_metadata: internal,
+            content_hash: brought.content_hash,
+            derivation_id: None,
+            created_at: self.now.clone(),
+            updated_at: self.now.clone(),
+        };
+        let (_, change) = documents::put(tx, scope, &document, 0, &vectors)?;
+        Ok(Put { change, has_vectors: !vectors.is_empty() })
     }
-    if new.is_empty() {
-        return Ok(false);
+
+    /// Adds those of the vectors that the collection does not have, where the namespace wants that.
+    fn grow(&mut self, tx: &Transaction<'_>, vectors: &Fields) -> Result<()> {
+        let has = |name: &String| self.collection.vector_index(name).is_some();
+        let unknown = vectors.iter().filter(|(name, value)| self.grows && !value.is_null() && !has(name));
+        let new = unknown.map(|(name, value)| inferred(name, value, &format!("vectors.{name}")));
+        let new: Vec<VectorIndex> = new.collect::<Result<_>>()?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        if self.collection.vector_indexes.len() + new.len() > MAX_VECTOR_INDEXES {
+            return Err(Error::invalid("vectors", format!("are at most {MAX_VECTOR_INDEXES} in a collection")));
+        }
+        self.collection.bring(new);
+        self.now.clone_into(&mut self.collection.updated_at);
+        self.has_grown = true;
+        resources::update(tx, Kind::Collection, &self.collection.to_row()?)
     }
-    if collection.vector_indexes.len() + new.len() > MAX_VECTOR_INDEXES {
-        return Err(Error::invalid("documents", format!("a collection has at most {MAX_VECTOR_INDEXES} vectors")));
-    }
-    collection.bring(new);
-    now.clone_into(&mut collection.updated_at);
-    resources::update(tx, Kind::Collection, &collection.to_row()?)?;
-    Ok(true)
 }
 
 /// The index of a vector that was never seen before.

@@ -66,6 +66,19 @@ fn broken_body(error: &axum::Error) -> ApiError {
     ApiError(Error::Malformed("the request body ended before it was complete".into()))
 }
 
+/// Whether a body says that it is JSON lines: a JSON value on each line.
+pub(crate) fn is_json_lines(headers: &HeaderMap) -> bool {
+    const NAMES: [&str; 6] = [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonlines",
+        "application/jsonlines",
+        "application/json-lines",
+    ];
+    matches!(content_kind(headers), Kind::Other(name) if NAMES.contains(&&*name))
+}
+
 enum Kind {
     /// `application/json`, `application/*+json`, or nothing said.
     Json,

@@ -5,11 +5,14 @@
 
 mod caller;
 mod json;
+mod lines;
 mod query;
 
 pub(crate) use caller::named_namespace;
 pub use caller::{Caller, Tenant};
 pub use json::Json;
+pub(crate) use json::is_json_lines;
+pub(crate) use lines::JsonLines;
 pub use query::Query;
 
 use crate::error::ApiError;
