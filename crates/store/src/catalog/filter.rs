@@ -47,7 +47,9 @@ pub fn compile(filter: &Filter, columns: &[&str]) -> Clause {
     }
     let mut clause = Clause::default();
     if !native(filter, columns, &mut clause) {
-        let names: Vec<String> = columns.iter().map(|c| format!(", '{c}', {c}")).collect();
+        let roots = roots(filter);
+        let named = columns.iter().filter(|c| roots.iter().any(|root| root == *c));
+        let names: Vec<String> = named.map(|c| format!(", '{c}', {c}")).collect();
         clause.sql = format!("strata_matches(?, fields{})", names.concat());
         clause.values = vec![SqlValue::Text(encode(filter).to_string())];
         narrow(filter, columns, &mut clause);
@@ -198,16 +200,23 @@ pub(super) fn register(connection: &Connection) -> Result<()> {
         let user = |error| rusqlite::Error::UserFunctionError(Box::new(error));
         let mut fields = asked.read(context.get_raw(1).as_str()?).map_err(user)?;
         for at in (2..context.len()).step_by(2) {
-            let name = context.get_raw(at).as_str()?;
-            if asked.names(name)
-                && let Some(value) = context.get_raw(at + 1).as_str_or_null()?
-            {
-                fields.insert(name.to_owned(), value.into());
+            if let Some(value) = context.get_raw(at + 1).as_str_or_null()? {
+                fields.insert(context.get_raw(at).as_str()?.to_owned(), value.into());
             }
         }
         Ok(asked.filter.matches(&fields))
     };
     connection.create_scalar_function("strata_matches", -1, flags, matches).map_err(from_sql)
+}
+
+/// The root fields that a filter looks at.
+fn roots(filter: &Filter) -> Vec<String> {
+    let named = filter.fields();
+    let heads = named.iter().filter_map(|path| path.split_once('.')).map(|(head, _)| head);
+    let mut roots: Vec<String> = named.iter().copied().chain(heads).map(str::to_owned).collect();
+    roots.sort_unstable();
+    roots.dedup();
+    roots
 }
 
 /// A filter, and the root fields that it looks at: of a row nothing else is read.
@@ -218,12 +227,7 @@ struct Asked {
 
 impl Asked {
     fn of(filter: Filter) -> Self {
-        let named = filter.fields();
-        let heads = named.iter().filter_map(|path| path.split_once('.')).map(|(head, _)| head);
-        let mut roots: Vec<String> = named.iter().copied().chain(heads).map(str::to_owned).collect();
-        roots.sort_unstable();
-        roots.dedup();
-        Self { filter, roots }
+        Self { roots: roots(&filter), filter }
     }
 
     fn names(&self, root: &str) -> bool {
