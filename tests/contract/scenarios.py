@@ -18,7 +18,8 @@ import mixpeek
 import pydantic
 import urllib3
 
-counts = dict.fromkeys(["through the SDK", "marked raw", "not in the SDK", "parameters past the SDK", "keys past the models"], 0)
+counts = dict.fromkeys(["through the SDK", "marked raw", "not in the SDK"], 0)
+past = {"parameters past the SDK": set(), "keys past its models": set()}
 
 
 def operations():
@@ -40,16 +41,23 @@ def operations():
     return found
 
 
+class Expressed(Exception):
+    """The SDK can send a request that is marked as raw."""
+
+
 class Client(mixpeek.ApiClient):
     """The SDK's client; it adds the query parameters that the SDK does not know, and keeps the last answer."""
 
     more = []
     last = None
+    is_dry = False
 
     def param_serialize(self, method, resource_path, path_params=None, query_params=None, *rest, **named):
         return super().param_serialize(method, resource_path, path_params, (query_params or []) + self.more, *rest, **named)
 
     def call_api(self, *arguments, **named):
+        if self.is_dry:
+            raise Expressed
         self.last = super().call_api(*arguments, **named)
         return self.last
 
@@ -79,9 +87,9 @@ def shown(value, raw):
         own = fields.pop("additional_properties", None) or {}
         whole = raw if isinstance(raw, dict) else {}
         fields = {name: field for name, field in fields.items() if field is not None or name in whole}
-        past = {name: field for name, field in whole.items() if name not in fields and name not in own}
-        counts["keys past the models"] += len(past)
-        return {name: shown(field, whole.get(name)) for name, field in {**fields, **own}.items()} | past
+        more = {name: field for name, field in whole.items() if name not in fields and name not in own}
+        past["keys past its models"].update(f"{type(value).__name__}.{name}" for name in more)
+        return {name: shown(field, whole.get(name)) for name, field in {**fields, **own}.items()} | more
     if isinstance(value, dict):
         whole = raw if isinstance(raw, dict) else {}
         return {name: shown(field, whole.get(name)) for name, field in value.items()}
@@ -118,11 +126,26 @@ class Runner:
             response = self.http.request("GET", request["fetch"])
             return answered(response.status, read(response.data.decode()))
         operation = self.operations.get((request["method"], request["template"]))
-        if request["raw"] or not operation:
-            counts["marked raw" if operation else "not in the SDK"] += 1
+        if not operation:
+            counts["not in the SDK"] += 1
+            return self.past_the_sdk(request)
+        if request["raw"]:
+            counts["marked raw"] += 1
+            if self.can_be_expressed(request, operation):
+                return answered(0, None, "the step is marked `raw`, but the SDK can send its request")
             return self.past_the_sdk(request)
         counts["through the SDK"] += 1
         return self.through_the_sdk(request, *operation)
+
+    def can_be_expressed(self, request, operation):
+        self.client.is_dry = True
+        try:
+            self.through_the_sdk({**request, "headers": dict(request["headers"])}, *operation)
+        except Expressed:
+            return True
+        finally:
+            self.client.is_dry = False
+        return False
 
     def past_the_sdk(self, request):
         parts = [urllib.parse.quote(request["path"].get(p[1:-1], p) if p.startswith("{") else p, safe="") for p in request["template"].split("/")]
@@ -150,7 +173,7 @@ class Runner:
         known = {name: value for name, value in request["query"].items() if name in takes["query"]}
         self.client.more = self.pairs({name: value for name, value in request["query"].items() if name not in known})
         self.client.more = [(name, self.plain(value)) for name, value in self.client.more]
-        counts["parameters past the SDK"] += len(self.client.more)
+        past["parameters past the SDK"].update(name for name, _ in self.client.more)
         arguments = {takes["path"][name]: value for name, value in request["path"].items()}
         arguments |= {takes["query"][name]: value for name, value in known.items()}
         body = request["body"]
@@ -165,6 +188,8 @@ class Runner:
                     return answered(0, None, f"the SDK's {model.__name__} cannot carry {', '.join(left_out)}")
                 arguments[takes["body"][0]] = typed
             done = function(**arguments, _headers=headers or None)
+        except Expressed:
+            raise
         except mixpeek.exceptions.ApiException as error:
             return answered(error.status, read(error.body or ""))
         except Exception as error:  # Whatever it is, the file that it came from should be named with it.
@@ -180,4 +205,6 @@ class Runner:
 runner = Runner(sys.argv[1], sys.argv[2])
 for line in sys.stdin:
     print(json.dumps(runner.answer(json.loads(line))), flush=True)
-print("; ".join(f"{count} {what}" for what, count in counts.items()))
+told = [f"{count} {what}" for what, count in counts.items()]
+told += [f"{what}: {', '.join(sorted(names)) or 'none'}" for what, names in past.items()]
+print("; ".join(told))

@@ -122,6 +122,7 @@ pub struct UpsertResponse {
 pub struct WriteConsistency {
     /// `immediate` where searches see the documents now, else `eventual`.
     retriever_visible: String,
+    /// Whether `write_token` is there, since it was asked for.
     write_token_available: bool,
     expected_visible_within_ms: u64,
 }
@@ -286,7 +287,7 @@ fn upserted(done: Upserted, wants_token: bool) -> UpsertResponse {
         write_token: wants_token.then(|| format!("{}.{}", done.collection_id, done.change)),
         consistency: WriteConsistency {
             retriever_visible: if done.is_visible { "immediate" } else { "eventual" }.into(),
-            write_token_available: true,
+            write_token_available: wants_token,
             expected_visible_within_ms: if done.is_visible { 0 } else { 1000 },
         },
         warnings: warnings.collect(),

@@ -145,7 +145,8 @@ fn parse(value: &Value, at: &str, depth: usize, case: bool, left: &mut usize) ->
             ));
         }
     };
-    let case = map.get("case_sensitive").and_then(Value::as_bool).unwrap_or(case);
+    // Official clients put `false` into every part of a filter, so only `true` says something.
+    let case = case || map.get("case_sensitive") == Some(&Value::Bool(true));
     if let Some(Value::String(field)) = map.get("field") {
         return condition(field, map, at, case, left);
     }

@@ -144,7 +144,8 @@ fn branch(value: &Value, at: &str, case_sensitive: bool) -> Result<Branch> {
         Value::Object(map) => map,
         other => return condition("", other, at),
     };
-    let case_sensitive = map.get("case_sensitive").and_then(Value::as_bool).unwrap_or(case_sensitive);
+    // As in filters: official clients put `false` into every part, so only `true` says something.
+    let case_sensitive = case_sensitive || map.get("case_sensitive") == Some(&Value::Bool(true));
     if let Some(field) = map.get("field").and_then(Value::as_str) {
         return condition(field, &with_case(map, case_sensitive), at);
     }
