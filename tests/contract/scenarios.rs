@@ -49,7 +49,8 @@ fn every_operation_of_a_covered_area_has_a_scenario_of_its_success_and_one_of_it
     let missing: Vec<String> = covered
         .filter_map(|operation| {
             let (done, refused) = seen.get(operation.id.as_str()).copied().unwrap_or_default();
-            let lacks = [(!done, "a step that answers 2xx"), (!refused && operation.can_be_refused(), "one that answers 4xx")];
+            let lacks =
+                [(!done, "a step that answers 2xx"), (!refused && operation.can_be_refused(), "one that answers 4xx")];
             let lacks: Vec<&str> = lacks.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)).collect();
             (!lacks.is_empty()).then(|| format!("`{}` has no scenario with {}", operation.id, lacks.join(" and ")))
         })

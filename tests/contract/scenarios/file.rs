@@ -111,21 +111,25 @@ pub struct Library {
 }
 
 impl Library {
-    /// Reads the files; `STRATA_SCENARIO`, a part of their names, leaves the others out.
     pub fn load() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract/scenarios");
-        let only = std::env::var("STRATA_SCENARIO").unwrap_or_default();
         let folders = entries(&root).into_iter().filter(|entry| entry.is_dir());
         let files = folders.flat_map(|folder| entries(&folder));
         let read: Vec<Scenario> = files.map(|file| read(&root, &file)).collect();
         let (given, scenarios): (Vec<_>, Vec<_>) = read.into_iter().partition(|s| s.name.starts_with(GIVEN));
         let library = Self {
-            scenarios: scenarios.into_iter().filter(|scenario| scenario.name.contains(&only)).collect(),
+            scenarios,
             given: given.into_iter().map(|s| (s.name[GIVEN.len() + 1..].to_owned(), s)).collect(),
             operations: Operation::all(),
         };
         library.check();
         library
+    }
+
+    /// The scenarios to run: all, or those that have `STRATA_SCENARIO` in their names.
+    pub fn chosen(&self) -> Vec<&Scenario> {
+        let part = std::env::var("STRATA_SCENARIO").unwrap_or_default();
+        self.scenarios.iter().filter(|scenario| scenario.name.contains(&part)).collect()
     }
 
     /// The steps of all scenarios; what is given does not count.

@@ -64,7 +64,9 @@ fn matcher(map: &Map<String, Value>, found: Option<&Value>, at: &str, out: &mut 
         }
         ("$near", Value::Array(pair)) => {
             let numbers: Option<Vec<f64>> = pair.iter().map(Value::as_f64).collect();
-            let Some([near, within]) = numbers.as_deref() else { panic!("{at}: `$near` takes a number and a tolerance") };
+            let Some([near, within]) = numbers.as_deref() else {
+                panic!("{at}: `$near` takes a number and a tolerance")
+            };
             if !found.and_then(Value::as_f64).is_some_and(|number| (number - near).abs() <= *within) {
                 out.push(format!("{at}: expected {near} or at most {within} beside it, found {}", shown()));
             }

@@ -20,14 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Most of a request or an answer that a failure shows, in characters.
 const SHOWN: usize = 2000;
 
-/// Runs every scenario, several at a time; answers what failed.
+/// Runs the chosen scenarios, several at a time; answers what failed.
 pub fn all<T: Transport>(library: &Library, workers: usize, connect: impl Fn() -> T + Sync) -> Vec<String> {
-    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (chosen, next, failures) = (library.chosen(), AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 let mut transport = connect();
-                while let Some(scenario) = library.scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(scenario) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let started = Instant::now();
                     let mut run = Run::new(library, scenario, &mut transport);
                     run.scenario(scenario);
@@ -192,7 +192,8 @@ fn told(request: &Request, answer: &Answer, wrong: &[String]) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     };
-    let mut lines = vec![short(request.to_string()), format!("answered {}: {}", answer.status, short(answer.body.to_string()))];
+    let mut lines =
+        vec![short(request.to_string()), format!("answered {}: {}", answer.status, short(answer.body.to_string()))];
     lines.extend(wrong.iter().cloned());
     lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
