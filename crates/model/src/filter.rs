@@ -4,7 +4,7 @@
 //! A missing field satisfies no positive condition. Values of different types never compare; a number in text form
 //! compares as a number when the other side is one.
 
-use crate::{Error, Fields, Result, limits, path};
+use crate::{Error, Fields, Result, document, limits, path};
 use serde_json::Value;
 use std::cmp::Ordering;
 
@@ -223,8 +223,9 @@ fn condition(field: &str, map: &Fields, at: &str, case_sensitive: bool, left: &m
     checked(Condition { field: field.into(), operator, value: value.clone(), case_sensitive }, at)
 }
 
-fn checked(condition: Condition, at: &str) -> Result<Filter> {
+fn checked(mut condition: Condition, at: &str) -> Result<Filter> {
     let at = format!("{at}.value");
+    condition.field = document::viewed(&condition.field).to_owned();
     let value = &condition.value;
     match condition.operator {
         Operator::In | Operator::Nin if !value.is_array() => Err(Error::invalid(at, "must be an array")),

@@ -19,7 +19,7 @@ use strata_engine::{
     documents::{DocumentPage, DocumentQuery, Next, Show, Shown},
     listing::ListRequest,
 };
-use strata_model::{Error, Fields, Permission, Scope, filter::Filter};
+use strata_model::{Error, Fields, Permission, Scope, document, filter::Filter};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -249,7 +249,7 @@ impl ListDocumentsRequest {
             collections: self.collection_ids.unwrap_or_default(),
             filter: Filter::parse(self.filters.as_ref().unwrap_or(&Value::Null), "filters")?,
             search: self.search.filter(|text| !text.is_empty()),
-            sort: sort.pop(),
+            sort: sort.pop().map(|(field, is_descending)| (document::viewed(&field).to_owned(), is_descending)),
             limit: paging.limit,
             offset: paging.offset,
             after: None,
