@@ -376,6 +376,8 @@ mod tests {
         assert!(holds(json!({"title": "The Sea"})));
         assert!(holds(json!({"field": "title", "operator": "contains", "value": "sea"})));
         assert!(!holds(json!({"field": "title", "operator": "contains", "value": "sea", "case_sensitive": true})));
+        let part = json!({"field": "title", "operator": "contains", "value": "sea", "case_sensitive": false});
+        assert!(!holds(json!({"AND": [part], "case_sensitive": true})), "a default in a part says nothing");
         assert!(holds(json!({"n": {"gte": 3}, "meta.ok": true})));
         assert!(holds(json!({"field": "tags", "operator": "in", "value": ["b"]})));
         assert!(!holds(json!({"field": "absent", "operator": "ne", "value": 1})));

@@ -114,7 +114,8 @@ impl Library {
     pub fn load() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract/scenarios");
         let folders = entries(&root).into_iter().filter(|entry| entry.is_dir());
-        let files = folders.flat_map(|folder| entries(&folder));
+        let files =
+            folders.flat_map(|folder| entries(&folder)).filter(|file| file.extension().is_some_and(|e| e == "yaml"));
         let read: Vec<Scenario> = files.map(|file| read(&root, &file)).collect();
         let (given, scenarios): (Vec<_>, Vec<_>) = read.into_iter().partition(|s| s.name.starts_with(GIVEN));
         let library = Self {

@@ -318,6 +318,14 @@ mod tests {
     }
 
     #[test]
+    fn letters_case_is_said_for_a_whole_filter_whatever_defaults_its_parts_have() {
+        let part = json!({"field": "a", "operator": "contains", "value": "{{INPUT.x}}", "case_sensitive": false});
+        let (filter, _) = resolve(json!({"AND": [part], "case_sensitive": true}), json!({"x": "sea"}));
+        assert!(!filter.matches(json!({"a": "The Sea"}).as_object().unwrap()));
+        assert!(filter.matches(json!({"a": "the sea"}).as_object().unwrap()));
+    }
+
+    #[test]
     fn conditions_without_their_input_are_taken_out_and_reported() {
         let filter = json!({"AND": [{"field": "a", "value": "{{INPUT.x}}"}, {"field": "b", "operator": "eq", "value": 1}, {"OR": [{"field": "c", "value": "{{INPUT.y}}"}]}]});
         let (filled, relaxed) = resolve(filter, json!({}));
