@@ -53,7 +53,8 @@ class Client(mixpeek.ApiClient):
     is_dry = False
 
     def param_serialize(self, method, resource_path, path_params=None, query_params=None, *rest, **named):
-        return super().param_serialize(method, resource_path, path_params, (query_params or []) + self.more, *rest, **named)
+        query_params = (query_params or []) + self.more
+        return super().param_serialize(method, resource_path, path_params, query_params, *rest, **named)
 
     def call_api(self, *arguments, **named):
         if self.is_dry:
@@ -117,7 +118,7 @@ def answered(status, body, problem=None):
 class Runner:
     def __init__(self, url, key):
         self.url, self.key = url, key
-        self.operations = operations()
+        self.operations, self.models = operations(), {}
         self.client = Client(mixpeek.Configuration(host=url, access_token=key))
         self.http = urllib3.PoolManager()
 
@@ -148,13 +149,15 @@ class Runner:
         return False
 
     def past_the_sdk(self, request):
-        parts = [urllib.parse.quote(request["path"].get(p[1:-1], p) if p.startswith("{") else p, safe="") for p in request["template"].split("/")]
-        query = urllib.parse.urlencode([(name, self.plain(v)) for name, v in self.pairs(request["query"])])
+        path = request["template"]
+        for name, value in request["path"].items():
+            path = path.replace("{%s}" % name, urllib.parse.quote(value, safe=""))
+        query = urllib.parse.urlencode([(name, self.plain(value)) for name, value in self.pairs(request["query"])])
         headers = {"Authorization": f"Bearer {self.key}", **request["headers"]}
         body = None
         if request["body"] is not None:
             body, headers["Content-Type"] = json.dumps(request["body"]), "application/json"
-        url = self.url + "/".join(parts) + ("?" + query if query else "")
+        url = self.url + path + ("?" + query if query else "")
         response = self.http.request(request["method"], url, body=body, headers=headers, redirect=False)
         return answered(response.status, read(response.data.decode()))
 
@@ -165,6 +168,11 @@ class Runner:
     @staticmethod
     def plain(value):
         return value if isinstance(value, str) else json.dumps(value)
+
+    def body_model(self, function, argument):
+        if function.__qualname__ not in self.models:
+            self.models[function.__qualname__] = model_of(inspect.signature(function).parameters[argument].annotation)
+        return self.models[function.__qualname__]
 
     def through_the_sdk(self, request, api, function, takes):
         function = getattr(getattr(mixpeek, api)(self.client), function + "_with_http_info")
@@ -182,7 +190,7 @@ class Runner:
         self.client.last = None
         try:
             if body is not None:
-                model = model_of(inspect.signature(function).parameters[takes["body"][0]].annotation)
+                model = self.body_model(function, takes["body"][0])
                 typed = model.from_dict(body) if model else body
                 if left_out := lost(body, self.client.sanitize_for_serialization(typed)):
                     return answered(0, None, f"the SDK's {model.__name__} cannot carry {', '.join(left_out)}")
@@ -193,9 +201,11 @@ class Runner:
         except mixpeek.exceptions.ApiException as error:
             return answered(error.status, read(error.body or ""))
         except Exception as error:  # Whatever it is, the file that it came from should be named with it.
-            what = "send this request" if self.client.last is None else "read this answer"
-            status, raw = (0, None) if self.client.last is None else (self.client.last.status, read(self.client.last.data.decode()))
-            return answered(status, raw, f"the SDK cannot {what}: {type(error).__name__}: {error}")
+            what = f"{type(error).__name__}: {error}"
+            if self.client.last is None:
+                return answered(0, None, f"the SDK cannot send this request: {what}")
+            raw = read(self.client.last.data.decode())
+            return answered(self.client.last.status, raw, f"the SDK cannot read this answer: {what}")
         raw = read(done.raw_data.decode())
         if done.data is None:
             return answered(done.status_code, raw, "the SDK answers None")
