@@ -1,3 +1,4 @@
 mod fuzzed;
 mod generated;
 mod malformed;
+mod scenarios;

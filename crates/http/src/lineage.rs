@@ -26,12 +26,14 @@ pub fn routes() -> OpenApiRouter<App> {
 struct DocumentLineageResponse {
     document_id: String,
     collection_id: String,
-    lineage: DocumentLineage,
+    /// Null where the document was created directly and descends from nothing.
+    lineage: Option<DocumentLineage>,
     /// How many collections lie between the root object and the document, its own included.
     depth: usize,
     /// How many steps `lineage_chain` has.
     total_steps: usize,
-    message: String,
+    /// Why `lineage` is null, where it is.
+    message: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -125,6 +127,8 @@ struct ObjectDocumentsResponse {
     #[schema(value_type = Vec<DocumentResponse>)]
     documents: Vec<Fields>,
     /// How many there are on all pages.
+    total_documents: i64,
+    /// The same as `total_documents`.
     total: i64,
     pagination: PaginationResponse,
 }
@@ -142,17 +146,16 @@ async fn get_document_lineage(
     tenant.may(Permission::Read)?;
     let document = app.document(&tenant.scope, Some(&collection), &document, Show::default()).await?.document;
     let depth = document.lineage.path.as_deref().map_or(0, |path| path.matches('/').count());
-    let message = match &document.lineage.root_object_id {
-        Some(object) => format!("descends from the object `{object}`"),
-        None => "was created directly and descends from no object".to_owned(),
-    };
+    let lineage = document.lineage;
+    let has_parents = lineage.root_object_id.is_some() || lineage.source_document_id.is_some() || depth > 0;
+    let has_lineage = has_parents || !lineage.chain.is_empty();
     Ok(Json(DocumentLineageResponse {
         document_id: document.document_id,
         collection_id: document.collection_id,
         depth,
-        total_steps: document.lineage.chain.len(),
-        lineage: document.lineage.into(),
-        message,
+        total_steps: lineage.chain.len(),
+        message: (!has_lineage).then(|| "the document was created directly and descends from nothing".to_owned()),
+        lineage: has_lineage.then(|| lineage.into()),
     }))
 }
 
@@ -240,6 +243,7 @@ async fn get_documents_by_object(
         object_id: page.object_id,
         pagination: PaginationResponse::of(&paging, page.documents.len(), total),
         documents: page.documents.into_iter().map(document_json).collect(),
+        total_documents: page.total,
         total: page.total,
     }))
 }

@@ -149,6 +149,7 @@ pub struct ImportParameters {
 pub struct WriteConsistency {
     /// `immediate` where searches see the documents now, else `eventual`.
     retriever_visible: String,
+    /// Whether `write_token` is there, since it was asked for.
     write_token_available: bool,
     expected_visible_within_ms: u64,
 }
@@ -386,7 +387,7 @@ async fn import(
         write_token: None,
         dropped_payload_fields: BTreeMap::new(),
         unsearchable_document_ids: Vec::new(),
-        consistency: WriteConsistency::of(is_visible),
+        consistency: WriteConsistency::of(is_visible, false),
         warnings,
         failed: Some(failed),
         errors: shown.into_iter().map(line).collect(),
@@ -394,10 +395,10 @@ async fn import(
 }
 
 impl WriteConsistency {
-    fn of(is_visible: bool) -> Self {
+    fn of(is_visible: bool, has_token: bool) -> Self {
         Self {
             retriever_visible: if is_visible { "immediate" } else { "eventual" }.into(),
-            write_token_available: true,
+            write_token_available: has_token,
             expected_visible_within_ms: if is_visible { 0 } else { 1000 },
         }
     }
@@ -408,7 +409,7 @@ fn upserted(done: Upserted, wants_token: bool) -> UpsertResponse {
     UpsertResponse {
         inserted: done.document_ids.len(),
         write_token: wants_token.then(|| format!("{}.{}", done.collection_id, done.change)),
-        consistency: WriteConsistency::of(done.is_visible),
+        consistency: WriteConsistency::of(done.is_visible, wants_token),
         warnings: warnings.collect(),
         document_ids: done.document_ids,
         collection_id: done.collection_id,

@@ -129,6 +129,15 @@ pub const SYSTEM_FIELDS: [&str; 11] = [
     "updated_at",
 ];
 
+/// A path as [`Document::view`] has it: what answers show below `_internal` too stands at the root.
+pub fn viewed(path: &str) -> &str {
+    match path.strip_prefix("_internal.") {
+        None => path,
+        Some("lineage.path") => "lineage_path",
+        Some(inner) => inner.strip_prefix("lineage.").unwrap_or(inner),
+    }
+}
+
 impl Document {
     /// The document as filters, sorts and templates see it: its fields, and its system fields over them.
     pub fn view(&self) -> Fields {

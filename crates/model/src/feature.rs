@@ -69,9 +69,10 @@ pub struct VectorIndex {
 }
 
 impl VectorIndex {
-    /// Whether `uri` means this index: by name, URI, output, model or alias.
+    /// Whether `uri` means this index: by name, URI, the URI's last part, model or alias.
     pub fn answers_to(&self, uri: &str) -> bool {
-        if self.name == uri || self.feature_uri == uri || self.aliases.iter().any(|a| a == uri) {
+        let is_output = self.feature_uri.rsplit_once('/').is_some_and(|(_, output)| output == uri);
+        if self.name == uri || self.feature_uri == uri || is_output || self.aliases.iter().any(|a| a == uri) {
             return true;
         }
         let (

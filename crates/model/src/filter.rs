@@ -4,7 +4,7 @@
 //! A missing field satisfies no positive condition. Values of different types never compare; a number in text form
 //! compares as a number when the other side is one.
 
-use crate::{Error, Fields, Result, limits, path};
+use crate::{Error, Fields, Result, document, limits, path};
 use serde_json::Value;
 use std::cmp::Ordering;
 
@@ -145,7 +145,8 @@ fn parse(value: &Value, at: &str, depth: usize, case: bool, left: &mut usize) ->
             ));
         }
     };
-    let case = map.get("case_sensitive").and_then(Value::as_bool).unwrap_or(case);
+    // Official clients put `false` into every part of a filter, so only `true` says something.
+    let case = case || map.get("case_sensitive") == Some(&Value::Bool(true));
     if let Some(Value::String(field)) = map.get("field") {
         return condition(field, map, at, case, left);
     }
@@ -222,8 +223,9 @@ fn condition(field: &str, map: &Fields, at: &str, case_sensitive: bool, left: &m
     checked(Condition { field: field.into(), operator, value: value.clone(), case_sensitive }, at)
 }
 
-fn checked(condition: Condition, at: &str) -> Result<Filter> {
+fn checked(mut condition: Condition, at: &str) -> Result<Filter> {
     let at = format!("{at}.value");
+    condition.field = document::viewed(&condition.field).to_owned();
     let value = &condition.value;
     match condition.operator {
         Operator::In | Operator::Nin if !value.is_array() => Err(Error::invalid(at, "must be an array")),
@@ -374,6 +376,8 @@ mod tests {
         assert!(holds(json!({"title": "The Sea"})));
         assert!(holds(json!({"field": "title", "operator": "contains", "value": "sea"})));
         assert!(!holds(json!({"field": "title", "operator": "contains", "value": "sea", "case_sensitive": true})));
+        let part = json!({"field": "title", "operator": "contains", "value": "sea", "case_sensitive": false});
+        assert!(!holds(json!({"AND": [part], "case_sensitive": true})), "a default in a part says nothing");
         assert!(holds(json!({"n": {"gte": 3}, "meta.ok": true})));
         assert!(holds(json!({"field": "tags", "operator": "in", "value": ["b"]})));
         assert!(!holds(json!({"field": "absent", "operator": "ne", "value": 1})));

@@ -7,7 +7,7 @@ use super::{
     write::{changed, removed},
 };
 use crate::{Engine, collections::load_collection};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use strata_model::{Error, Fields, Result, Scope, document::Document, filter::Filter};
 use strata_store::catalog::{
     browse::{self, Selection},
@@ -34,16 +34,19 @@ pub struct BulkDeleted {
 }
 
 impl Engine {
-    /// Removes documents of a collection by id; one that is not there is an outcome, not an error.
+    /// Removes documents of a collection by id; one that is not there is an outcome, not an error. One that is named
+    /// twice is one outcome.
     pub async fn delete_documents(
         &self,
         scope: &Scope,
         collection: &str,
-        ids: Vec<String>,
+        mut ids: Vec<String>,
         cascade: bool,
         wait: bool,
     ) -> Result<BulkDeleted> {
         let (of, collection) = (scope.clone(), collection.to_owned());
+        let mut seen = HashSet::new();
+        ids.retain(|id| seen.insert(id.clone()));
         self.delete_many(wait, move |tx| {
             let within = resources::get(tx, Kind::Collection, &of, &collection)?.id;
             let found = browse::by_ids(tx, &of, Some(&within), &ids)?;

@@ -211,7 +211,7 @@ impl Engine {
         let (of, asked, searchable_at) = (scope.clone(), show.clone(), shown.searchable_at);
         let row = (shown.document, 0);
         let gathered = self.catalog.read(move |connection| gather(connection, &of, vec![row], &asked)).await?;
-        let more = self.shown(gathered, show)?.pop().ok_or_else(|| Error::internal("one document in, one out"))?;
+        let more = self.shown(gathered)?.pop().ok_or_else(|| Error::internal("one document in, one out"))?;
         Ok(Shown { searchable_at, ..more })
     }
 }

@@ -33,7 +33,7 @@ impl Engine {
                 Ok((gather(connection, &of, rows, &Show::default())?, touches))
             })
             .await?;
-        let shown = self.shown(gathered, &Show::default())?.pop();
+        let shown = self.shown(gathered)?.pop();
         Ok(Diagnosis { shown: shown.ok_or_else(|| Error::missing("document", document_id))?, touches })
     }
 

@@ -50,7 +50,7 @@ impl Engine {
         document_id: &str,
         show: Show,
     ) -> Result<Vec<Shown>> {
-        let (of, collection, id, asked) = (scope.clone(), collection.to_owned(), document_id.to_owned(), show.clone());
+        let (of, collection, id) = (scope.clone(), collection.to_owned(), document_id.to_owned());
         let gathered = self
             .catalog
             .read(move |connection| {
@@ -63,10 +63,10 @@ impl Engine {
                     rows.push(row);
                 }
                 rows.reverse();
-                gather(connection, &of, rows, &asked)
+                gather(connection, &of, rows, &show)
             })
             .await?;
-        self.shown(gathered, &show)
+        self.shown(gathered)
     }
 
     /// The documents that were made from this one, directly or through others, oldest first; at most 1,000.
@@ -77,7 +77,7 @@ impl Engine {
         document_id: &str,
         show: Show,
     ) -> Result<Vec<Shown>> {
-        let (of, collection, id, asked) = (scope.clone(), collection.to_owned(), document_id.to_owned(), show.clone());
+        let (of, collection, id) = (scope.clone(), collection.to_owned(), document_id.to_owned());
         let gathered = self
             .catalog
             .read(move |connection| {
@@ -89,10 +89,10 @@ impl Engine {
                 let ids: Vec<String> = below.into_iter().map(|d| d.document_id).collect();
                 let mut rows = browse::by_ids(connection, &of, None, &ids)?;
                 rows.sort_by_key(|(document, _)| document.seq);
-                gather(connection, &of, rows, &asked)
+                gather(connection, &of, rows, &show)
             })
             .await?;
-        self.shown(gathered, &show)
+        self.shown(gathered)
     }
 
     /// A page of the documents that come from an object, in some collections (ids or names) or in all.
@@ -105,7 +105,7 @@ impl Engine {
         offset: usize,
         show: Show,
     ) -> Result<ObjectDocuments> {
-        let (of, id, asked) = (scope.clone(), object_id.to_owned(), show.clone());
+        let (of, id) = (scope.clone(), object_id.to_owned());
         let (gathered, total) = self
             .catalog
             .read(move |connection| {
@@ -130,10 +130,10 @@ impl Engine {
                 }
                 let page = Page { limit, offset, after: None, sort: None };
                 let rows = browse::list(connection, &of, selection, &page)?;
-                Ok((gather(connection, &of, rows, &asked)?, total))
+                Ok((gather(connection, &of, rows, &show)?, total))
             })
             .await?;
-        Ok(ObjectDocuments { object_id: object_id.to_owned(), documents: self.shown(gathered, &show)?, total })
+        Ok(ObjectDocuments { object_id: object_id.to_owned(), documents: self.shown(gathered)?, total })
     }
 
     /// What an object was decomposed into, tier by tier, with what failed and what is still to do.

@@ -26,8 +26,8 @@ pub use strata_store::catalog::{documents::Mark, payload::Place};
 pub use upsert::{Upsert, Upserted};
 pub use write::ACL;
 
-use crate::Engine;
-use std::collections::BTreeMap;
+use crate::{Engine, collections::load_collection};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 use strata_model::{
     Fields, Result, Scope,
     document::{Document, Vectors},
@@ -104,17 +104,23 @@ pub const ARTIFACT_HASH: &str = "hash";
 /// Documents with what their answers need of the catalog.
 struct Gathered {
     rows: Vec<Changed>,
-    vectors: Option<std::collections::HashMap<i64, Vectors>>,
+    vectors: Option<HashMap<i64, Vectors>>,
     blobs: Option<BTreeMap<String, Vec<ObjectBlob>>>,
 }
 
 /// Reads what `show` asks for, one query for each kind of thing.
 fn gather(connection: &Connection, scope: &Scope, rows: Vec<Changed>, show: &Show) -> Result<Gathered> {
-    let vectors = match show.vectors {
+    let stored = || {
+        let seqs: Vec<i64> = rows.iter().map(|(d, _)| d.seq).collect();
+        documents::vectors_of(connection, &seqs)
+    };
+    let vectors = match &show.vectors {
         ShowVectors::None => None,
-        ShowVectors::All | ShowVectors::Named(_) => {
-            let seqs: Vec<i64> = rows.iter().map(|(d, _)| d.seq).collect();
-            Some(documents::vectors_of(connection, &seqs)?)
+        ShowVectors::All => Some(stored()?),
+        ShowVectors::Named(names) => {
+            let mut vectors = stored()?;
+            keep_named(connection, scope, &rows, &mut vectors, names)?;
+            Some(vectors)
         }
     };
     let blobs = if show.urls {
@@ -128,13 +134,39 @@ fn gather(connection: &Connection, scope: &Scope, rows: Vec<Changed>, show: &Sho
     Ok(Gathered { rows, vectors, blobs })
 }
 
+/// Keeps of each document's vectors those that `names` name, in any spelling that its collection knows.
+fn keep_named(
+    connection: &Connection,
+    scope: &Scope,
+    rows: &[Changed],
+    vectors: &mut HashMap<i64, Vectors>,
+    names: &[String],
+) -> Result<()> {
+    let mut known: HashMap<&str, Vec<String>> = HashMap::new();
+    for (document, _) in rows {
+        let id = document.collection_id.as_str();
+        let own = match known.entry(id) {
+            Entry::Occupied(own) => own.into_mut(),
+            Entry::Vacant(place) => {
+                let collection = load_collection(connection, scope, id)?;
+                let name = |name: &String| collection.vector_index(name).map(|index| index.name.clone());
+                place.insert(names.iter().filter_map(name).collect())
+            }
+        };
+        if let Some(all) = vectors.get_mut(&document.seq) {
+            all.retain(|name, _| own.contains(name));
+        }
+    }
+    Ok(())
+}
+
 /// The object whose blobs a document was made from.
 fn source_object(document: &Document) -> Option<&str> {
     document.lineage.root_object_id.as_deref().or(document.lineage.source_object_id.as_deref())
 }
 
 impl Engine {
-    fn shown(&self, gathered: Gathered, show: &Show) -> Result<Vec<Shown>> {
+    fn shown(&self, gathered: Gathered) -> Result<Vec<Shown>> {
         let Gathered { rows, mut vectors, blobs } = gathered;
         let mut applied: BTreeMap<String, i64> = BTreeMap::new();
         let mut shown = Vec::with_capacity(rows.len());
@@ -145,13 +177,7 @@ impl Engine {
                     .entry(document.collection_id.clone())
                     .or_insert(self.index.applied(&document.collection_id)),
             };
-            let vectors = vectors.as_mut().map(|all| {
-                let mut own = all.remove(&document.seq).unwrap_or_default();
-                if let ShowVectors::Named(names) = &show.vectors {
-                    own.retain(|name, _| names.contains(name));
-                }
-                own
-            });
+            let vectors = vectors.as_mut().map(|all| all.remove(&document.seq).unwrap_or_default());
             let urls = match &blobs {
                 Some(blobs) => Some(self.urls_of(&document, blobs)?),
                 None => None,
@@ -165,15 +191,14 @@ impl Engine {
     /// Reads what `show` asks for of documents that were found already: a search's hits, for example.
     pub async fn show_documents(&self, scope: &Scope, found: Vec<Document>, show: Show) -> Result<Vec<Shown>> {
         let scope = scope.clone();
-        let asked = show.clone();
         let gathered = self
             .catalog
             .read(move |connection| {
                 let rows = found.into_iter().map(|d| (d, 0)).collect();
-                gather(connection, &scope, rows, &asked)
+                gather(connection, &scope, rows, &show)
             })
             .await?;
-        self.shown(gathered, &show)
+        self.shown(gathered)
     }
 
     fn urls_of(&self, document: &Document, blobs: &BTreeMap<String, Vec<ObjectBlob>>) -> Result<Urls> {

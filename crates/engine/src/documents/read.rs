@@ -110,8 +110,7 @@ impl Engine {
         document_id: &str,
         show: Show,
     ) -> Result<Shown> {
-        let (of, collection, id, asked) =
-            (scope.clone(), collection.map(str::to_owned), document_id.to_owned(), show.clone());
+        let (of, collection, id) = (scope.clone(), collection.map(str::to_owned), document_id.to_owned());
         let gathered = self
             .catalog
             .read(move |connection| {
@@ -120,10 +119,10 @@ impl Engine {
                 if rows.is_empty() {
                     return Err(Error::missing("document", id));
                 }
-                gather(connection, &of, rows, &asked)
+                gather(connection, &of, rows, &show)
             })
             .await?;
-        let mut shown = self.shown(gathered, &show)?;
+        let mut shown = self.shown(gathered)?;
         shown.pop().ok_or_else(|| Error::missing("document", document_id))
     }
 
@@ -134,15 +133,15 @@ impl Engine {
         ids: Vec<String>,
         show: Show,
     ) -> Result<(Vec<Shown>, Vec<String>)> {
-        let (of, asked, wanted) = (scope.clone(), show.clone(), ids.clone());
+        let (of, wanted) = (scope.clone(), ids.clone());
         let gathered = self
             .catalog
             .read(move |connection| {
                 let rows = browse::by_ids(connection, &of, None, &wanted)?;
-                gather(connection, &of, rows, &asked)
+                gather(connection, &of, rows, &show)
             })
             .await?;
-        let shown = self.shown(gathered, &show)?;
+        let shown = self.shown(gathered)?;
         let mut by_id: std::collections::HashMap<String, Shown> =
             shown.into_iter().map(|s| (s.document.document_id.clone(), s)).collect();
         let (mut found, mut missing) = (Vec::new(), Vec::new());
@@ -167,9 +166,9 @@ impl Engine {
 
     /// A page of the namespace's documents.
     pub async fn documents(&self, scope: &Scope, query: DocumentQuery) -> Result<DocumentPage> {
-        let (of, show) = (scope.clone(), query.show.clone());
+        let of = scope.clone();
         let read = self.catalog.read(move |connection| page_of(connection, &of, &query)).await?;
-        let mut shown = self.shown(read.gathered, &show)?;
+        let mut shown = self.shown(read.gathered)?;
         let groups = read.groups.map(|groups| {
             let mut rest = shown.drain(..);
             let group = |(key, count, rows)| Group { key, count, documents: rest.by_ref().take(rows).collect() };

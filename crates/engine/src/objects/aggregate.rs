@@ -122,7 +122,18 @@ impl Aggregation {
         if group_by.is_empty() && operations.iter().any(|o| o.function != Function::Count) {
             return Err(Error::invalid("group_by", "is required unless every function is `count`"));
         }
-        let having = items(json, "having")?.map(|(at, v)| having(v, &at)).collect::<Result<_>>()?;
+        if let Some((i, again)) =
+            operations.iter().enumerate().find(|(i, o)| operations[..*i].iter().any(|b| b.alias == o.alias))
+        {
+            return Err(Error::invalid(format!("aggregations.{i}.alias"), format!("`{}` is named twice", again.alias)));
+        }
+        let having = items(json, "having")?.map(|(at, v)| having(v, &at)).collect::<Result<Vec<_>>>()?;
+        if let Some((i, unknown)) =
+            having.iter().enumerate().find(|(_, h)| !operations.iter().any(|o| o.alias == h.alias))
+        {
+            let message = format!("`{}` is no alias of `aggregations`", unknown.alias);
+            return Err(Error::invalid(format!("having.{i}.field"), message));
+        }
         let limit = match json.get("limit") {
             None | Some(Value::Null) => None,
             Some(limit) => Some(

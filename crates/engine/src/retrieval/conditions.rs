@@ -144,7 +144,8 @@ fn branch(value: &Value, at: &str, case_sensitive: bool) -> Result<Branch> {
         Value::Object(map) => map,
         other => return condition("", other, at),
     };
-    let case_sensitive = map.get("case_sensitive").and_then(Value::as_bool).unwrap_or(case_sensitive);
+    // As in filters: official clients put `false` into every part, so only `true` says something.
+    let case_sensitive = case_sensitive || map.get("case_sensitive") == Some(&Value::Bool(true));
     if let Some(field) = map.get("field").and_then(Value::as_str) {
         return condition(field, &with_case(map, case_sensitive), at);
     }
@@ -314,6 +315,14 @@ mod tests {
         assert_eq!(dynamic, plain(json!({"field": "a", "value": 1})));
         let (short, _) = resolve(json!({"field": "a", "value": {"type": "dynamic", "field": "x"}}), json!({"x": 1}));
         assert_eq!(short, dynamic);
+    }
+
+    #[test]
+    fn letters_case_is_said_for_a_whole_filter_whatever_defaults_its_parts_have() {
+        let part = json!({"field": "a", "operator": "contains", "value": "{{INPUT.x}}", "case_sensitive": false});
+        let (filter, _) = resolve(json!({"AND": [part], "case_sensitive": true}), json!({"x": "sea"}));
+        assert!(!filter.matches(json!({"a": "The Sea"}).as_object().unwrap()));
+        assert!(filter.matches(json!({"a": "the sea"}).as_object().unwrap()));
     }
 
     #[test]

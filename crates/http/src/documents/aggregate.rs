@@ -14,8 +14,7 @@ use strata_model::{Error, Permission, filter::Filter};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// Values that are shown where the caller does not say.
-const DEFAULT_VALUES: i64 = 100;
+/// Most values that are shown, and how many are where the caller does not say.
 const MAX_VALUES: i64 = 10_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -74,7 +73,7 @@ struct DistinctValuesRequest {
     field: String,
     /// Only documents that satisfy it.
     filters: Option<Value>,
-    /// Most values that are shown, 100 where this is left out.
+    /// Most values that are shown, 10,000 where this is left out.
     #[schema(minimum = 1, maximum = 10_000)]
     limit: Option<i64>,
 }
@@ -153,7 +152,7 @@ async fn distinct_document_values(
     if field.is_empty() {
         return Err(Error::invalid("field", "must be the name of a field").into());
     }
-    let limit = limit.unwrap_or(DEFAULT_VALUES);
+    let limit = limit.unwrap_or(MAX_VALUES);
     if !(1..=MAX_VALUES).contains(&limit) {
         return Err(Error::invalid("limit", format!("must be from 1 to {MAX_VALUES}, not {limit}")).into());
     }

@@ -19,7 +19,7 @@ use strata_engine::{
     documents::{DocumentPage, DocumentQuery, Mark, Next, Place, Show, Shown},
     listing::ListRequest,
 };
-use strata_model::{Error, Fields, Permission, Scope, filter::Filter};
+use strata_model::{Error, Fields, Permission, Scope, document, filter::Filter};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -217,18 +217,21 @@ impl ListDocumentsRequest {
             filters: self.filters.or(filters.transpose()?),
             sort: self.sort.or(sort.transpose()?),
             search: self.search.or(list.search),
-            return_presigned_urls: self.return_presigned_urls.or(self.return_url).or(show.urls()),
-            return_vectors: self.return_vectors.or(show.return_vectors),
+            return_presigned_urls: either(self.return_presigned_urls.or(self.return_url), show.urls()),
+            return_vectors: either(self.return_vectors, show.return_vectors),
             return_vector_names: self.return_vector_names.or(show.vector_names()),
             ..self
         })
     }
 
     fn resolve(self, paging: &PagingFields) -> Result<Listing, ApiError> {
+        // Official clients put the defaults of `limit` and `offset` into every body; they say nothing against the query.
+        let sizes = paging.limit.or(paging.page_size);
+        let places = paging.offset.or(paging.page);
         let fields = PagingFields {
-            limit: self.limit,
+            limit: self.limit.filter(|limit| sizes.is_none() || *limit != DEFAULT_PAGE as i64),
             page_size: self.page_size,
-            offset: self.offset,
+            offset: self.offset.filter(|offset| places.is_none() || *offset != 0),
             page: self.page,
             cursor: self.cursor,
             include_total: self.include_total,
@@ -246,7 +249,7 @@ impl ListDocumentsRequest {
             collections: self.collection_ids.unwrap_or_default(),
             filter: Filter::parse(self.filters.as_ref().unwrap_or(&Value::Null), "filters")?,
             search: self.search.filter(|text| !text.is_empty()),
-            sort: sort.pop(),
+            sort: sort.pop().map(|(field, is_descending)| (document::viewed(&field).to_owned(), is_descending)),
             limit: paging.limit,
             offset: paging.offset,
             after: None,
@@ -263,6 +266,11 @@ impl ListDocumentsRequest {
         }
         Ok(Listing { query, paging, select: self.select.unwrap_or_default(), expand: self.expand.unwrap_or_default() })
     }
+}
+
+/// A flag that body or query sets. Official clients send `false` in every body, so a `false` there says nothing.
+fn either(body: Option<bool>, query: Option<bool>) -> Option<bool> {
+    body.filter(|is_set| *is_set).or(query).or(body)
 }
 
 fn part(partition: ListPartition) -> Result<(u32, u32), Error> {
@@ -358,7 +366,7 @@ async fn of_collection(
 
 /// List documents of the namespace
 ///
-/// Of all collections, or of those in `collection_ids`.
+/// Of all collections, or of those in `collection_ids`, of which one at least must be there.
 #[utoipa::path(post, path = "/v1/documents/list", tag = "Documents",
     params(PagingFields, ListParameters, ShowParameters), responses((status = 200, body = ListDocumentsResponse)))]
 async fn list_documents_ns(
@@ -381,7 +389,13 @@ async fn of_namespace(
 ) -> Result<ListDocumentsResponse, ApiError> {
     let listing = request.resolve(paging)?;
     let page = app.documents(scope, listing.query.clone()).await?;
-    listed(app, scope, listing, page).await
+    // Some that are missing are told beside the rows; where all are, nothing was asked for that is there.
+    match page.unknown_collections.first() {
+        Some(unknown) if page.unknown_collections.len() == listing.query.collections.len() => {
+            Err(Error::missing("collection", unknown).into())
+        }
+        _ => listed(app, scope, listing, page).await,
+    }
 }
 
 /// Several lists at once
@@ -569,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_wins_over_the_query() {
+    fn the_body_wins_over_the_query_unless_it_has_defaults() {
         let list = || ListParameters {
             filters: Some(r#"{"a": 1}"#.into()),
             sort: Some("-b".into()),
@@ -585,9 +599,13 @@ mod tests {
         let body = ListDocumentsRequest {
             search: Some("y".into()),
             return_vectors: Some(false),
+            limit: Some(10),
+            offset: Some(0),
             ..ListDocumentsRequest::default()
         };
-        let both = body.or(list(), &show).unwrap().resolve(&PagingFields::default()).unwrap().query;
-        assert_eq!((both.search.as_deref(), both.show), (Some("y"), Show::default()));
+        let page = PagingFields { limit: Some(3), page: Some(2), ..PagingFields::default() };
+        let both = body.or(list(), &show).unwrap().resolve(&page).unwrap().query;
+        assert_eq!((both.search.as_deref(), both.show.vectors), (Some("y"), super::super::ShowVectors::All));
+        assert_eq!((both.limit, both.offset), (3, 3));
     }
 }

@@ -353,8 +353,17 @@ async fn update_document(
     Json(fields): Json<Fields>,
 ) -> Answer {
     tenant.may(Permission::Write)?;
+    let fields = replacement(fields)?;
     let written = app.put_document(&tenant.scope, Some(&collection), &document, fields, write.wait()).await?;
     answer(&app, &tenant.scope, written, &parameters).await
+}
+
+/// What a document is replaced by. Nothing at all is a forgotten body: it must not take every field away.
+fn replacement(fields: Fields) -> Result<Fields, ApiError> {
+    match fields.is_empty() {
+        true => Err(Error::invalid("body", "must have a field; to remove fields, send them as null to `PATCH`").into()),
+        false => Ok(fields),
+    }
 }
 
 /// Replace a document of the namespace
@@ -371,6 +380,7 @@ async fn update_document_ns(
     Json(fields): Json<Fields>,
 ) -> Answer {
     tenant.may(Permission::Write)?;
+    let fields = replacement(fields)?;
     let written = app.put_document(&tenant.scope, None, &document, fields, write.wait()).await?;
     answer(&app, &tenant.scope, written, &parameters).await
 }
