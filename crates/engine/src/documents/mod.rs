@@ -9,6 +9,8 @@ mod diagnosis;
 mod import;
 mod lineage;
 mod parents;
+#[cfg(test)]
+mod queries;
 mod read;
 mod upsert;
 mod vectors;

@@ -92,8 +92,8 @@ pub struct Group {
 }
 
 /// What a read finds before URLs are signed.
-struct Read {
-    gathered: super::Gathered,
+pub(super) struct Read {
+    pub gathered: super::Gathered,
     /// Key, count, and how many of the gathered rows belong to it.
     groups: Option<Vec<(Value, i64, usize)>>,
     total: Option<i64>,
@@ -249,7 +249,7 @@ pub(super) fn resolved(connection: &Connection, scope: &Scope, collection: Optio
     collection.map(|named| Ok(resources::get(connection, Kind::Collection, scope, named)?.id)).transpose()
 }
 
-fn page_of(connection: &Connection, scope: &Scope, query: &DocumentQuery) -> Result<Read> {
+pub(super) fn page_of(connection: &Connection, scope: &Scope, query: &DocumentQuery) -> Result<Read> {
     let (mut ids, mut unknown) = (Vec::new(), Vec::new());
     for named in &query.collections {
         match resources::find(connection, Kind::Collection, scope, named)? {

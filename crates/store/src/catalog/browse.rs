@@ -151,7 +151,7 @@ pub(super) fn select<T>(
     rows(connection, &sql, &clause.values, read)
 }
 
-/// One page in the order of an index, stretch after stretch.
+/// One page in the order of an index: stretch after stretch, as far as the page goes.
 fn walk<T>(
     connection: &Connection,
     order: &Order,
@@ -160,11 +160,10 @@ fn walk<T>(
     columns: &str,
     read: fn(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>> {
-    const FROM: &str = "FROM payload_entries CROSS JOIN documents ON documents.seq = payload_entries.document_seq";
     let mut whole = order.members().clone();
     whole.and(clause);
     let (direction, sign) = if order.is_descending() { ("DESC", "<") } else { ("ASC", ">") };
-    let (mut found, mut offset) = (Vec::new(), page.offset);
+    let mut all = Clause::default();
     for stretch in order.stretches() {
         let mut part = stretch.clause();
         part.sql.push_str(" AND sorts");
@@ -179,25 +178,23 @@ fn walk<T>(
             }
         }
         part.and(whole.clone());
-        let Clause { sql: within, values } = part;
-        let sql = format!(
-            "SELECT {columns} {FROM} WHERE {within} ORDER BY value {direction}, document_seq {direction} LIMIT ? OFFSET ?"
-        );
-        let cut = [SqlValue::from((page.limit - found.len()) as i64), SqlValue::from(offset as i64)];
-        let bound: Vec<SqlValue> = values.iter().cloned().chain(cut).collect();
-        let before = found.len();
-        found.extend(rows(connection, &sql, &bound, read)?);
-        if found.len() == page.limit {
-            break;
-        }
-        if found.len() > before {
-            offset = 0;
-        } else if offset > 0 {
-            let passed: i64 = first(connection, &format!("SELECT count(*) {FROM} WHERE {within}"), &values)?;
-            offset = offset.saturating_sub(usize::try_from(passed).unwrap_or(0));
-        }
+        // The limit keeps each part in its order; the parts of a union come one after the other, and no more of them
+        // than the page needs. `tests/filters.rs` holds both.
+        let union = if all.sql.is_empty() { "" } else { " UNION ALL " };
+        all.sql.push_str(&format!(
+            "{union}SELECT * FROM (SELECT {columns} FROM payload_entries
+             CROSS JOIN documents ON documents.seq = payload_entries.document_seq
+             WHERE {} ORDER BY value {direction}, document_seq {direction} LIMIT ?)",
+            part.sql
+        ));
+        all.values.extend(part.values);
+        all.values.push(SqlValue::from((page.offset + page.limit) as i64));
     }
-    Ok(found)
+    if all.sql.is_empty() {
+        return Ok(Vec::new());
+    }
+    all.values.extend([SqlValue::from(page.limit as i64), SqlValue::from(page.offset as i64)]);
+    rows(connection, &format!("{} LIMIT ? OFFSET ?", all.sql), &all.values, read)
 }
 
 /// How many documents a collection has, or a namespace.
