@@ -3,6 +3,7 @@
 //! A backend is made for one caller's namespace and shows nothing outside it.
 
 use futures::future::BoxFuture;
+use std::collections::HashMap;
 use strata_model::Result;
 use strata_model::document::{Document, Vectors};
 use strata_model::feature::VectorIndex;
@@ -71,6 +72,9 @@ pub trait Backend: Send + Sync {
 
     /// The documents with these sequence numbers, in any order; missing ones are left out.
     fn fetch<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<Vec<Document>>>;
+
+    /// The vectors of the documents with these sequence numbers, by index name; missing ones are left out.
+    fn vectors_of<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, Vectors>>>;
 
     /// A document's vectors by index name, or `None` where the document does not exist.
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>>;

@@ -27,6 +27,8 @@ pub struct ExecuteRequest {
     pub time_limit: Option<Duration>,
     /// Unix seconds, for scroll ids.
     pub now: i64,
+    /// A random number, for stages that choose by chance and were not given a seed.
+    pub chance: u64,
 }
 
 /// How an execution ended.
@@ -176,6 +178,7 @@ impl Plan {
             backend,
             observer,
             deadline: self.deadline(started, request.time_limit),
+            chance: request.chance,
             variables: Variables::new(inputs.clone(), &Fields::new(), &Fields::new()),
             set: WorkingSet::Unread(filter),
             notes: Notes { warnings: self.warnings.clone(), ..Notes::default() },
@@ -257,6 +260,7 @@ struct Journey<'j> {
     backend: &'j dyn Backend,
     observer: &'j (dyn Fn(StageEvent<'_>) + Send + Sync),
     deadline: Option<Instant>,
+    chance: u64,
     variables: Variables,
     set: WorkingSet,
     notes: Notes,
@@ -321,6 +325,7 @@ impl<'j> Journey<'j> {
             search_follows: self.plan.search_follows(index),
             pre_filters: planned.pre_filters.as_ref(),
             post_filters: planned.post_filters.as_ref(),
+            chance: self.chance,
             metadata: Fields::new(),
             notes: &mut self.notes,
         };

@@ -4,7 +4,7 @@ use super::backend::{Backend, CollectionInfo, Scored, SearchQuery};
 use super::{Hit, view};
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use strata_model::document::{Document, Lineage, VectorValue, Vectors};
 use strata_model::feature::{Distance, VectorIndex, VectorKind};
@@ -181,6 +181,12 @@ impl Backend for Fake {
     fn fetch<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<Vec<Document>>> {
         let by_seq: BTreeMap<i64, &Document> = self.documents.iter().map(|(d, _)| (d.seq, d)).collect();
         let found = by_seq.values().filter(|d| seqs.contains(&d.seq)).map(|d| (*d).clone()).collect();
+        async move { Ok(found) }.boxed()
+    }
+
+    fn vectors_of<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, Vectors>>> {
+        let found = self.documents.iter().filter(|(d, _)| seqs.contains(&d.seq)).map(|(d, v)| (d.seq, v.clone()));
+        let found = found.collect();
         async move { Ok(found) }.boxed()
     }
 

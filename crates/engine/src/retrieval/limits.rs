@@ -24,3 +24,5 @@ pub const MAX_FINAL_TOP_K: usize = 5_000;
 pub const SEARCH_TIMEOUT_MS: u64 = 5_000;
 /// Longest `hard_timeout_ms`.
 pub const MAX_SEARCH_TIMEOUT_MS: u64 = 60_000;
+/// Most documents between two stages; what a stage makes beyond them is left out, and the answer says so.
+pub const MAX_WORKING_SET: usize = 20_000;

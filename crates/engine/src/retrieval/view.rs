@@ -54,6 +54,21 @@ pub fn projection(hit: &Hit, paths: &[&str]) -> Fields {
     paths.iter().filter_map(|at| Some(((*at).to_owned(), field(hit, at)?.into_owned()))).collect()
 }
 
+/// The number at a dot path of [`field_view`].
+pub fn number(hit: &Hit, at: &str) -> Option<f64> {
+    field(hit, at)?.as_f64()
+}
+
+/// Sets what stands at a dot path of [`field_view`]: a score where the path names one, else a field of the hit's own copy
+/// of the document. What a document has from the system keeps its value.
+pub fn set(hit: &mut Hit, at: &str, value: Value) {
+    match at.strip_prefix("scores.") {
+        Some(name) => path::set(&mut hit.scores, name, value),
+        None if at == "score" => hit.score = value.as_f64(),
+        None => path::set(&mut hit.document.fields, at, value),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -221,6 +221,11 @@ impl Backend for ScopedBackend {
         self.engine.catalog.read(move |c| documents::fetch(c, &scope, &seqs)).boxed()
     }
 
+    fn vectors_of<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, Vectors>>> {
+        let seqs = seqs.to_vec();
+        self.engine.catalog.read(move |c| documents::vectors_of(c, &seqs)).boxed()
+    }
+
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>> {
         let (scope, collection, document) = (self.scope.clone(), collection_id.to_owned(), document_id.to_owned());
         let read = self.engine.catalog.read(move |c| match documents::get(c, &scope, Some(&collection), &document) {

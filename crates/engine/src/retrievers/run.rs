@@ -159,6 +159,7 @@ impl Engine {
             page: request.page,
             time_limit: Some(MAX_TIME),
             now: self.catalog.now_micros() / 1_000_000,
+            chance: self.catalog.random(),
         };
         let outcome = prepared.plan.execute_observed(&backend, asked, &watch).await;
         let record = begun.record(prepared, &outcome, reports.into_inner(), self.catalog.now(), started.elapsed());

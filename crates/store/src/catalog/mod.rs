@@ -146,6 +146,12 @@ impl Catalog {
     pub fn now_micros(&self) -> i64 {
         self.seams.now_micros()
     }
+    /// A random number.
+    pub fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.seams.random(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
     /// A new random id: `prefix` and `length` characters.
     pub fn new_id(&self, prefix: &str, length: usize) -> String {
         seams::random_id(&*self.seams, prefix, length)

@@ -3,11 +3,18 @@
 //! To add a stage, write its file with a `DEFINITION` and a [`Stage`], name it in [`REGISTRY`], and take its id out of
 //! [`LATER`]. Spelling, templates in filters, statistics, deadlines and provenance are done around it.
 
+mod aggregate;
 mod attribute_filter;
+mod deduplicate;
 mod feature_search;
+mod group_by;
 mod limit;
+mod mmr;
+mod sample;
+mod score_normalize;
 mod sort_attribute;
 mod sort_relevance;
+mod unwind;
 
 use super::backend::{Backend, CollectionInfo};
 use super::conditions::{FilterTemplate, Relaxation};
@@ -84,29 +91,30 @@ pub struct Draft<'a> {
     pub has_pre_filters: bool,
 }
 
-static REGISTRY: [StageDefinition; 5] = [
+static REGISTRY: [StageDefinition; 12] = [
     feature_search::DEFINITION,
     attribute_filter::DEFINITION,
     sort_relevance::DEFINITION,
     sort_attribute::DEFINITION,
+    mmr::DEFINITION,
+    score_normalize::DEFINITION,
+    aggregate::DEFINITION,
+    sample::DEFINITION,
     limit::DEFINITION,
+    deduplicate::DEFINITION,
+    group_by::DEFINITION,
+    unwind::DEFINITION,
 ];
 
 /// Stages of the API that this version does not have.
-const LATER: [&str; 28] = [
+const LATER: [&str; 21] = [
     "llm_filter",
     "query_expand",
     "agent_search",
     "rerank",
     "maxsim_rerank",
-    "mmr",
-    "score_normalize",
-    "aggregate",
-    "sample",
     "summarize",
-    "deduplicate",
     "moment_group",
-    "group_by",
     "cluster",
     "json_transform",
     "rag_prepare",
@@ -116,7 +124,6 @@ const LATER: [&str; 28] = [
     "sql_lookup",
     "cross_compare",
     "web_scrape",
-    "unwind",
     "code_execution",
     "llm_enrich",
     "taxonomy_enrich",
@@ -213,6 +220,8 @@ pub(super) struct Run<'a> {
     /// Filters of the stage, resolved; a stage that applies one itself takes it.
     pub pre_filters: Option<&'a FilterTemplate>,
     pub post_filters: Option<&'a FilterTemplate>,
+    /// A number that no caller chose, for stages that choose by chance.
+    pub chance: u64,
     /// For the stage's statistics.
     pub metadata: Fields,
     pub notes: &'a mut Notes,
@@ -270,6 +279,31 @@ impl Run<'_> {
             self.notes.warnings.push(warning);
         }
         Ok(read.into_iter().flatten().map(Hit::new).collect())
+    }
+
+    /// The vector that each hit has of a feature; `None` where it has none. `feature` is a name, a URI or an alias.
+    pub async fn vectors_of(&mut self, hits: &[Hit], feature: &str) -> Result<Vec<Option<Vec<f32>>>> {
+        let mut ids: Vec<String> = hits.iter().map(|hit| hit.document.collection_id.clone()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let collections = self.backend.collections(&ids).await?;
+        let seqs: Vec<i64> = hits.iter().map(|hit| hit.document.seq).collect();
+        let mut stored = self.backend.vectors_of(&seqs).await?;
+        let index_of = |hit: &Hit| {
+            let collection = collections.iter().find(|c| c.collection_id == hit.document.collection_id)?;
+            collection.vector_indexes.iter().find(|index| index.answers_to(feature)).map(|index| index.name.clone())
+        };
+        let vector = |hit: &Hit| stored.get_mut(&hit.document.seq)?.get(&index_of(hit)?).cloned().and_then(mmr::as_one);
+        Ok(hits.iter().map(vector).collect())
+    }
+
+    /// Notes that a bound cut the stage short.
+    pub fn cut(&mut self, name: &str, requested: usize, ceiling: usize) {
+        let stage = Some(self.stage_name.to_owned());
+        self.notes.limits.push(LimitEntry { name: name.into(), requested, applied: ceiling, ceiling, stage });
     }
 
     /// The documents of a working set, read if they were not yet.
