@@ -145,17 +145,15 @@ impl Deduplicate {
         }
         let work = move || {
             let mut kept: Vec<&T> = Vec::new();
-            let mut stays = |(place, shape)| match shape {
-                &Some(ref shape) if place < MAX_COMPARED => {
-                    let is_new = !kept.iter().any(|other| is_same(shape, other));
-                    if is_new {
-                        kept.push(shape);
-                    }
-                    is_new
+            let mut stays = vec![true; shapes.len()];
+            for (stays, shape) in stays.iter_mut().zip(&shapes).take(MAX_COMPARED) {
+                let Some(shape) = shape else { continue };
+                *stays = !kept.iter().any(|other| is_same(shape, other));
+                if *stays {
+                    kept.push(shape);
                 }
-                _ => true,
-            };
-            shapes.iter().enumerate().map(&mut stays).collect::<Vec<bool>>()
+            }
+            stays
         };
         let stays = tokio::task::spawn_blocking(work).await.map_err(Error::internal)?;
         Ok(hits.into_iter().zip(stays).filter_map(|(hit, stays)| stays.then_some(hit)).collect())
