@@ -1,7 +1,7 @@
 //! Reading stage parameters: spellings, ranges, templates and places, the same way for every stage.
 
 use super::conditions::FilterTemplate;
-use super::template::{Node, Reference, Rendered, Variables};
+use super::template::{Node, Program, Reference, Rendered, Variables};
 use serde_json::Value;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -109,6 +109,19 @@ impl<'f> Params<'f> {
         let filter = FilterTemplate::parse(value, at)?;
         self.findings.references.extend(filter.references());
         Ok(filter)
+    }
+
+    /// A template with loops.
+    pub fn program(&mut self, names: &[&str]) -> Result<Option<Program>> {
+        let Some((at, value)) = self.take(names) else { return Ok(None) };
+        let Value::String(source) = value else { return Err(Error::invalid(at, "must be a string")) };
+        self.program_of(&source, &at).map(Some)
+    }
+
+    pub fn program_of(&mut self, source: &str, at: &str) -> Result<Program> {
+        let program = Program::parse(source, at)?;
+        self.findings.references.extend(program.references().iter().cloned());
+        Ok(program)
     }
 
     /// Remembers what a node reads.

@@ -54,6 +54,67 @@ impl Reference {
     }
 }
 
+/// A template with loops and variables of its own, for a stage that renders whole texts. What it may do is counted, so
+/// that it ends; what is not there renders to nothing.
+pub struct Program {
+    source: String,
+    at: String,
+    references: Vec<Reference>,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Program({:?})", self.source)
+    }
+}
+
+static PROGRAMS: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut env = environment();
+    env.set_undefined_behavior(UndefinedBehavior::Chainable);
+    env.set_fuel(Some(limits::MAX_PROGRAM_STEPS));
+    env
+});
+
+impl Program {
+    /// Compiles `text`; `at` names the place for errors.
+    pub fn parse(text: &str, at: &str) -> Result<Self> {
+        if text.len() > limits::MAX_TEMPLATE_BYTES {
+            return Err(Error::invalid(at, format!("a template is at most {} bytes long", limits::MAX_TEMPLATE_BYTES)));
+        }
+        let words = ["if", "elif", "else", "endif", "raw", "endraw", "for", "endfor", "set", "endset"];
+        refuse_statements(text, at, &words)?;
+        let broken = |e: minijinja::Error| Error::invalid(at, format!("is not a template: {}", describe(&e)));
+        let names = PROGRAMS.template_from_str(text).map_err(broken)?.undeclared_variables(true);
+        let references = names.iter().map(|name| reference(name, at)).collect::<Result<Vec<_>>>()?;
+        let program = Self { source: text.to_owned(), at: at.to_owned(), references };
+        let nothing = Variables::new(Fields::new(), &Fields::new(), &Fields::new());
+        match program.run(&nothing) {
+            Err(e) if is_unknown(e.kind()) => Err(broken(e)),
+            _ => Ok(program),
+        }
+    }
+
+    pub fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    pub fn render(&self, variables: &Variables) -> Result<String> {
+        self.run(variables).map_err(|e| Error::invalid(&self.at, format!("cannot be evaluated: {}", describe(&e))))
+    }
+
+    fn run(&self, variables: &Variables) -> Result<String, minijinja::Error> {
+        let mut sink = Bounded(Vec::new());
+        let template = PROGRAMS.template_from_str(&self.source)?;
+        template.render_captured_to(Jinja::from_object(variables.clone()), &mut sink)?;
+        Ok(String::from_utf8_lossy(&sink.0).into_owned())
+    }
+}
+
+/// Names are looked up when they are used, so a run over nothing finds the unknown ones.
+fn is_unknown(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction)
+}
+
 /// What a template came to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rendered {
@@ -140,7 +201,7 @@ impl Template {
         if text.len() > limits::MAX_TEMPLATE_BYTES {
             return Err(Error::invalid(at, format!("a template is at most {} bytes long", limits::MAX_TEMPLATE_BYTES)));
         }
-        refuse_statements(text, at)?;
+        refuse_statements(text, at, &["if", "elif", "else", "endif", "raw", "endraw"])?;
         let broken = |e: minijinja::Error| Error::invalid(at, format!("`{text}` is not a template: {}", describe(&e)));
         let (expression, names) = match whole(text) {
             Some(inner) => {
@@ -157,7 +218,6 @@ impl Template {
         Ok(Some(template))
     }
 
-    /// Filters and tests are looked up when they run, so a run over nothing finds the unknown ones.
     fn try_out(&self) -> Result<()> {
         let nothing = Jinja::from_object(Variables::new(Fields::new(), &Fields::new(), &Fields::new()));
         let failure = match &self.expression {
@@ -165,12 +225,7 @@ impl Template {
             None => self.render_text(nothing).err(),
         };
         match failure {
-            Some(e)
-                if matches!(
-                    e.kind(),
-                    ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction
-                ) =>
-            {
+            Some(e) if is_unknown(e.kind()) => {
                 Err(Error::invalid(&self.at, format!("`{}` is not a template: {}", self.source, describe(&e))))
             }
             _ => Ok(()),
@@ -248,13 +303,15 @@ fn whole(text: &str) -> Option<&str> {
     alone.then_some(inner)
 }
 
-/// Statements other than conditions could repeat work without end.
-fn refuse_statements(text: &str, at: &str) -> Result<()> {
+/// Other statements could repeat work without end, or reach other templates.
+fn refuse_statements(text: &str, at: &str, known: &[&str]) -> Result<()> {
     for block in text.split("{%").skip(1) {
         let word = block.trim_start_matches(['-', '+']).trim_start();
         let word: String = word.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
-        if !matches!(word.as_str(), "if" | "elif" | "else" | "endif" | "raw" | "endraw") {
-            return Err(Error::invalid(at, format!("templates have `if`, `elif`, `else` and `endif`, not `{word}`")));
+        if !known.contains(&word.as_str()) {
+            let known = known.iter().filter(|word| !word.ends_with("raw")).map(|word| format!("`{word}`"));
+            let known = known.collect::<Vec<_>>().join(", ");
+            return Err(Error::invalid(at, format!("templates have {known} here, not `{word}`")));
         }
     }
     Ok(())
@@ -311,9 +368,28 @@ impl Variables {
     pub fn with_results(&self, context: &Fields, stage: &Fields) -> Self {
         Self { context: Jinja::from_serialize(context), stage: Jinja::from_serialize(stage), ..self.clone() }
     }
+    /// The same variables with more in the context.
+    pub fn with_context(&self, more: &Fields) -> Self {
+        let context = Overlay { over: Jinja::from_serialize(more), base: self.context.clone() };
+        Self { context: Jinja::from_object(context), ..self.clone() }
+    }
     /// The same variables, looking at a document.
     pub fn with_doc(&self, doc: &Fields) -> Self {
         Self { doc: Jinja::from_serialize(doc), ..self.clone() }
+    }
+}
+
+/// An object in front of another one.
+#[derive(Debug)]
+struct Overlay {
+    over: Jinja,
+    base: Jinja,
+}
+
+impl Object for Overlay {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        let found = |object: &Jinja| object.get_item(key).ok().filter(|value| !value.is_undefined());
+        found(&self.over).or_else(|| found(&self.base))
     }
 }
 

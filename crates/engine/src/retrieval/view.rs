@@ -59,6 +59,17 @@ pub fn number(hit: &Hit, at: &str) -> Option<f64> {
     field(hit, at)?.as_f64()
 }
 
+/// The values at a dot path of [`field_view`]: of a list its elements, without nulls.
+pub fn values(hit: &Hit, at: &str) -> Vec<Value> {
+    let mut values = match field(hit, at).map(Cow::into_owned) {
+        Some(Value::Array(list)) => list,
+        Some(one) => vec![one],
+        None => Vec::new(),
+    };
+    values.retain(|value| !value.is_null());
+    values
+}
+
 /// Sets what stands at a dot path of [`field_view`]: a score where the path names one, else a field of the hit's own copy
 /// of the document. What a document has from the system keeps its value.
 pub fn set(hit: &mut Hit, at: &str, value: Value) {

@@ -293,17 +293,6 @@ impl Aggregate {
     }
 }
 
-/// The values of a field, of a list its elements, without nulls.
-fn values(hit: &Hit, field: &str) -> Vec<Value> {
-    let mut values = match view::field(hit, field).map(|value| value.into_owned()) {
-        Some(Value::Array(list)) => list,
-        Some(one) => vec![one],
-        None => Vec::new(),
-    };
-    values.retain(|value| !value.is_null());
-    values
-}
-
 impl Operation {
     fn over(&self, hits: &[&Hit]) -> Value {
         let Some(field) = &self.field else { return hits.len().into() };
@@ -313,7 +302,7 @@ impl Operation {
                 _ => self.pairs(hits, field, other),
             };
         }
-        let all: Vec<Value> = hits.iter().flat_map(|hit| values(hit, field)).collect();
+        let all: Vec<Value> = hits.iter().flat_map(|hit| view::values(hit, field)).collect();
         let mut numbers: Vec<f64> = all.iter().filter_map(Value::as_f64).collect();
         let by_order = |a: &&Value, b: &&Value| sort_order(Some(a), Some(b), false);
         let some = |value: Option<f64>| value.map_or(Value::Null, number_json);
@@ -349,9 +338,9 @@ impl Operation {
     /// The pairs of values that documents have in both fields, the most frequent first.
     fn pairs(&self, hits: &[&Hit], a: &str, b: &str) -> Value {
         let of = |hit: &&Hit| {
-            let others = values(hit, b);
+            let others = view::values(hit, b);
             let both = |x: Value| others.iter().map(move |y| json!([x, y])).collect::<Vec<_>>();
-            values(hit, a).into_iter().flat_map(both).collect::<Vec<_>>()
+            view::values(hit, a).into_iter().flat_map(both).collect::<Vec<_>>()
         };
         let all: Vec<Value> = hits.iter().flat_map(of).collect();
         let pair = |(pair, count): (Value, usize)| json!({"value": pair[0], "value_b": pair[1], "count": count});

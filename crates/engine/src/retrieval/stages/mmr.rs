@@ -165,12 +165,8 @@ impl Mmr {
     async fn shapes(&self, run: &mut Run<'_>, hits: &[Hit]) -> Result<(Vec<Shape>, Vec<f64>)> {
         let features: Vec<(String, f64)> = match &self.by {
             By::Fields(fields) => {
-                let values = |hit: &Hit, field: &str| match view::field(hit, field).map(|value| value.into_owned()) {
-                    Some(Value::Array(list)) => list,
-                    Some(Value::Null) | None => Vec::new(),
-                    Some(one) => vec![one],
-                };
-                let shape = |hit: &Hit| Shape::Values(fields.iter().map(|(field, _)| values(hit, field)).collect());
+                let shape =
+                    |hit: &Hit| Shape::Values(fields.iter().map(|(field, _)| view::values(hit, field)).collect());
                 return Ok((hits.iter().map(shape).collect(), fields.iter().map(|(_, weight)| *weight).collect()));
             }
             By::Features(features) => {

@@ -6,10 +6,13 @@
 mod aggregate;
 mod attribute_filter;
 mod deduplicate;
+mod document_enrich;
 mod feature_search;
 mod group_by;
+mod json_transform;
 mod limit;
 mod mmr;
+mod rag_prepare;
 mod sample;
 mod score_normalize;
 mod sort_attribute;
@@ -91,7 +94,7 @@ pub struct Draft<'a> {
     pub has_pre_filters: bool,
 }
 
-static REGISTRY: [StageDefinition; 12] = [
+static REGISTRY: [StageDefinition; 15] = [
     feature_search::DEFINITION,
     attribute_filter::DEFINITION,
     sort_relevance::DEFINITION,
@@ -103,11 +106,14 @@ static REGISTRY: [StageDefinition; 12] = [
     limit::DEFINITION,
     deduplicate::DEFINITION,
     group_by::DEFINITION,
+    json_transform::DEFINITION,
+    rag_prepare::DEFINITION,
     unwind::DEFINITION,
+    document_enrich::DEFINITION,
 ];
 
 /// Stages of the API that this version does not have.
-const LATER: [&str; 21] = [
+const LATER: [&str; 18] = [
     "llm_filter",
     "query_expand",
     "agent_search",
@@ -116,8 +122,6 @@ const LATER: [&str; 21] = [
     "summarize",
     "moment_group",
     "cluster",
-    "json_transform",
-    "rag_prepare",
     "external_web_search",
     "external_reverse_image",
     "api_call",
@@ -127,7 +131,6 @@ const LATER: [&str; 21] = [
     "code_execution",
     "llm_enrich",
     "taxonomy_enrich",
-    "document_enrich",
     "agentic_enrich",
 ];
 
@@ -304,6 +307,17 @@ impl Run<'_> {
     pub fn cut(&mut self, name: &str, requested: usize, ceiling: usize) {
         let stage = Some(self.stage_name.to_owned());
         self.notes.limits.push(LimitEntry { name: name.into(), requested, applied: ceiling, ceiling, stage });
+    }
+
+    /// Whether a hit satisfies a filter, which may read it.
+    pub fn meets(&mut self, hit: &Hit, template: &FilterTemplate) -> Result<bool> {
+        let (filter, relaxed) = template.resolve(&self.variables.with_doc(&view::field_view(hit)))?;
+        for relaxation in relaxed {
+            if !self.notes.relaxations.contains(&relaxation) {
+                self.notes.relaxations.push(relaxation);
+            }
+        }
+        Ok(satisfies(hit, &filter))
     }
 
     /// The documents of a working set, read if they were not yet.

@@ -1,5 +1,6 @@
 //! Plans and executions as a whole, over a backend in memory.
 
+mod applying;
 mod shaping;
 
 use super::fake::{self, Fake};

@@ -1,0 +1,258 @@
+//! `document_enrich`: fields of other documents, joined by equal values.
+
+use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet};
+use crate::retrieval::conditions::FilterTemplate;
+use crate::retrieval::params::{Params, Setting, choice, count, flag, text, texts, value_or};
+use crate::retrieval::{Hit, limits, view};
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use strata_model::document::Document;
+use strata_model::filter::{Condition, Filter, Operator};
+use strata_model::{Error, Fields, Result, path};
+
+pub(super) const DEFINITION: StageDefinition = StageDefinition {
+    stage_id: "document_enrich",
+    aliases: &["join"],
+    category: Category::Enrich,
+    description: "Adds fields of documents of another collection whose value equals one of the document's own.",
+    icon: "merge",
+    parameter_schema: schema,
+    reads_collections: false,
+    parse,
+};
+
+/// Values that one read looks for.
+const VALUES_A_READ: usize = 500;
+
+fn schema() -> Value {
+    json!({
+        "type": "object",
+        "required": ["target_collection_id"],
+        "properties": {
+            "target_collection_id": {"type": "string", "description": "The other collection, by id or name."},
+            "source_field": {"type": "string", "default": "source_object_id", "description": "Dot path of the document's own value; of a list each element counts."},
+            "target_field": {"type": "string", "default": "document_id", "description": "Dot path of the value in the other collection."},
+            "fields_to_merge": {"type": "array", "items": {"type": "string"}, "description": "Fields to add; all of them where left out."},
+            "output_field": {"type": "string", "description": "Field that holds what was found; the document's root where left out."},
+            "strategy": {
+                "type": "string", "enum": ["enrich", "replace", "append"], "default": "enrich",
+                "description": "`enrich` adds the fields to the document's own, `replace` puts them in place of all of its own, `append` adds each document found to a list.",
+            },
+            "multiple": {"type": "boolean", "default": false, "description": "Whether `output_field` gets a list of all that were found; otherwise the first one."},
+            "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100, "description": "Most documents found for one."},
+            "allow_missing": {"type": "boolean", "default": true, "description": "Whether documents for which nothing was found are kept."},
+            "when": {"type": "object", "description": "Only documents that satisfy this filter are enriched; others pass."},
+        },
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Strategy {
+    Enrich,
+    Replace,
+    Append,
+}
+
+#[derive(Debug)]
+struct DocumentEnrich {
+    at: String,
+    collection: Setting<String>,
+    source_field: Option<Setting<String>>,
+    target_field: Option<Setting<String>>,
+    fields: Option<Setting<Vec<String>>>,
+    output_field: Option<Setting<String>>,
+    strategy: Option<Setting<Strategy>>,
+    multiple: Option<Setting<bool>>,
+    limit: Option<Setting<usize>>,
+    allow_missing: Option<Setting<bool>>,
+    when: Option<FilterTemplate>,
+}
+
+fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
+    for unknown in ["retriever_id", "retriever_config"] {
+        if params.has(&[unknown]) {
+            return Err(Error::invalid(
+                params.place(unknown),
+                "is not available in this version; name `target_collection_id`",
+            ));
+        }
+    }
+    // Clients send the default of what they do not use.
+    params.take(&["retriever_inputs"]);
+    let strategy = |value: &Value, at: &str| {
+        choice(value, at, &[("enrich", Strategy::Enrich), ("replace", Strategy::Replace), ("append", Strategy::Append)])
+    };
+    let collection = params.setting(&["target_collection_id", "collection_id"], text)?;
+    let stage = DocumentEnrich {
+        at: params.at().to_owned(),
+        collection: collection.ok_or_else(|| Error::invalid(params.place("target_collection_id"), "is required"))?,
+        source_field: params.setting(&["source_field", "lookup_field"], text)?,
+        target_field: params.setting(&["target_field"], text)?,
+        fields: params.setting(&["fields_to_merge", "select_fields"], texts)?,
+        output_field: params.setting(&["output_field", "result_field"], text)?,
+        strategy: params.setting(&["strategy"], strategy)?,
+        multiple: params.setting(&["multiple"], flag)?,
+        limit: params.setting(&["limit"], count(1..=1_000))?,
+        allow_missing: params.setting(&["allow_missing"], flag)?,
+        when: params.filter(&["when"])?,
+    };
+    params.finish();
+    Ok(Arc::new(stage))
+}
+
+/// The other documents by their value.
+type Found = HashMap<String, Vec<Document>>;
+
+impl Stage for DocumentEnrich {
+    fn run<'a>(&'a self, run: &'a mut Run<'_>, set: WorkingSet) -> BoxFuture<'a, Result<WorkingSet>> {
+        Box::pin(async move {
+            let source = value_or(self.source_field.as_ref(), run.variables, "source_object_id".to_owned())?;
+            let target = value_or(self.target_field.as_ref(), run.variables, "document_id".to_owned())?;
+            let limit = value_or(self.limit.as_ref(), run.variables, 100)?;
+            let allow_missing = value_or(self.allow_missing.as_ref(), run.variables, true)?;
+            let how = self.how(run)?;
+            let hits = run.read(set).await?;
+            let mut asked = Vec::with_capacity(hits.len());
+            for hit in &hits {
+                let is_meant = match &self.when {
+                    Some(when) => run.meets(hit, when)?,
+                    None => true,
+                };
+                asked.push(is_meant.then(|| values(hit, &source)));
+            }
+            let found = self.look_up(run, &asked, &target).await?;
+            let (mut made, mut matched) = (Vec::with_capacity(hits.len()), 0);
+            for (hit, values) in hits.into_iter().zip(asked) {
+                let Some(values) = values else {
+                    made.push(hit);
+                    continue;
+                };
+                let others = values.iter().filter_map(|value| found.get(&key(value))).flatten();
+                let others: Vec<&Document> = others.take(limit).collect();
+                matched += usize::from(!others.is_empty());
+                match others.is_empty() {
+                    true if allow_missing => made.push(hit),
+                    true => {}
+                    false => made.push(how.join(hit, &others)),
+                }
+            }
+            run.metadata.insert("matched".into(), matched.into());
+            Ok(WorkingSet::Read(made))
+        })
+    }
+
+    fn collections(&self) -> Vec<String> {
+        self.collection.literal().into_iter().collect()
+    }
+}
+
+impl DocumentEnrich {
+    fn how(&self, run: &Run<'_>) -> Result<How> {
+        let output = match &self.output_field {
+            Some(field) => field.value(run.variables)?,
+            None => None,
+        };
+        let fields = value_or(self.fields.as_ref(), run.variables, Vec::new())?;
+        let how = How {
+            strategy: value_or(self.strategy.as_ref(), run.variables, Strategy::Enrich)?,
+            multiple: value_or(self.multiple.as_ref(), run.variables, false)?,
+            fields,
+            output,
+        };
+        if how.output.is_none() && (how.multiple || how.strategy == Strategy::Append) {
+            return Err(Error::invalid(format!("{}.output_field", self.at), "is required for a list"));
+        }
+        Ok(how)
+    }
+
+    async fn look_up(&self, run: &mut Run<'_>, asked: &[Option<Vec<Value>>], target: &str) -> Result<Found> {
+        let mut wanted: Vec<Value> = asked.iter().flatten().flatten().cloned().collect();
+        wanted.sort_by_key(key);
+        wanted.dedup_by_key(|value| key(value));
+        let Some(name) = self.collection.value(run.variables)? else { return Ok(Found::new()) };
+        let collections = run.backend.collections(&[name]).await?;
+        let mut found = Found::new();
+        for part in wanted.chunks(VALUES_A_READ) {
+            let filter = Filter::Is(Condition {
+                field: target.to_owned(),
+                operator: Operator::In,
+                value: part.to_vec().into(),
+                case_sensitive: true,
+            });
+            for collection in &collections {
+                let documents = run.backend.scan(&collection.collection_id, &filter, limits::MAX_WORKING_SET).await?;
+                for document in documents {
+                    for value in values(&Hit::new(document.clone()), target) {
+                        found.entry(key(&value)).or_default().push(document.clone());
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The values that can be looked up.
+fn values(hit: &Hit, field: &str) -> Vec<Value> {
+    let mut values = view::values(hit, field);
+    values.retain(|value| value.is_string() || value.is_number() || value.is_boolean());
+    values
+}
+
+/// Numbers are equal by value.
+fn key(value: &Value) -> String {
+    value.as_f64().map_or_else(|| value.to_string(), |number| number.to_string())
+}
+
+/// How what was found goes into a document.
+struct How {
+    strategy: Strategy,
+    multiple: bool,
+    fields: Vec<String>,
+    output: Option<String>,
+}
+
+impl How {
+    fn join(&self, mut hit: Hit, others: &[&Document]) -> Hit {
+        let mut parts: Vec<Value> = others.iter().map(|other| self.part(other)).collect();
+        if self.strategy == Strategy::Replace {
+            hit.document.fields = Fields::new();
+        }
+        match &self.output {
+            Some(output) if self.strategy == Strategy::Append => {
+                let mut list = match view::field(&hit, output).map(|value| value.into_owned()) {
+                    Some(Value::Array(list)) => list,
+                    Some(Value::Null) | None => Vec::new(),
+                    Some(one) => vec![one],
+                };
+                list.append(&mut parts);
+                view::set(&mut hit, output, list.into());
+            }
+            Some(output) if self.multiple => view::set(&mut hit, output, parts.into()),
+            Some(output) => view::set(&mut hit, output, parts.swap_remove(0)),
+            None => {
+                if let Value::Object(fields) = parts.swap_remove(0) {
+                    hit.document.fields.extend(fields);
+                }
+            }
+        }
+        hit
+    }
+
+    /// What of another document is added. At the root its identity would stand in the way of the document's own.
+    fn part(&self, other: &Document) -> Value {
+        let whole = if self.output.is_some() { other.view() } else { other.fields.clone() };
+        if self.fields.is_empty() {
+            return Value::Object(whole);
+        }
+        let mut chosen = Fields::new();
+        for field in &self.fields {
+            if let Some(value) = path::get_field(&whole, field) {
+                path::set(&mut chosen, field, value.clone());
+            }
+        }
+        Value::Object(chosen)
+    }
+}
