@@ -6,6 +6,7 @@
 
 pub mod batches;
 pub mod buckets;
+pub mod clustering;
 pub mod collections;
 pub mod derivations;
 pub mod doctor;

@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod attribute_filter;
+mod cluster;
 mod deduplicate;
 mod document_enrich;
 mod feature_search;
@@ -94,7 +95,7 @@ pub struct Draft<'a> {
     pub has_pre_filters: bool,
 }
 
-static REGISTRY: [StageDefinition; 15] = [
+static REGISTRY: [StageDefinition; 16] = [
     feature_search::DEFINITION,
     attribute_filter::DEFINITION,
     sort_relevance::DEFINITION,
@@ -106,6 +107,7 @@ static REGISTRY: [StageDefinition; 15] = [
     limit::DEFINITION,
     deduplicate::DEFINITION,
     group_by::DEFINITION,
+    cluster::DEFINITION,
     json_transform::DEFINITION,
     rag_prepare::DEFINITION,
     unwind::DEFINITION,
@@ -113,7 +115,7 @@ static REGISTRY: [StageDefinition; 15] = [
 ];
 
 /// Stages of the API that this version does not have.
-const LATER: [&str; 18] = [
+const LATER: [&str; 17] = [
     "llm_filter",
     "query_expand",
     "agent_search",
@@ -121,7 +123,6 @@ const LATER: [&str; 18] = [
     "maxsim_rerank",
     "summarize",
     "moment_group",
-    "cluster",
     "external_web_search",
     "external_reverse_image",
     "api_call",

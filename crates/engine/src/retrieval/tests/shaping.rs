@@ -228,3 +228,34 @@ fn an_aggregation_that_cannot_be_is_refused_with_its_place() {
         assert!(message.contains(place), "{parameters}: {message}");
     }
 }
+
+#[test]
+fn what_resembles_each_other_stands_together() {
+    let of = |parameters: Value| with(&[stage("cluster", parameters)]);
+    let two = json!({"algorithm": "kmeans", "n_clusters": 2});
+    let made = of(two);
+    let groups = made.groups().unwrap();
+    let shown: Vec<Vec<i64>> = groups.iter().map(|g| g.hits.iter().map(|hit| hit.document.seq).collect()).collect();
+    assert_eq!(shown, [vec![1, 2, 6, 3], vec![4, 5]], "the third is as near to either");
+    let told = metadata(&made, "clusters");
+    assert_eq!((&told[0]["member_count"], &told[1]["members"][0]), (&json!(4), &json!("doc_4")));
+    assert_eq!(told[0]["centroid"].as_array().map(Vec::len), Some(2));
+    let labeled = of(
+        json!({"algorithm": "agglomerative", "n_clusters": 2, "output_mode": "labeled", "include_centroids": false}),
+    );
+    assert_eq!(seqs(&labeled), [1, 2, 6, 3, 4, 5]);
+    assert_eq!(labeled.hits[0].document.fields["cluster_id"], 0);
+    assert!(labeled.hits[0].document.fields["cluster_score"].as_f64().unwrap() > 0.9);
+    assert!(metadata(&labeled, "clusters")[0].get("centroid").is_none());
+    let some =
+        of(json!({"algorithm": "kmeans", "n_clusters": 2, "output_mode": "representatives", "feature_uri": "words"}));
+    assert_eq!(some.hits.len(), 2);
+    assert_eq!(of(json!({"min_cluster_size": 2})).status, Status::Completed, "hdbscan takes what it is given");
+    assert!(nothing("cluster", json!({})).hits.is_empty());
+    let unsearched = json!([
+        stage("attribute_filter", json!({"field": "n", "operator": "gt", "value": 0})),
+        stage("cluster", json!({}))
+    ]);
+    assert!(failed(unsearched, json!({})).contains("feature_uri"));
+    assert!(refused(json!([stage("cluster", json!({"algorithm": "spectral"}))])).contains("not available"));
+}
