@@ -32,7 +32,7 @@ pub fn routes() -> OpenApiRouter<App> {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct CreateStandaloneNamespaceRequest {
     /// An id of your own choice: letters, digits, `_` and `-`.
     #[schema(example = "products")]
@@ -70,6 +70,7 @@ pub struct StandaloneNamespaceResponse {
 
 /// Documents to write; each replaces the one of its id.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct UpsertRequest {
     /// By id or name; left out, the collection that a standalone namespace has.
     collection_id: Option<String>,
@@ -79,7 +80,7 @@ pub struct UpsertRequest {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct UpsertOptions {
     /// Whether to answer a token that names this write.
     write_token: Option<bool>,
@@ -192,6 +193,7 @@ pub struct BroughtDocumentResponse {
 
 /// A vector that is there, and what embeds queries for it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct VectorMapping {
     existing_index: String,
     /// A model's id, or the feature URI of an extractor's output.
@@ -200,6 +202,7 @@ pub struct VectorMapping {
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewVectorConfig {
     name: String,
     #[schema(minimum = 1)]
@@ -210,7 +213,7 @@ pub struct NewVectorConfig {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct PromoteNamespaceRequest {
     vector_mappings: Option<Vec<VectorMapping>>,
     add_vectors: Option<Vec<NewVectorConfig>>,

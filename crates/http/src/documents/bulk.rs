@@ -26,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Either `document_ids` or `filters`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct BatchDeleteDocumentsRequest {
     #[schema(min_items = 1, max_items = 1000)]
     document_ids: Option<Vec<String>>,
@@ -66,7 +66,7 @@ impl From<ItemOutcome> for BatchItemResult {
 
 /// Either `updates`, or `filters` with `update_data`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct BatchUpdateDocumentsRequest {
     #[schema(min_items = 1, max_items = 1000)]
     updates: Option<Vec<BatchDocumentUpdate>>,
@@ -78,6 +78,7 @@ struct BatchUpdateDocumentsRequest {
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BatchDocumentUpdate {
     document_id: String,
     /// Merged into the document.
@@ -95,6 +96,7 @@ struct BatchUpdateDocumentsResponse {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BulkUpdateDocumentsRequest {
     /// Changes what satisfies it; every document of the collection where it is left out.
     filters: Option<Value>,

@@ -55,7 +55,7 @@ struct ListParameters {
 }
 
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct ListDocumentsRequest {
     /// Only these collections, by id or name; for lists of the namespace.
     collection_ids: Option<Vec<String>>,
@@ -65,7 +65,8 @@ struct ListDocumentsRequest {
     sort: Option<Value>,
     /// Text that some field contains, upper and lower case aside.
     search: Option<String>,
-    /// Where to go on: `pagination.next_cursor` of the page before.
+    /// Where to go on: `pagination.next_cursor` of the page before. `next_cursor` and `after` mean the same.
+    #[serde(alias = "next_cursor", alias = "after")]
     cursor: Option<String>,
     /// One of several disjoint parts, for readers that share the work. A cursor remembers its part.
     partition: Option<ListPartition>,
@@ -101,6 +102,7 @@ struct ListDocumentsRequest {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct ListPartition {
     /// From 0.
     index: u32,
@@ -151,12 +153,14 @@ struct DocumentListStats {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BatchListDocumentsRequest {
     #[schema(min_items = 1, max_items = 10)]
     queries: Vec<BatchListQuery>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BatchListQuery {
     /// Names the answer of this list.
     #[schema(min_length = 1, max_length = 128)]
@@ -180,6 +184,7 @@ struct BatchListResult {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BatchGetDocumentsRequest {
     #[schema(min_items = 1, max_items = 1000)]
     document_ids: Vec<String>,

@@ -178,7 +178,7 @@ struct DocumentCreateRequest {
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct UpdateDocumentACLRequest {
     #[schema(max_items = 256)]
     read: Option<Vec<String>>,
