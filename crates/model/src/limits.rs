@@ -12,6 +12,8 @@ pub const MAX_FETCH_BYTES: u64 = 512 << 20;
 pub const MAX_FILTER_DEPTH: usize = 16;
 /// Most conditions in one filter.
 pub const MAX_FILTER_CONDITIONS: usize = 256;
+/// Most points of a polygon in a filter, its holes included.
+pub const MAX_POLYGON_POINTS: usize = 1000;
 /// Deepest nesting of JSON in a request body.
 pub const MAX_JSON_DEPTH: usize = 64;
 /// Most rows a page can hold.
