@@ -43,12 +43,17 @@ pub struct GroupByField {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AggregationOperation {
-    /// `count`, `count_distinct`, `sum`, `avg`, `min`, `max`, `first`, `last`, `push` or `add_to_set`.
+    /// `count`, `count_distinct`, `sum`, `avg`, `min`, `max`, `first`, `last`, `push`, `add_to_set`, `percentile`, `median`,
+    /// `stddev` or `variance`. Percentiles lie between the closest numbers in proportion; deviation and variance are those of
+    /// all numbers, not of a sample.
     function: String,
     field: Option<String>,
     alias: String,
     /// The field of `count_distinct`.
     distinct_field: Option<String>,
+    /// Which one `percentile` takes; 50 is the median.
+    #[schema(minimum = 0, maximum = 100)]
+    percentile: Option<f64>,
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
