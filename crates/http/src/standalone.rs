@@ -241,6 +241,7 @@ pub struct PromoteValidateResponse {
     /// Vectors that a model here could embed queries for.
     #[schema(value_type = Vec<Object>)]
     suggestions: Vec<Value>,
+    /// Empty: what cannot be is refused.
     #[schema(value_type = Vec<Object>)]
     errors: Vec<Value>,
     required_user_action: String,
@@ -443,7 +444,7 @@ pub async fn get_brought_document(
         Some(true) => ShowVectors::All,
         _ => ShowVectors::None,
     };
-    let shown = app.document(&scope, None, &document_id, Show { vectors, urls: false }).await?;
+    let shown = app.document(&scope, None, &document_id, Show { vectors, ..Show::default() }).await?;
     Ok(Json(brought(scope, shown)))
 }
 
@@ -510,7 +511,8 @@ pub async fn promote_namespace(
 
 /// Check a promotion
 ///
-/// What promoting the namespace would come to. Changes nothing.
+/// What promoting the namespace would come to. Changes nothing. Mappings and vectors that cannot be are refused as promoting
+/// would refuse them; `valid` is false where the namespace is a managed one already.
 #[utoipa::path(post, path = "/v1/namespaces/{namespace_id}/promote/validate", tag = "BYODocuments",
     params(("namespace_id" = String, Path, description = "Id or name.")),
     responses((status = 200, body = PromoteValidateResponse)))]
@@ -522,18 +524,20 @@ pub async fn validate_promotion(
 ) -> Result<Json<PromoteValidateResponse>, ApiError> {
     caller.may(Permission::Read)?;
     let checked = app.check_promotion(&caller.0, &namespace_id, promotion(request)).await?;
+    if !checked.errors.is_empty() {
+        return Err(Error::Invalid(checked.errors).into());
+    }
     let is_standalone = checked.previous_mode == "standalone";
-    let action = match (is_standalone, checked.errors.is_empty()) {
-        (false, _) => "none: the namespace is a managed one already",
-        (true, false) => "correct what `errors` names",
-        (true, true) => "none: send the same request to `promote`",
+    let action = match is_standalone {
+        false => "none: the namespace is a managed one already",
+        true => "none: send the same request to `promote`",
     };
     let suggestion = |(vector, model)| json!({ "existing_index": vector, "inference_service": model });
     Ok(Json(PromoteValidateResponse {
-        valid: is_standalone && checked.errors.is_empty(),
+        valid: is_standalone,
         vector_configs: standalone::configs(&checked.vectors),
         suggestions: checked.suggestions.into_iter().map(suggestion).collect(),
-        errors: checked.errors.iter().map(|e| json!({ "field": e.field, "message": e.message })).collect(),
+        errors: Vec::new(),
         required_user_action: action.into(),
         namespace_id: checked.namespace_id,
         current_mode: checked.previous_mode,
