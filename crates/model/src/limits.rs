@@ -18,7 +18,7 @@ pub const MAX_POLYGON_POINTS: usize = 1000;
 pub const MAX_JSON_DEPTH: usize = 64;
 /// Most rows a page can hold.
 pub const MAX_PAGE: usize = 1000;
-/// Furthest a numeric offset can reach.
+/// Furthest that the offset of a query can reach.
 pub const MAX_OFFSET: usize = 10_000;
 /// Longest dense vector.
 pub const MAX_DIMENSIONS: usize = 65_536;

@@ -200,7 +200,7 @@ impl Engine {
         self.indexed(vec![(document.collection_id.clone(), change)], wait).await;
         let seen = self.index.applied(&document.collection_id) >= change;
         let searchable_at = seen.then(|| document.updated_at.clone());
-        Ok(Shown { document, searchable_at, vectors: None, urls: None })
+        Ok(Shown::plain(scope, document, searchable_at))
     }
 
     /// Reads vectors and URLs for a document that was just written.
