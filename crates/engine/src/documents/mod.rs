@@ -10,6 +10,7 @@ mod import;
 mod lineage;
 mod parents;
 mod read;
+mod system;
 mod upsert;
 mod vectors;
 mod write;

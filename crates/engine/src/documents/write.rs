@@ -33,8 +33,21 @@ impl Engine {
         self.change_document(scope, collection, document_id, Change::parse(request, How::Merge)?, wait).await
     }
 
+    /// Puts each field of `request` in the place of the document's, and each key of `metadata`, where null removes. Its
+    /// vectors stay unless the request has some.
+    pub async fn update_document(
+        &self,
+        scope: &Scope,
+        collection: Option<&str>,
+        document_id: &str,
+        request: Fields,
+        wait: bool,
+    ) -> Result<Shown> {
+        self.change_document(scope, collection, document_id, Change::parse(request, How::Update)?, wait).await
+    }
+
     /// Makes `request` all the fields that a document has. Its vectors stay unless the request has some.
-    pub async fn put_document(
+    pub async fn replace_document(
         &self,
         scope: &Scope,
         collection: Option<&str>,

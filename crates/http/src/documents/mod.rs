@@ -306,8 +306,9 @@ async fn read(
 
 /// Change a document
 ///
-/// Merges the body into the document's fields: objects at every depth; null removes a field. `vectors` are merged by name.
-/// Identity and lineage never change. Keys that only answers have are passed over.
+/// Merges the body into the document's fields: objects at every depth; null removes a field. `vectors` are merged by name,
+/// `internal_metadata` as an object. Identity, lineage, and what the server keeps of `internal_metadata` never change. Keys
+/// that only answers have are passed over.
 #[utoipa::path(patch, path = "/v1/collections/{collection_identifier}/documents/{document_id}", tag = "CollectionDocuments",
     params(WriteParameters, ShowParameters), request_body = Object, responses((status = 200, body = DocumentResponse)))]
 async fn patch_document(
@@ -341,10 +342,12 @@ async fn patch_document_ns(
     answer(&app, &tenant.scope, written, &parameters).await
 }
 
-/// Replace a document
+/// Update a document
 ///
-/// Makes the body all the fields that the document has. Its vectors stay unless the body has `vectors`. Identity and
-/// lineage never change. Keys that only answers have are passed over.
+/// Each field of the body takes the place of the document's; fields that are left out stay. In `metadata` and
+/// `internal_metadata` each key that is sent is set, and null removes one. Vectors stay unless the body has `vectors`.
+/// Identity, lineage, and what the server keeps of `internal_metadata` never change. Keys that only answers have are passed
+/// over.
 #[utoipa::path(put, path = "/v1/collections/{collection_identifier}/documents/{document_id}", tag = "CollectionDocuments",
     params(WriteParameters, ShowParameters), request_body = Object, responses((status = 200, body = DocumentResponse)))]
 async fn update_document(
@@ -356,8 +359,7 @@ async fn update_document(
     Json(fields): Json<Fields>,
 ) -> Answer {
     tenant.may(Permission::Write)?;
-    let fields = replacement(fields)?;
-    let written = app.put_document(&tenant.scope, Some(&collection), &document, fields, write.wait()).await?;
+    let written = app.update_document(&tenant.scope, Some(&collection), &document, fields, write.wait()).await?;
     answer(&app, &tenant.scope, written, &parameters).await
 }
 
@@ -371,7 +373,8 @@ fn replacement(fields: Fields) -> Result<Fields, ApiError> {
 
 /// Replace a document of the namespace
 ///
-/// The same as in its collection, for those who know the document's id alone.
+/// Makes the body all the fields that the document has, unlike the update in its collection. Vectors stay unless the body has
+/// `vectors`; `internal_metadata` is changed key by key. Identity and lineage never change.
 #[utoipa::path(put, path = "/v1/documents/{document_id}", tag = "Documents",
     params(WriteParameters, ShowParameters), request_body = Object, responses((status = 200, body = DocumentResponse)))]
 async fn update_document_ns(
@@ -384,7 +387,7 @@ async fn update_document_ns(
 ) -> Answer {
     tenant.may(Permission::Write)?;
     let fields = replacement(fields)?;
-    let written = app.put_document(&tenant.scope, None, &document, fields, write.wait()).await?;
+    let written = app.replace_document(&tenant.scope, None, &document, fields, write.wait()).await?;
     answer(&app, &tenant.scope, written, &parameters).await
 }
 
