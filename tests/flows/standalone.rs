@@ -121,9 +121,10 @@ fn a_promoted_namespace_embeds_queries_for_the_vectors_that_were_brought() {
     let check = "/v1/namespaces/books/promote/validate";
     let wrong =
         json!({ "vector_mappings": [{ "existing_index": "plane", "inference_service": "all_minilm_l6_v2_int8" }] });
-    let checked = api.post(check, wrong.clone()).ok();
-    assert_eq!((&checked["valid"], &checked["errors"][0]["field"]), (&json!(false), &json!("vector_mappings.0")));
-    assert_eq!(checked["suggestions"][0]["existing_index"], "meaning");
+    let refused = api.post(check, wrong.clone());
+    let fault = &refused.body["error"]["details"]["validation_errors"][0]["field"];
+    assert_eq!((refused.status, fault), (422, &json!("vector_mappings.0")));
+    assert_eq!(api.post(check, json!({})).ok()["suggestions"][0]["existing_index"], "meaning");
     assert_eq!(api.post("/v1/namespaces/books/promote", wrong).status, 422);
 
     let right = json!({

@@ -51,7 +51,7 @@ pub struct ListBody {
     #[schema(minimum = 1, maximum = 1000)]
     pub page_size: Option<i64>,
     /// Rows to pass over.
-    #[schema(minimum = 0, maximum = 10_000)]
+    #[schema(minimum = 0)]
     pub offset: Option<i64>,
     /// Page number, from 1.
     #[schema(minimum = 1)]
@@ -143,15 +143,15 @@ impl Paging {
             return Ok(Self { limit, offset, after, include_total });
         }
         let page = number("page", body.page.or(query.page), 1, i64::MAX)?;
-        let offset = number("offset", body.offset.or(query.offset), 0, furthest)?;
-        let offset = match page {
-            Some(page) => (page - 1).saturating_mul(limit),
+        let offset = number("offset", body.offset, 0, i64::MAX)?.or(number("offset", query.offset, 0, furthest)?);
+        let offset = match page.map(|page| (page - 1).saturating_mul(limit)) {
+            Some(offset) if offset > limits::MAX_OFFSET => {
+                let message = format!("reaches past row {furthest}; go on with `cursor` instead");
+                return Err(ApiError(Error::invalid("page", message)));
+            }
+            Some(offset) => offset,
             None => offset.unwrap_or(0),
         };
-        if offset > limits::MAX_OFFSET {
-            let message = format!("reaches past row {furthest}; go on with `cursor` instead");
-            return Err(ApiError(Error::invalid("page", message)));
-        }
         Ok(Self { limit, offset, after: None, include_total })
     }
 
@@ -241,6 +241,8 @@ mod tests {
         assert_eq!(resolve(&fields(Some(5), None), &fields(Some(6), None)).limit, 6);
         let total = PagingFields { include_total: Some(true), ..none.clone() };
         assert!(resolve(&none, &total).include_total);
+        let far = PagingFields { offset: Some(10_001), ..none.clone() };
+        assert_eq!(resolve(&none, &far).offset, 10_001, "the body's offset has no bound of its own");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn routes() -> OpenApiRouter<App> {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct CreateStandaloneNamespaceRequest {
     /// An id of your own choice: letters, digits, `_` and `-`.
     #[schema(example = "products")]
@@ -70,6 +70,7 @@ pub struct StandaloneNamespaceResponse {
 
 /// Documents to write; each replaces the one of its id.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct UpsertRequest {
     /// By id or name; left out, the collection that a standalone namespace has.
     collection_id: Option<String>,
@@ -79,7 +80,7 @@ pub struct UpsertRequest {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct UpsertOptions {
     /// Whether to answer a token that names this write.
     write_token: Option<bool>,
@@ -192,6 +193,7 @@ pub struct BroughtDocumentResponse {
 
 /// A vector that is there, and what embeds queries for it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct VectorMapping {
     existing_index: String,
     /// A model's id, or the feature URI of an extractor's output.
@@ -200,6 +202,7 @@ pub struct VectorMapping {
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewVectorConfig {
     name: String,
     #[schema(minimum = 1)]
@@ -210,7 +213,7 @@ pub struct NewVectorConfig {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct PromoteNamespaceRequest {
     vector_mappings: Option<Vec<VectorMapping>>,
     add_vectors: Option<Vec<NewVectorConfig>>,
@@ -238,6 +241,7 @@ pub struct PromoteValidateResponse {
     /// Vectors that a model here could embed queries for.
     #[schema(value_type = Vec<Object>)]
     suggestions: Vec<Value>,
+    /// Empty: what cannot be is refused.
     #[schema(value_type = Vec<Object>)]
     errors: Vec<Value>,
     required_user_action: String,
@@ -440,7 +444,7 @@ pub async fn get_brought_document(
         Some(true) => ShowVectors::All,
         _ => ShowVectors::None,
     };
-    let shown = app.document(&scope, None, &document_id, Show { vectors, urls: false }).await?;
+    let shown = app.document(&scope, None, &document_id, Show { vectors, ..Show::default() }).await?;
     Ok(Json(brought(scope, shown)))
 }
 
@@ -507,7 +511,8 @@ pub async fn promote_namespace(
 
 /// Check a promotion
 ///
-/// What promoting the namespace would come to. Changes nothing.
+/// What promoting the namespace would come to. Changes nothing. Mappings and vectors that cannot be are refused as promoting
+/// would refuse them; `valid` is false where the namespace is a managed one already.
 #[utoipa::path(post, path = "/v1/namespaces/{namespace_id}/promote/validate", tag = "BYODocuments",
     params(("namespace_id" = String, Path, description = "Id or name.")),
     responses((status = 200, body = PromoteValidateResponse)))]
@@ -519,18 +524,20 @@ pub async fn validate_promotion(
 ) -> Result<Json<PromoteValidateResponse>, ApiError> {
     caller.may(Permission::Read)?;
     let checked = app.check_promotion(&caller.0, &namespace_id, promotion(request)).await?;
+    if !checked.errors.is_empty() {
+        return Err(Error::Invalid(checked.errors).into());
+    }
     let is_standalone = checked.previous_mode == "standalone";
-    let action = match (is_standalone, checked.errors.is_empty()) {
-        (false, _) => "none: the namespace is a managed one already",
-        (true, false) => "correct what `errors` names",
-        (true, true) => "none: send the same request to `promote`",
+    let action = match is_standalone {
+        false => "none: the namespace is a managed one already",
+        true => "none: send the same request to `promote`",
     };
     let suggestion = |(vector, model)| json!({ "existing_index": vector, "inference_service": model });
     Ok(Json(PromoteValidateResponse {
-        valid: is_standalone && checked.errors.is_empty(),
+        valid: is_standalone,
         vector_configs: standalone::configs(&checked.vectors),
         suggestions: checked.suggestions.into_iter().map(suggestion).collect(),
-        errors: checked.errors.iter().map(|e| json!({ "field": e.field, "message": e.message })).collect(),
+        errors: Vec::new(),
         required_user_action: action.into(),
         namespace_id: checked.namespace_id,
         current_mode: checked.previous_mode,

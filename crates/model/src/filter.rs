@@ -4,7 +4,11 @@
 //! A missing field satisfies no positive condition. Values of different types never compare; a number in text form
 //! compares as a number when the other side is one.
 
-use crate::{Error, Fields, Result, document, limits, path};
+use crate::{
+    Error, Fields, Result, document,
+    geo::{Area, Point},
+    limits, path,
+};
 use serde_json::Value;
 use std::cmp::Ordering;
 
@@ -27,11 +31,14 @@ pub enum Operator {
     Text,
     Phrase,
     Words,
+    GeoRadius,
+    GeoBoundingBox,
+    GeoPolygon,
 }
 
 impl Operator {
     /// All of them, by the names that requests use.
-    pub const ALL: [(&'static str, Self); 17] = [
+    pub const ALL: [(&'static str, Self); 20] = [
         ("eq", Self::Eq),
         ("ne", Self::Ne),
         ("gt", Self::Gt),
@@ -49,6 +56,9 @@ impl Operator {
         ("text", Self::Text),
         ("phrase", Self::Phrase),
         ("words", Self::Words),
+        ("geo_radius", Self::GeoRadius),
+        ("geo_bounding_box", Self::GeoBoundingBox),
+        ("geo_polygon", Self::GeoPolygon),
     ];
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, op)| *op)
@@ -244,8 +254,22 @@ fn checked(mut condition: Condition, at: &str) -> Result<Filter> {
             Some(Err(e)) => Err(Error::invalid(at, format!("is not a regular expression: {e}"))),
             None => Err(Error::invalid(at, "must be a string")),
         },
+        Operator::GeoRadius | Operator::GeoBoundingBox | Operator::GeoPolygon => {
+            area(condition.operator, value, &at)?;
+            Ok(Filter::Is(condition))
+        }
         Operator::Exists | Operator::IsNull if !value.is_boolean() => Err(Error::invalid(at, "must be true or false")),
         _ => Ok(Filter::Is(condition)),
+    }
+}
+
+/// The area that a geo operator compares with; `None` for the other operators.
+fn area(operator: Operator, value: &Value, at: &str) -> Result<Option<Area>> {
+    match operator {
+        Operator::GeoRadius => Area::circle(value, at).map(Some),
+        Operator::GeoBoundingBox => Area::rectangle(value, at).map(Some),
+        Operator::GeoPolygon => Area::polygon(value, at).map(Some),
+        _ => Ok(None),
     }
 }
 
@@ -283,6 +307,10 @@ impl Condition {
                     return false;
                 };
                 found.is_some_and(|f| any(f, |v| v.as_str().is_some_and(|t| regex.is_match(t))))
+            }
+            Operator::GeoRadius | Operator::GeoBoundingBox | Operator::GeoPolygon => {
+                let Ok(Some(area)) = area(self.operator, wanted, "") else { return false };
+                found.is_some_and(|f| any(f, |v| Point::of(v).is_some_and(|point| area.holds(point))))
             }
         }
     }
@@ -389,11 +417,35 @@ mod tests {
     }
 
     #[test]
+    fn a_field_holds_a_place_or_several() {
+        let fields = json!({
+            "at": { "lat": 52.5, "lon": 13.4 },
+            "stops": [{ "lat": 0, "lon": 0 }, { "lat": 52.5, "lon": 13.4 }, "elsewhere"],
+            "text": "52.5,13.4",
+        });
+        let holds = |field: &str, operator: &str, value: Value| {
+            let filter = Filter::parse(&json!({ "field": field, "operator": operator, "value": value }), "f").unwrap();
+            filter.matches(fields.as_object().unwrap())
+        };
+        let circle = json!({ "center": { "lat": 52.5, "lon": 13.4 }, "radius": 10 });
+        assert!(holds("at", "geo_radius", circle.clone()) && holds("stops", "geo_radius", circle.clone()));
+        assert!(!holds("text", "geo_radius", circle.clone()) && !holds("absent", "geo_radius", circle.clone()));
+        let north = json!({ "top_left": { "lat": 90, "lon": -180 }, "bottom_right": { "lat": 1, "lon": 180 } });
+        assert!(holds("at", "geo_bounding_box", north));
+        let points = json!([{ "lat": -1, "lon": -1 }, { "lat": -1, "lon": 2 }, { "lat": 2, "lon": -1 }]);
+        let triangle = json!({ "exterior": { "points": points } });
+        assert!(holds("stops", "geo_polygon", triangle.clone()) && !holds("at", "geo_polygon", triangle));
+        let shorthand = Filter::parse(&json!({ "at": { "geo_radius": circle } }), "f").unwrap();
+        assert!(shorthand.matches(fields.as_object().unwrap()));
+    }
+
+    #[test]
     fn refusals_name_the_place() {
         for (filter, place) in [
             (json!({"field": "n", "operator": "near", "value": 3}), "f.operator"),
             (json!({"AND": [{"field": "n", "operator": "in", "value": 3}]}), "f.AND.0.value"),
             (json!({"field": "n", "operator": "regex", "value": "("}), "f.value"),
+            (json!({"field": "n", "operator": "geo_radius", "value": {"radius": 3}}), "f.value.center"),
             (json!(3), "f"),
         ] {
             match Filter::parse(&filter, "f") {

@@ -7,6 +7,7 @@ pub mod document;
 pub mod error;
 pub mod feature;
 pub mod filter;
+pub mod geo;
 pub mod id;
 pub mod limits;
 pub mod path;

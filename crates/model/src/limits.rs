@@ -12,11 +12,13 @@ pub const MAX_FETCH_BYTES: u64 = 512 << 20;
 pub const MAX_FILTER_DEPTH: usize = 16;
 /// Most conditions in one filter.
 pub const MAX_FILTER_CONDITIONS: usize = 256;
+/// Most points of a polygon in a filter, its holes included.
+pub const MAX_POLYGON_POINTS: usize = 1000;
 /// Deepest nesting of JSON in a request body.
 pub const MAX_JSON_DEPTH: usize = 64;
 /// Most rows a page can hold.
 pub const MAX_PAGE: usize = 1000;
-/// Furthest a numeric offset can reach.
+/// Furthest that the offset of a query can reach.
 pub const MAX_OFFSET: usize = 10_000;
 /// Longest dense vector.
 pub const MAX_DIMENSIONS: usize = 65_536;

@@ -86,6 +86,34 @@ fn usual(field: &str) -> BoxedStrategy<Value> {
     }
 }
 
+fn point() -> impl Strategy<Value = Value> + Clone {
+    let degrees = |most: i32| select(vec![-most, -1, 0, 1, 10, most]);
+    (degrees(90), degrees(180)).prop_map(|(lat, lon)| json!({ "lat": lat, "lon": lon }))
+}
+
+/// What a geo operator takes.
+fn area(operator: &str) -> BoxedStrategy<Value> {
+    match operator {
+        "geo_radius" => (point(), select(vec![1, 200_000, 2_000_000, 12_000_000]))
+            .prop_map(|(center, radius)| json!({ "center": center, "radius": radius }))
+            .boxed(),
+        "geo_bounding_box" => (point(), point())
+            .prop_map(|(mut a, mut b)| {
+                if a["lat"].as_i64() < b["lat"].as_i64() {
+                    std::mem::swap(&mut a["lat"], &mut b["lat"]);
+                }
+                json!({ "top_left": a, "bottom_right": b })
+            })
+            .boxed(),
+        _ => (vec(point(), 4..6), proptest::option::of(vec(point(), 4..5)))
+            .prop_map(|(exterior, hole)| {
+                let holes: Vec<Value> = hole.into_iter().map(|points| json!({ "points": points })).collect();
+                json!({ "exterior": { "points": exterior }, "interiors": holes })
+            })
+            .boxed(),
+    }
+}
+
 /// The fields of one document. Where `odd` is not set, indexed fields hold what they are indexed as.
 fn fields(odd: bool) -> impl Strategy<Value = Value> {
     let of = move |field: &'static str| {
@@ -94,9 +122,11 @@ fn fields(odd: bool) -> impl Strategy<Value = Value> {
     };
     let metadata =
         prop_oneof![4 => of("metadata.n").prop_map(|n| json!({ "n": n, "tag": "a" })), 1 => Just(Value::Null)];
-    (of("tag"), of("n"), of("ok"), of("at"), of("m.price"), metadata, proptest::option::of(value())).prop_map(
-        |(tag, n, ok, at, price, metadata, text)| {
-            let held = [("tag", tag), ("n", n), ("ok", ok), ("at", at), ("text", text)];
+    let place = prop_oneof![3 => point(), 1 => vec(point(), 0..3).prop_map(Value::Array)];
+    let others = (proptest::option::of(value()), proptest::option::of(place));
+    (of("tag"), of("n"), of("ok"), of("at"), of("m.price"), metadata, others).prop_map(
+        |(tag, n, ok, at, price, metadata, (text, place))| {
+            let held = [("tag", tag), ("n", n), ("ok", ok), ("at", at), ("text", text), ("place", place)];
             let mut all: Fields = held.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
             all.extend(price.map(|p| ("m".to_owned(), json!({ "price": p }))));
             if !metadata.is_null() {
@@ -120,6 +150,7 @@ fn leaf() -> impl Strategy<Value = Value> {
         "metadata.ok",
         "text",
         "text.n",
+        "place",
         "absent",
         "document_id",
         "root_object_id",
@@ -146,7 +177,12 @@ fn leaf() -> impl Strategy<Value = Value> {
             json!({ "field": field, "operator": operator, "value": value })
         })
     });
-    prop_oneof![1 => wild, 1 => compiled]
+    let near = select(vec!["geo_radius", "geo_bounding_box", "geo_polygon"]).prop_flat_map(|operator| {
+        let field = prop_oneof![4 => Just("place"), 1 => Just("text")];
+        (field, area(operator))
+            .prop_map(move |(field, value)| json!({ "field": field, "operator": operator, "value": value }))
+    });
+    prop_oneof![2 => wild, 2 => compiled, 1 => near]
 }
 
 fn filter() -> impl Strategy<Value = Value> {

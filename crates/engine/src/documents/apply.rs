@@ -1,6 +1,6 @@
 //! What a request does to a document's fields and vectors.
 
-use super::vectors;
+use super::{system::System, vectors};
 use crate::collections::Collection;
 use serde_json::Value;
 use strata_model::{
@@ -12,9 +12,10 @@ use strata_model::{
 
 /// Names that answers show beside a document's own fields. A request that carries them, as one that sends back what it
 /// read does, says nothing by it.
-const SHOWN: [&str; 10] = [
+const SHOWN: [&str; 11] = [
     "_internal",
     "_expanded",
+    "_vectors",
     "searchable_at",
     "presigned_url",
     "presigned_urls",
@@ -121,6 +122,10 @@ pub(super) fn check_schema(collection: &Collection, fields: &mut Fields) -> Resu
 pub(super) enum How {
     /// Objects are merged at every depth, null removes, the rest replaces.
     Merge,
+    /// Each takes the place of the one of its name; a name with dots reaches inside objects; null removes.
+    Assign,
+    /// Each takes the place of the one of its name, but `metadata` is changed key by key, where null removes.
+    Update,
     /// The request's fields are all there are.
     Replace,
 }
@@ -134,11 +139,19 @@ pub(super) struct Change {
     vectors: Option<Fields>,
     features: Vec<Feature>,
     content_hash: Option<Option<String>>,
+    system: System,
     fixed: Fields,
 }
 
 impl Change {
     pub fn parse(mut request: Fields, how: How) -> Result<Self> {
+        if how == How::Assign {
+            inside_system_keys(&mut request)?;
+        }
+        if how == How::Update && request.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
+            return Err(Error::invalid("metadata", "must be an object"));
+        }
+        let system = System::take(&mut request)?;
         let vectors = if request.contains_key("vectors") { Some(vectors_of(&mut request)?) } else { None };
         let content_hash = match request.contains_key("content_hash") {
             true => Some(super::text_of(&mut request, "content_hash")?),
@@ -150,7 +163,7 @@ impl Change {
         // The chain is compared with nothing: it holds times, and the path says the same.
         fields.remove("lineage_chain");
         fields.retain(|name, _| !SHOWN.contains(&name.as_str()));
-        Ok(Self { how, fields, vectors, features, content_hash, fixed })
+        Ok(Self { how, fields, vectors, features, content_hash, system, fixed })
     }
 
     /// Applies it. The vectors are `None` where they stay as they are.
@@ -165,10 +178,16 @@ impl Change {
         let mut next = document.clone();
         let mut fields = self.fields.clone();
         fields.retain(|name, _| !TIMES.contains(&name.as_str()) || document.fields.contains_key(name));
+        // Answers repeat vectors at the root under the names that they were asked by.
+        let sent = |name: &str| self.vectors.as_ref()?.get(&collection.vector_index(name)?.name);
+        fields.retain(|name, value| sent(name) != Some(&*value));
         match self.how {
             How::Merge => merge(&mut next.fields, &fields),
+            How::Assign => assign(&mut next.fields, &fields)?,
+            How::Update => update(&mut next.fields, fields),
             How::Replace => next.fields = own_fields(fields),
         }
+        self.system.apply(self.how, &mut next)?;
         for feature in &self.features {
             merge(&mut next.fields, &feature.payload);
         }
@@ -186,7 +205,7 @@ impl Change {
         }
         let vectors = match (self.how, &self.vectors) {
             (_, None) if sent.is_empty() => None,
-            (How::Replace, Some(_)) => Some(sent),
+            (How::Replace | How::Update, Some(_)) => Some(sent),
             (_, named) => {
                 let mut all = current()?;
                 for (name, _) in named.iter().flat_map(|n| n.iter()).filter(|(_, value)| value.is_null()) {
@@ -214,7 +233,7 @@ impl Change {
 }
 
 /// Merges `patch` into `fields` at every depth; null removes.
-fn merge(fields: &mut Fields, patch: &Fields) {
+pub(super) fn merge(fields: &mut Fields, patch: &Fields) {
     for (name, value) in patch {
         match (fields.get_mut(name), value) {
             (_, Value::Null) => drop(fields.remove(name)),
@@ -227,6 +246,82 @@ fn merge(fields: &mut Fields, patch: &Fields) {
             (_, value) => drop(fields.insert(name.clone(), value.clone())),
         }
     }
+}
+
+/// Puts each value in the place of the one of its name; a name with dots reaches inside objects, unless there is a field
+/// that is called so; null removes.
+pub(super) fn assign(fields: &mut Fields, sent: &Fields) -> Result<()> {
+    sent.iter().try_for_each(|(name, value)| assign_one(fields, name, value, name))
+}
+
+fn assign_one(fields: &mut Fields, name: &str, value: &Value, whole: &str) -> Result<()> {
+    let inner = if fields.contains_key(name) { None } else { name.split_once('.') };
+    match (inner, value) {
+        (None, Value::Null) => drop(fields.remove(name)),
+        (None, value) => drop(fields.insert(name.to_owned(), value.clone())),
+        (Some((head, rest)), value) => match fields.get_mut(head) {
+            Some(Value::Object(inner)) => assign_one(inner, rest, value, whole)?,
+            None | Some(Value::Null) if value.is_null() => {}
+            None | Some(Value::Null) => {
+                let mut inner = Fields::new();
+                assign_one(&mut inner, rest, value, whole)?;
+                fields.insert(head.to_owned(), Value::Object(inner));
+            }
+            Some(_) => return Err(Error::invalid(whole, format!("`{head}` is no object; nothing lies inside it"))),
+        },
+    }
+    Ok(())
+}
+
+/// Puts each value in the place of the one of its name, inside `metadata` key by key.
+fn update(fields: &mut Fields, sent: Fields) {
+    for (name, value) in sent {
+        match (name.as_str(), value) {
+            ("metadata", Value::Null) => {}
+            ("metadata", Value::Object(sent)) => {
+                let kept = fields.entry(name).or_insert_with(|| Value::Object(Fields::new()));
+                if !kept.is_object() {
+                    *kept = Value::Object(Fields::new());
+                }
+                let Value::Object(kept) = kept else { continue };
+                for (key, value) in sent {
+                    match value {
+                        Value::Null => drop(kept.remove(&key)),
+                        value => drop(kept.insert(key, value)),
+                    }
+                }
+            }
+            (_, value) => drop(fields.insert(name, value)),
+        }
+    }
+}
+
+/// Moves what names with dots say of `internal_metadata` into it. Nothing else that the system shows has parts that could
+/// be set.
+fn inside_system_keys(request: &mut Fields) -> Result<()> {
+    let is_system = |head: &str| {
+        SHOWN.contains(&head) || FIXED.contains(&head) || ["lineage_chain", "vectors", "features"].contains(&head)
+    };
+    let names: Vec<String> = request.keys().filter(|name| name.contains('.')).cloned().collect();
+    for name in names {
+        match name.split_once('.') {
+            Some(("internal_metadata", key)) => {
+                let value = request.remove(&name).unwrap_or_default();
+                let whole = request.entry("internal_metadata").or_insert_with(|| Value::Object(Fields::new()));
+                if whole.is_null() {
+                    *whole = Value::Object(Fields::new());
+                }
+                if let Value::Object(whole) = whole {
+                    whole.insert(key.to_owned(), value);
+                }
+            }
+            Some((head, _)) if is_system(head) => {
+                return Err(Error::invalid(&name, format!("`{head}` cannot be changed in part")));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -248,6 +343,45 @@ mod tests {
             ),
         );
         assert_eq!(Value::Object(fields), json!({ "m": { "x": 1, "y": { "w": 3 } }, "list": [9], "new": { "v": 1 } }));
+    }
+
+    #[test]
+    fn an_assignment_replaces_and_reaches_inside_by_dots() {
+        let mut fields = object(json!({ "m": { "x": 1, "y": { "z": 2 } }, "a.b": 1, "list": [1], "gone": 1 }));
+        let sent = json!({ "m.y.z": 3, "m.w.v": 4, "a.b": 2, "list": [9], "gone": null, "none.at.all": null });
+        assign(&mut fields, &object(sent)).unwrap();
+        let want = json!({ "m": { "x": 1, "y": { "z": 3 }, "w": { "v": 4 } }, "a.b": 2, "list": [9] });
+        assert_eq!(Value::Object(fields.clone()), want);
+        assign(&mut fields, &object(json!({ "m": { "y": 1 } }))).unwrap();
+        assert_eq!(fields["m"], json!({ "y": 1 }));
+        match assign(&mut fields, &object(json!({ "list.0": 1 }))) {
+            Err(Error::Invalid(faults)) => assert_eq!(faults[0].field, "list.0"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_update_replaces_fields_and_sets_keys_of_metadata() {
+        let mut fields = object(json!({ "a": { "x": 1 }, "b": 1, "metadata": { "k": { "x": 1 }, "l": 1, "m": 1 } }));
+        update(&mut fields, object(json!({ "a": { "y": 1 }, "metadata": { "k": { "y": 1 }, "l": null, "n": 1 } })));
+        let want = json!({ "a": { "y": 1 }, "b": 1, "metadata": { "k": { "y": 1 }, "m": 1, "n": 1 } });
+        assert_eq!(Value::Object(fields.clone()), want);
+        update(&mut fields, object(json!({ "metadata": null })));
+        assert_eq!(Value::Object(fields), want);
+    }
+
+    #[test]
+    fn parts_of_what_the_system_shows_are_not_fields() {
+        let change = |sent: Value| Change::parse(object(sent), How::Assign);
+        let sent = json!({ "internal_metadata.note": 1, "m.x": 1 });
+        let parsed = change(sent).unwrap();
+        assert_eq!(parsed.system.internal_metadata, Some(object(json!({ "note": 1 }))));
+        for name in ["_internal.lineage.path", "vectors.plane", "lineage_chain.0", "document_blobs.0.url"] {
+            match change(json!({ name: 1 })) {
+                Err(Error::Invalid(faults)) => assert_eq!(faults[0].field, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
     }
 
     #[test]

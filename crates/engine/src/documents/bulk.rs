@@ -96,7 +96,8 @@ impl Engine {
         Ok(deleted)
     }
 
-    /// Merges into each document of a collection its own update. One that cannot be done is an outcome; the others are.
+    /// Sets in each document of a collection its own fields; names with dots reach inside objects. One that cannot be done
+    /// is an outcome; the others are.
     pub async fn update_documents(
         &self,
         scope: &Scope,
@@ -111,7 +112,7 @@ impl Engine {
                 let collection = load_collection(tx, &of, &collection)?;
                 let (mut outcomes, mut touched) = (Vec::new(), Vec::new());
                 for (document_id, request) in updates {
-                    let done = Change::parse(request, How::Merge).and_then(|change| {
+                    let done = Change::parse(request, How::Assign).and_then(|change| {
                         let document = documents::get(tx, &of, Some(&collection.id), &document_id)?;
                         changed(tx, &document, &collection, &change, &now)
                     });
@@ -132,7 +133,7 @@ impl Engine {
         Ok(outcomes)
     }
 
-    /// Merges `request` into every document of a collection that satisfies `filter`; answers how many changed. The
+    /// Sets the fields of `request` in every document of a collection that satisfies `filter`; answers how many changed. The
     /// documents are changed in parts, each of them whole.
     pub async fn update_documents_where(
         &self,
@@ -142,7 +143,7 @@ impl Engine {
         request: Fields,
         wait: bool,
     ) -> Result<usize> {
-        let change = std::sync::Arc::new(Change::parse(request, How::Merge)?);
+        let change = std::sync::Arc::new(Change::parse(request, How::Assign)?);
         let (of, named, wanted) = (scope.clone(), collection.to_owned(), filter.clone());
         let (collection, seqs) = self
             .catalog

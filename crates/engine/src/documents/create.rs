@@ -1,6 +1,6 @@
 //! Creating a document directly.
 
-use super::{Show, Shown, apply, gather, parents, text_of, vectors};
+use super::{Show, Shown, apply, gather, parents, system::System, text_of, vectors};
 use crate::{Engine, collections::Collection};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -65,11 +65,8 @@ impl NewDocument {
                 format!("`{id}` must be `doc_` and at most 124 letters or digits"),
             ));
         }
-        let mut internal_metadata = match fields.remove("internal_metadata") {
-            Some(Value::Object(map)) => map,
-            None | Some(Value::Null) => Fields::new(),
-            Some(_) => return Err(Error::invalid("internal_metadata", "must be an object")),
-        };
+        let system = System::take(&mut fields)?;
+        let mut internal_metadata = system.internal_metadata.unwrap_or_default();
         if let Some(version) = text_of(&mut fields, "document_schema_version")? {
             internal_metadata.insert("document_schema_version".into(), version.into());
         }
@@ -77,10 +74,6 @@ impl NewDocument {
         if fields.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
             return Err(Error::invalid("metadata", "must be an object"));
         }
-        let source_blobs = match fields.remove("source_blobs") {
-            None | Some(Value::Null) => Vec::new(),
-            Some(sent) => serde_json::from_value(sent).map_err(|e| Error::invalid("source_blobs", e.to_string()))?,
-        };
         let new = Self {
             collection_id: text_of(&mut fields, "collection_id")?,
             document_id,
@@ -88,8 +81,8 @@ impl NewDocument {
             content_hash: text_of(&mut fields, "content_hash")?,
             vectors: apply::vectors_of(&mut fields)?,
             features: apply::features_of(&mut fields)?,
-            source_blobs,
-            document_blobs: artifacts(fields.remove("document_blobs"))?,
+            source_blobs: system.source_blobs.unwrap_or_default(),
+            document_blobs: system.document_blobs.unwrap_or_default(),
             internal_metadata,
             request,
             fields: apply::own_fields(fields),
@@ -104,41 +97,6 @@ impl NewDocument {
             checked.extend(feature.checked_vectors(collection, &format!("features.{i}.vectors"))?);
         }
         Ok(checked)
-    }
-}
-
-/// Artifacts, each of which says at least what it is called and where it is.
-fn artifacts(sent: Option<Value>) -> Result<Vec<Value>> {
-    const TEXTS: [&str; 2] = ["field", "url"];
-    const WORDS: [(&str, &[&str]); 2] = [
-        ("role", &["source", "processed", "thumbnail", "artifact", "aux"]),
-        ("type", &["video", "image", "audio", "text", "pdf", "other"]),
-    ];
-    match sent {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(list)) => {
-            for (i, entry) in list.iter().enumerate() {
-                for key in TEXTS {
-                    if entry.get(key).and_then(Value::as_str).is_none_or(str::is_empty) {
-                        return Err(Error::invalid(format!("document_blobs.{i}.{key}"), "is required"));
-                    }
-                }
-                for (key, words) in WORDS {
-                    let said = entry.get(key).filter(|said| !said.is_null());
-                    if said.is_some_and(|said| !said.as_str().is_some_and(|said| words.contains(&said))) {
-                        let message = format!("must be one of {}", words.join(", "));
-                        return Err(Error::invalid(format!("document_blobs.{i}.{key}"), message));
-                    }
-                }
-                // A hash would make the server sign URLs of content that the caller only names.
-                if entry.get(super::ARTIFACT_HASH).is_some() {
-                    let message = "is not the caller's to set";
-                    return Err(Error::invalid(format!("document_blobs.{i}.{}", super::ARTIFACT_HASH), message));
-                }
-            }
-            Ok(list)
-        }
-        Some(_) => Err(Error::invalid("document_blobs", "must be an array")),
     }
 }
 
@@ -200,7 +158,7 @@ impl Engine {
         self.indexed(vec![(document.collection_id.clone(), change)], wait).await;
         let seen = self.index.applied(&document.collection_id) >= change;
         let searchable_at = seen.then(|| document.updated_at.clone());
-        Ok(Shown { document, searchable_at, vectors: None, urls: None })
+        Ok(Shown::plain(scope, document, searchable_at))
     }
 
     /// Reads vectors and URLs for a document that was just written.

@@ -20,6 +20,20 @@ const MAX_DEPTH: usize = 256;
 /// Most document ids that a decomposition tree lists.
 const MAX_MEMBERS: usize = 10_000;
 
+/// Most documents that are shown of those that were made from one directly.
+const MAX_CHILDREN: usize = 100;
+
+/// How far down descendants are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Below {
+    /// What was made from the document directly, at most a hundred.
+    Children,
+    /// Through so many levels, at most a thousand.
+    Levels(usize),
+    /// To the last, at most a thousand.
+    All,
+}
+
 /// The documents that come from an object.
 #[derive(Debug, Clone)]
 pub struct ObjectDocuments {
@@ -46,15 +60,15 @@ impl Engine {
     pub async fn ancestors(
         &self,
         scope: &Scope,
-        collection: &str,
+        collection: Option<&str>,
         document_id: &str,
         show: Show,
     ) -> Result<Vec<Shown>> {
-        let (of, collection, id) = (scope.clone(), collection.to_owned(), document_id.to_owned());
+        let (of, collection, id) = (scope.clone(), collection.map(str::to_owned), document_id.to_owned());
         let gathered = self
             .catalog
             .read(move |connection| {
-                let within = resolved(connection, &of, Some(&collection))?;
+                let within = resolved(connection, &of, collection.as_deref())?;
                 let document = documents::get(connection, &of, within.as_deref(), &id)?;
                 let (mut rows, mut above) = (Vec::new(), document.lineage.source_document_id);
                 while let Some(id) = above.take().filter(|_| rows.len() < MAX_DEPTH) {
@@ -69,22 +83,27 @@ impl Engine {
         self.shown(gathered)
     }
 
-    /// The documents that were made from this one, directly or through others, oldest first; at most 1,000.
+    /// The documents that were made from this one, oldest first.
     pub async fn descendants(
         &self,
         scope: &Scope,
-        collection: &str,
+        collection: Option<&str>,
         document_id: &str,
+        below: Below,
         show: Show,
     ) -> Result<Vec<Shown>> {
-        let (of, collection, id) = (scope.clone(), collection.to_owned(), document_id.to_owned());
+        let (of, collection, id) = (scope.clone(), collection.map(str::to_owned), document_id.to_owned());
         let gathered = self
             .catalog
             .read(move |connection| {
-                let within = resolved(connection, &of, Some(&collection))?;
+                let within = resolved(connection, &of, collection.as_deref())?;
                 documents::get(connection, &of, within.as_deref(), &id)?;
-                let mut seqs = lineage::descendants(connection, &of, &[id])?;
-                seqs.truncate(limits::MAX_PAGE);
+                let (depth, limit) = match below {
+                    Below::Children => (1, MAX_CHILDREN),
+                    Below::Levels(depth) => (depth, limits::MAX_PAGE),
+                    Below::All => (usize::MAX, limits::MAX_PAGE),
+                };
+                let seqs = lineage::below(connection, &of, &id, depth, limit)?;
                 let below = documents::fetch(connection, &of, &seqs)?;
                 let ids: Vec<String> = below.into_iter().map(|d| d.document_id).collect();
                 let mut rows = browse::by_ids(connection, &of, None, &ids)?;

@@ -12,6 +12,7 @@ mod parents;
 #[cfg(test)]
 mod queries;
 mod read;
+mod system;
 mod upsert;
 mod vectors;
 mod write;
@@ -20,7 +21,7 @@ pub use bulk::{BulkDeleted, ItemOutcome};
 pub use create::{CreateOptions, NewDocument};
 pub use diagnosis::Diagnosis;
 pub use import::{Imported, MAX_PART, Part, Refused};
-pub use lineage::{DecompositionTree, ObjectDocuments};
+pub use lineage::{Below, DecompositionTree, ObjectDocuments};
 pub(crate) use parents::{below_document, own_step};
 pub use read::{DocumentPage, DocumentQuery, Group, Next};
 pub use strata_store::catalog::lineage::{Removed, TierCounts, Touch};
@@ -41,6 +42,8 @@ use strata_store::catalog::{browse::Changed, documents, lineage as rows, objects
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Show {
     pub vectors: ShowVectors,
+    /// The names of the vectors that there are.
+    pub vector_names: bool,
     /// Signed URLs of its blobs.
     pub urls: bool,
 }
@@ -50,18 +53,38 @@ pub enum ShowVectors {
     #[default]
     None,
     All,
-    /// Those of these names.
+    /// Those of these names, which are repeated under the name that they were asked by.
     Named(Vec<String>),
 }
 
 /// A document as an answer shows it.
 #[derive(Debug, Clone)]
 pub struct Shown {
+    pub namespace_id: String,
     pub document: Document,
     /// When the document became what searches see; `None` while they do not see its newest change.
     pub searchable_at: Option<String>,
     pub vectors: Option<Vectors>,
+    /// Names that vectors were asked by, each with that under which it stands in `vectors`.
+    pub asked: Vec<(String, String)>,
+    /// The names of the vectors that there are, where they were asked for.
+    pub vector_names: Option<Vec<String>>,
     pub urls: Option<Urls>,
+}
+
+impl Shown {
+    /// A document and nothing beside it.
+    pub fn plain(scope: &Scope, document: Document, searchable_at: Option<String>) -> Self {
+        Self {
+            namespace_id: scope.namespace_id.clone(),
+            document,
+            searchable_at,
+            vectors: None,
+            asked: Vec::new(),
+            vector_names: None,
+            urls: None,
+        }
+    }
 }
 
 /// Signed URLs of a document's blobs.
@@ -105,26 +128,30 @@ pub const ARTIFACT_HASH: &str = "hash";
 
 /// Documents with what their answers need of the catalog.
 struct Gathered {
+    scope: Scope,
     rows: Vec<Changed>,
     vectors: Option<HashMap<i64, Vectors>>,
+    /// By collection: names that vectors were asked by, each with the stored one.
+    asked: HashMap<String, Vec<(String, String)>>,
+    vector_names: Option<HashMap<i64, Vec<String>>>,
     blobs: Option<BTreeMap<String, Vec<ObjectBlob>>>,
 }
 
 /// Reads what `show` asks for, one query for each kind of thing.
 fn gather(connection: &Connection, scope: &Scope, rows: Vec<Changed>, show: &Show) -> Result<Gathered> {
-    let stored = || {
-        let seqs: Vec<i64> = rows.iter().map(|(d, _)| d.seq).collect();
-        documents::vectors_of(connection, &seqs)
-    };
+    let seqs = || -> Vec<i64> { rows.iter().map(|(d, _)| d.seq).collect() };
+    let stored = || documents::vectors_of(connection, &seqs());
+    let mut asked = HashMap::new();
     let vectors = match &show.vectors {
         ShowVectors::None => None,
         ShowVectors::All => Some(stored()?),
         ShowVectors::Named(names) => {
             let mut vectors = stored()?;
-            keep_named(connection, scope, &rows, &mut vectors, names)?;
+            asked = keep_named(connection, scope, &rows, &mut vectors, names)?;
             Some(vectors)
         }
     };
+    let vector_names = if show.vector_names { Some(documents::vector_names_of(connection, &seqs())?) } else { None };
     let blobs = if show.urls {
         let mut objects: Vec<String> = rows.iter().filter_map(|(d, _)| source_object(d).map(str::to_owned)).collect();
         objects.sort_unstable();
@@ -133,33 +160,34 @@ fn gather(connection: &Connection, scope: &Scope, rows: Vec<Changed>, show: &Sho
     } else {
         None
     };
-    Ok(Gathered { rows, vectors, blobs })
+    Ok(Gathered { scope: scope.clone(), rows, vectors, asked, vector_names, blobs })
 }
 
-/// Keeps of each document's vectors those that `names` name, in any spelling that its collection knows.
+/// Keeps of each document's vectors those that `names` name, in any spelling that its collection knows; answers by
+/// collection which name means which.
 fn keep_named(
     connection: &Connection,
     scope: &Scope,
     rows: &[Changed],
     vectors: &mut HashMap<i64, Vectors>,
     names: &[String],
-) -> Result<()> {
-    let mut known: HashMap<&str, Vec<String>> = HashMap::new();
+) -> Result<HashMap<String, Vec<(String, String)>>> {
+    let mut known: HashMap<String, Vec<(String, String)>> = HashMap::new();
     for (document, _) in rows {
-        let id = document.collection_id.as_str();
-        let own = match known.entry(id) {
+        let id = &document.collection_id;
+        let own = match known.entry(id.clone()) {
             Entry::Occupied(own) => own.into_mut(),
             Entry::Vacant(place) => {
                 let collection = load_collection(connection, scope, id)?;
-                let name = |name: &String| collection.vector_index(name).map(|index| index.name.clone());
-                place.insert(names.iter().filter_map(name).collect())
+                let stored = |asked: &String| Some((asked.clone(), collection.vector_index(asked)?.name.clone()));
+                place.insert(names.iter().filter_map(stored).collect())
             }
         };
         if let Some(all) = vectors.get_mut(&document.seq) {
-            all.retain(|name, _| own.contains(name));
+            all.retain(|name, _| own.iter().any(|(_, stored)| stored == name));
         }
     }
-    Ok(())
+    Ok(known)
 }
 
 /// The object whose blobs a document was made from.
@@ -169,7 +197,7 @@ fn source_object(document: &Document) -> Option<&str> {
 
 impl Engine {
     fn shown(&self, gathered: Gathered) -> Result<Vec<Shown>> {
-        let Gathered { rows, mut vectors, blobs } = gathered;
+        let Gathered { scope, rows, mut vectors, asked, mut vector_names, blobs } = gathered;
         let mut applied: BTreeMap<String, i64> = BTreeMap::new();
         let mut shown = Vec::with_capacity(rows.len());
         for (document, change) in rows {
@@ -184,8 +212,11 @@ impl Engine {
                 Some(blobs) => Some(self.urls_of(&document, blobs)?),
                 None => None,
             };
+            let has = |(_, stored): &&(String, String)| vectors.as_ref().is_some_and(|all| all.contains_key(stored));
+            let asked = asked.get(&document.collection_id).into_iter().flatten().filter(has).cloned().collect();
+            let vector_names = vector_names.as_mut().map(|all| all.remove(&document.seq).unwrap_or_default());
             let searchable_at = (seen >= change).then(|| document.updated_at.clone());
-            shown.push(Shown { document, searchable_at, vectors, urls });
+            shown.push(Shown { asked, vectors, vector_names, urls, ..Shown::plain(&scope, document, searchable_at) });
         }
         Ok(shown)
     }

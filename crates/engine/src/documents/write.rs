@@ -33,8 +33,21 @@ impl Engine {
         self.change_document(scope, collection, document_id, Change::parse(request, How::Merge)?, wait).await
     }
 
+    /// Puts each field of `request` in the place of the document's, and each key of `metadata`, where null removes. Its
+    /// vectors stay unless the request has some.
+    pub async fn update_document(
+        &self,
+        scope: &Scope,
+        collection: Option<&str>,
+        document_id: &str,
+        request: Fields,
+        wait: bool,
+    ) -> Result<Shown> {
+        self.change_document(scope, collection, document_id, Change::parse(request, How::Update)?, wait).await
+    }
+
     /// Makes `request` all the fields that a document has. Its vectors stay unless the request has some.
-    pub async fn put_document(
+    pub async fn replace_document(
         &self,
         scope: &Scope,
         collection: Option<&str>,
@@ -64,15 +77,15 @@ impl Engine {
                 changed(tx, &document, &collection, &change, &now)
             })
             .await?;
-        self.answered(written, wait).await
+        self.answered(scope, written, wait).await
     }
 
     /// The answer for a document that was just rewritten.
-    async fn answered(&self, (document, change): (Document, i64), wait: bool) -> Result<Shown> {
+    async fn answered(&self, scope: &Scope, (document, change): (Document, i64), wait: bool) -> Result<Shown> {
         self.indexed(vec![(document.collection_id.clone(), change)], wait).await;
         let seen = self.index.applied(&document.collection_id) >= change;
         let searchable_at = seen.then(|| document.updated_at.clone());
-        Ok(Shown { document, searchable_at, vectors: None, urls: None })
+        Ok(Shown::plain(scope, document, searchable_at))
     }
 
     /// Writes who may read and write a document, as the caller keeps it; what is left out stays.
@@ -101,7 +114,7 @@ impl Engine {
                 Ok((document, change))
             })
             .await?;
-        self.answered(written, true).await
+        self.answered(scope, written, true).await
     }
 
     /// Removes a document and, where `cascade` says so, all that was made from it.

@@ -17,6 +17,8 @@ use strata_model::{Error, Fields, Result, filter, path};
 const MAX_GROUPS: usize = 10_000;
 /// Most values that `push` and `add_to_set` collect, and that `count_distinct` tells apart, in one group.
 const MAX_COLLECTED: usize = 10_000;
+/// Most numbers of which percentiles are taken, in all groups together.
+const MAX_NUMBERS: usize = 5_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Function {
@@ -30,10 +32,14 @@ enum Function {
     Last,
     Push,
     AddToSet,
+    Percentile,
+    Median,
+    StdDev,
+    Variance,
 }
 
 impl Function {
-    const ALL: [(&'static str, Self); 10] = [
+    const ALL: [(&'static str, Self); 14] = [
         ("count", Self::Count),
         ("count_distinct", Self::CountDistinct),
         ("sum", Self::Sum),
@@ -44,6 +50,10 @@ impl Function {
         ("last", Self::Last),
         ("push", Self::Push),
         ("add_to_set", Self::AddToSet),
+        ("percentile", Self::Percentile),
+        ("median", Self::Median),
+        ("stddev", Self::StdDev),
+        ("variance", Self::Variance),
     ];
 }
 
@@ -68,6 +78,8 @@ struct Operation {
     function: Function,
     field: Option<String>,
     alias: String,
+    /// Of `percentile` and `median`, from 0 to 1.
+    rank: f64,
 }
 
 #[derive(Debug, Clone)]
@@ -214,7 +226,19 @@ fn operation(json: &Value, at: &str) -> Result<Operation> {
     if field.is_none() && function != Function::Count {
         return Err(Error::invalid(format!("{at}.field"), format!("is required for `{name}`")));
     }
-    Ok(Operation { function, field: field.map(str::to_owned), alias: required(json, "alias", at)? })
+    let percentile = json.get("percentile").filter(|p| !p.is_null());
+    let rank = match (function, percentile) {
+        (Function::Percentile, Some(percentile)) => {
+            let within = percentile.as_f64().filter(|p| (0.0..=100.0).contains(p));
+            within.ok_or_else(|| Error::invalid(format!("{at}.percentile"), "must be a number from 0 to 100"))? / 100.0
+        }
+        (Function::Percentile, None) => {
+            return Err(Error::invalid(format!("{at}.percentile"), "is required for `percentile`"));
+        }
+        (_, Some(_)) => return Err(Error::invalid(format!("{at}.percentile"), "is for `percentile` alone")),
+        (_, None) => 0.5,
+    };
+    Ok(Operation { function, field: field.map(str::to_owned), alias: required(json, "alias", at)?, rank })
 }
 
 fn having(json: &Value, at: &str) -> Result<Having> {
@@ -271,6 +295,11 @@ struct Tally {
     value: Option<Value>,
     values: Vec<Value>,
     seen: HashSet<String>,
+    numbers: Vec<f64>,
+    /// Of the numbers so far.
+    mean: f64,
+    /// Sum of the squares of their distances from the mean.
+    spread: f64,
 }
 
 impl Tally {
@@ -302,6 +331,15 @@ impl Tally {
             Function::Max if better(Ordering::Greater) => self.value = Some(value.clone()),
             Function::First if self.value.is_none() => self.value = Some(value.clone()),
             Function::Last => self.value = Some(value.clone()),
+            Function::Percentile | Function::Median => self.numbers.extend(value.as_f64()),
+            Function::StdDev | Function::Variance => {
+                // Welford's method: no large squares that cancel.
+                let Some(number) = value.as_f64() else { return Ok(()) };
+                self.count += 1;
+                let off = number - self.mean;
+                self.mean += off / self.count as f64;
+                self.spread += off * (number - self.mean);
+            }
             Function::Push => self.collect(operation, value)?,
             Function::AddToSet | Function::CountDistinct => {
                 if self.seen.insert(value.to_string()) {
@@ -329,8 +367,8 @@ impl Tally {
         Ok(())
     }
 
-    fn result(self, function: Function) -> Value {
-        match function {
+    fn result(self, operation: &Operation) -> Value {
+        match operation.function {
             Function::Count => json!(self.count),
             Function::CountDistinct => json!(self.values.len()),
             Function::Sum if self.count == 0 => json!(0),
@@ -339,8 +377,20 @@ impl Tally {
             Function::Avg => json!(self.sum / self.count as f64),
             Function::Min | Function::Max | Function::First | Function::Last => self.value.unwrap_or(Value::Null),
             Function::Push | Function::AddToSet => Value::Array(self.values),
+            Function::Percentile | Function::Median => json!(percentile(self.numbers, operation.rank)),
+            Function::StdDev | Function::Variance if self.count == 0 => Value::Null,
+            Function::StdDev => json!((self.spread / self.count as f64).sqrt()),
+            Function::Variance => json!(self.spread / self.count as f64),
         }
     }
+}
+
+/// The value at a rank from 0 to 1, between the closest of the sorted numbers in proportion; `None` of no numbers.
+fn percentile(mut numbers: Vec<f64>, rank: f64) -> Option<f64> {
+    numbers.sort_unstable_by(f64::total_cmp);
+    let place = rank * numbers.len().checked_sub(1)? as f64;
+    let (low, high) = (numbers[place.floor() as usize], numbers[place.ceil() as usize]);
+    Some(if low == high { low } else { low + (high - low) * place.fract() })
 }
 
 /// The groups so far.
@@ -348,11 +398,13 @@ pub struct Groups<'a> {
     aggregation: &'a Aggregation,
     places: HashMap<String, usize>,
     groups: Vec<(Vec<Value>, Vec<Tally>)>,
+    /// How many all groups keep.
+    numbers: usize,
 }
 
 impl<'a> Groups<'a> {
     pub fn new(aggregation: &'a Aggregation) -> Self {
-        let mut groups = Self { aggregation, places: HashMap::new(), groups: Vec::new() };
+        let mut groups = Self { aggregation, places: HashMap::new(), groups: Vec::new(), numbers: 0 };
         if aggregation.group_by.is_empty() {
             // Counts over nothing are one row of zeros.
             groups.groups.push((Vec::new(), groups.tallies()));
@@ -407,7 +459,14 @@ impl<'a> Groups<'a> {
             }
         };
         for (tally, operation) in self.groups[place].1.iter_mut().zip(&self.aggregation.operations) {
+            let before = tally.numbers.len();
             tally.add(operation, row)?;
+            self.numbers += tally.numbers.len() - before;
+        }
+        if self.numbers > MAX_NUMBERS {
+            return Err(Error::TooLarge(format!(
+                "there are more than {MAX_NUMBERS} numbers to take percentiles of; narrow the filter"
+            )));
         }
         Ok(())
     }
@@ -418,7 +477,7 @@ impl<'a> Groups<'a> {
         let build = |(key, tallies): (Vec<Value>, Vec<Tally>)| {
             let group: Map<_, _> = aggregation.group_by.iter().map(|g| g.alias.clone()).zip(key).collect();
             let operations = aggregation.operations.iter();
-            let metrics = operations.zip(tallies).map(|(o, t)| (o.alias.clone(), t.result(o.function))).collect();
+            let metrics = operations.zip(tallies).map(|(o, t)| (o.alias.clone(), t.result(o))).collect();
             Group { group, metrics }
         };
         let mut groups: Vec<Group> = self.groups.into_iter().map(build).collect();

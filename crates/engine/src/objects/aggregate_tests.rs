@@ -20,15 +20,59 @@ fn run(request: Value) -> Vec<Value> {
 fn every_function_over_groups() {
     let operations: Vec<Value> =
         Function::ALL.iter().map(|(name, _)| json!({ "function": name, "field": "n", "alias": name })).collect();
+    let operations: Vec<Value> = operations
+        .into_iter()
+        .map(|mut operation| {
+            if operation["function"] == "percentile" {
+                operation["percentile"] = json!(90);
+            }
+            operation
+        })
+        .collect();
     let answer = run(json!({ "group_by": [{ "field": "kind" }], "aggregations": operations }));
     assert_eq!(
         answer[0],
         json!([{ "kind": "a" }, {
             "count": 2, "count_distinct": 2, "sum": 5, "avg": 2.5, "min": 1, "max": 4, "first": 1, "last": 4,
-            "push": [1, 4], "add_to_set": [1, 4],
+            "push": [1, 4], "add_to_set": [1, 4], "percentile": 3.7, "median": 2.5, "stddev": 1.5, "variance": 2.25,
         }])
     );
     assert_eq!(answer[1][1]["sum"], json!(2.5));
+}
+
+#[test]
+fn percentiles_lie_between_the_closest_numbers() {
+    let of = |numbers: &[f64], percent: f64| percentile(numbers.to_vec(), percent / 100.0);
+    assert_eq!(of(&[], 50.0), None);
+    assert_eq!((of(&[7.0], 0.0), of(&[7.0], 100.0)), (Some(7.0), Some(7.0)));
+    let five = [50.0, 15.0, 40.0, 20.0, 35.0];
+    for (percent, want) in
+        [(0.0, 15.0), (5.0, 16.0), (30.0, 23.0), (40.0, 29.0), (50.0, 35.0), (95.0, 48.0), (100.0, 50.0)]
+    {
+        let found = of(&five, percent).unwrap();
+        assert!((found - want).abs() < 1e-9, "{percent}: {found}");
+    }
+    let far = json!([1e9 + 4.0, 1e9 + 7.0, 1e9 + 13.0, 1e9 + 16.0]);
+    let request = json!({ "group_by": [{ "field": "k" }], "unwind": "n",
+        "aggregations": [{ "function": "variance", "field": "n", "alias": "v" }] });
+    let aggregation = Aggregation::parse(&request).unwrap();
+    let mut groups = Groups::new(&aggregation);
+    groups.add(json!({ "n": far }).as_object().unwrap()).unwrap();
+    assert_eq!(groups.finish().unwrap().0[0].metrics["v"], json!(22.5), "large numbers close together");
+    for (operation, place) in [
+        (json!({ "function": "percentile", "field": "n", "alias": "p" }), "aggregations.0.percentile"),
+        (
+            json!({ "function": "percentile", "field": "n", "alias": "p", "percentile": 101 }),
+            "aggregations.0.percentile",
+        ),
+        (json!({ "function": "sum", "field": "n", "alias": "p", "percentile": 1 }), "aggregations.0.percentile"),
+        (json!({ "function": "median", "alias": "p" }), "aggregations.0.field"),
+    ] {
+        match Aggregation::parse(&json!({ "group_by": ["k"], "aggregations": [operation] })) {
+            Err(Error::Invalid(faults)) => assert_eq!(faults[0].field, place),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

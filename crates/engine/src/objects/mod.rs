@@ -140,6 +140,17 @@ impl Engine {
             .await
     }
 
+    /// An object of whichever bucket; `None` where there is none.
+    pub async fn object_anywhere(&self, scope: &Scope, object_id: &str) -> Result<Option<Object>> {
+        let (scope, id) = (scope.clone(), object_id.to_owned());
+        let found = self.catalog.read(move |c| objects::get(c, &scope, None, &id)).await;
+        match found {
+            Ok(object) => Ok(Some(object)),
+            Err(Error::Missing { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
     /// How many documents descend from an object.
     pub async fn object_document_count(&self, scope: &Scope, object_id: &str) -> Result<u64> {
         let (scope, id) = (scope.clone(), object_id.to_owned());

@@ -261,8 +261,22 @@ fn stand_in_value(value: &Value, operator: Operator) -> Value {
         (Value::String(text), _) if !text.contains("{{") && !text.contains("{%") => value.clone(),
         (Value::String(_), Operator::In | Operator::Nin) => json!([]),
         (Value::String(_), Operator::Exists | Operator::IsNull) => json!(true),
+        (_, Operator::GeoRadius | Operator::GeoBoundingBox | Operator::GeoPolygon) => some_area(value, operator),
         (Value::String(_), _) => json!("x"),
         (other, _) => other.clone(),
+    }
+}
+
+/// Some area for an operator, where the value is a template or has some.
+fn some_area(value: &Value, operator: Operator) -> Value {
+    if !value.to_string().contains("{{") && !value.to_string().contains("{%") {
+        return value.clone();
+    }
+    let point = |lat: i8, lon: i8| json!({ "lat": lat, "lon": lon });
+    match operator {
+        Operator::GeoBoundingBox => json!({ "top_left": point(1, 0), "bottom_right": point(0, 1) }),
+        Operator::GeoPolygon => json!({ "exterior": { "points": [point(0, 0), point(0, 1), point(1, 1)] } }),
+        _ => json!({ "center": point(0, 0), "radius": 1 }),
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct DocumentAggregationRequest {
     /// May be left out where every function is `count`.
     group_by: Option<Vec<GroupByField>>,
@@ -68,6 +69,7 @@ struct DocumentCountResponse {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct DistinctValuesRequest {
     /// A dot path.
     field: String,

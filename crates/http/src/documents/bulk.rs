@@ -26,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Either `document_ids` or `filters`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct BatchDeleteDocumentsRequest {
     #[schema(min_items = 1, max_items = 1000)]
     document_ids: Option<Vec<String>>,
@@ -66,21 +66,22 @@ impl From<ItemOutcome> for BatchItemResult {
 
 /// Either `updates`, or `filters` with `update_data`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct BatchUpdateDocumentsRequest {
     #[schema(min_items = 1, max_items = 1000)]
     updates: Option<Vec<BatchDocumentUpdate>>,
     /// Changes what satisfies it.
     filters: Option<Value>,
-    /// Merged into every document that satisfies `filters`.
+    /// Set in every document that satisfies `filters`, as in `updates`.
     #[schema(value_type = Option<Object>)]
     update_data: Option<Fields>,
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BatchDocumentUpdate {
     document_id: String,
-    /// Merged into the document.
+    /// Each field takes the place of the document's; a name with dots reaches inside objects (`metadata.state`); null removes.
     #[schema(value_type = Object)]
     update_data: Fields,
 }
@@ -95,10 +96,11 @@ struct BatchUpdateDocumentsResponse {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BulkUpdateDocumentsRequest {
     /// Changes what satisfies it; every document of the collection where it is left out.
     filters: Option<Value>,
-    /// Merged into each document.
+    /// Each field takes the place of the documents'; a name with dots reaches inside objects (`metadata.state`); null removes.
     #[schema(value_type = Object)]
     update_data: Fields,
 }
@@ -162,8 +164,8 @@ async fn batch_delete(
 
 /// Change many documents
 ///
-/// Merges into each document its own `update_data`, or one into all that satisfy a filter. An update that cannot be
-/// done fails alone.
+/// Sets in each document the fields of its own `update_data`, or of one in all that satisfy a filter. A name with dots
+/// reaches inside objects; a name without takes the place of the whole field. An update that cannot be done fails alone.
 #[utoipa::path(post, path = "/v1/collections/{collection_identifier}/documents/batch", tag = "CollectionDocuments",
     params(WriteParameters), responses((status = 200, body = BatchUpdateDocumentsResponse)))]
 async fn batch_update(
@@ -199,7 +201,7 @@ async fn batch_update(
 
 /// Change all documents that satisfy a filter
 ///
-/// Merges `update_data` into each of them. They are changed in parts of some hundreds, each of which is whole.
+/// Sets the fields of `update_data` in each of them. They are changed in parts of some hundreds, each of which is whole.
 #[utoipa::path(patch, path = "/v1/collections/{collection_identifier}/documents/bulk", tag = "CollectionDocuments",
     params(WriteParameters), responses((status = 200, body = BulkUpdateDocumentsResponse)))]
 async fn bulk_update(

@@ -1,10 +1,10 @@
 //! References between documents, resolved: `_expanded`.
 
 use super::document_json;
-use crate::{App, error::ApiError};
+use crate::{App, error::ApiError, objects::answer::ObjectResponse};
 use serde_json::Value;
 use std::collections::HashMap;
-use strata_engine::documents::Show;
+use strata_engine::documents::{Below, Show, Shown};
 use strata_model::{Fields, Scope, path};
 
 /// Most references that one answer resolves.
@@ -35,6 +35,51 @@ pub(crate) async fn expand(
         }
     }
     Ok(has_more)
+}
+
+/// Relatives of a document, rather than fields of it.
+const RELATIVES: [&str; 4] = ["parent", "root_object", "ancestors", "children"];
+
+/// [`expand`] for one document, which may be asked for its relatives too. They are there even where there are none: null,
+/// or an empty array.
+pub(super) async fn expand_one(
+    app: &App,
+    scope: &Scope,
+    document: &mut Fields,
+    wanted: Vec<String>,
+) -> Result<(), ApiError> {
+    let (relatives, paths): (Vec<String>, Vec<String>) =
+        wanted.into_iter().partition(|name| RELATIVES.contains(&name.as_str()));
+    expand(app, scope, std::slice::from_mut(document), &paths).await?;
+    for name in relatives {
+        let value = relative(app, scope, document, &name).await?;
+        let expanded = document.entry("_expanded").or_insert_with(|| Fields::new().into());
+        if let Value::Object(expanded) = expanded {
+            expanded.insert(name, value);
+        }
+    }
+    Ok(())
+}
+
+async fn relative(app: &App, scope: &Scope, document: &Fields, name: &str) -> Result<Value, ApiError> {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let id = text(document.get("document_id"));
+    // At the root a document may have fields of its own that are called so.
+    let above = |name: &str| text(document.get("_internal").and_then(|internal| internal["lineage"].get(name)));
+    let all = |found: Vec<Shown>| found.into_iter().map(document_json).collect::<Vec<Fields>>().into();
+    match name {
+        "ancestors" => Ok(all(app.ancestors(scope, None, &id, Show::default()).await?)),
+        "children" => Ok(all(app.descendants(scope, None, &id, Below::Children, Show::default()).await?)),
+        "parent" => {
+            let (mut found, _) =
+                app.documents_by_id(scope, vec![above("source_document_id")], Show::default()).await?;
+            Ok(found.pop().map_or(Value::Null, |shown| document_json(shown).into()))
+        }
+        _ => match app.object_anywhere(scope, &above("root_object_id")).await? {
+            Some(object) => Ok(ObjectResponse::of(app, object, false)?.map(None)?.into()),
+            None => Ok(Value::Null),
+        },
+    }
 }
 
 /// The ids that the documents name, each once, and whether some are left out.

@@ -4,15 +4,15 @@ use super::{document_json, wire::DocumentResponse};
 use crate::{
     App,
     error::ApiError,
-    extract::{Json, Path, Tenant},
+    extract::{Json, Path, Query, Tenant},
     openapi::{any_object, time},
 };
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strata_engine::documents::{Diagnosis, Show};
+use strata_engine::documents::{Below, Diagnosis, Show};
 use strata_model::{Error, Fields, Permission};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -97,6 +97,29 @@ struct SceneDownloadResponse {
     /// Where it ends; 0 where it has no such part.
     end_time: f64,
 }
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+struct DescendantsParameters {
+    /// How many levels to go down, from 1 to 32, or `all`; one where this is left out.
+    depth: Option<String>,
+}
+
+fn below(depth: Option<&str>) -> Result<Below, Error> {
+    match depth {
+        None => Ok(Below::Children),
+        Some("all") => Ok(Below::All),
+        Some(text) => {
+            let levels = text.trim().parse().ok().filter(|levels| (1..=MAX_LEVELS).contains(levels));
+            let message = || format!("must be from 1 to {MAX_LEVELS}, or `all`, not `{text}`");
+            levels.map(Below::Levels).ok_or_else(|| Error::invalid("depth", message()))
+        }
+    }
+}
+
+/// Deepest level below a document that a request names by its number.
+const MAX_LEVELS: usize = 32;
 
 /// A derivation, as diagnoses call what they tell about.
 const DERIVATION: &str = "derivation";
@@ -186,22 +209,25 @@ async fn get_document_ancestors(
     Path((collection, document)): Path<(String, String)>,
 ) -> Result<Json<Vec<Fields>>, ApiError> {
     tenant.may(Permission::Read)?;
-    let found = app.ancestors(&tenant.scope, &collection, &document, Show::default()).await?;
+    let found = app.ancestors(&tenant.scope, Some(&collection), &document, Show::default()).await?;
     Ok(Json(found.into_iter().map(document_json).collect()))
 }
 
 /// Descendants of a document
 ///
-/// The documents that were made from it, directly or through others, oldest first; at most 1,000.
+/// The documents that were made from it directly, oldest first, at most 100; or those so many levels below it that `depth`
+/// says, at most 1,000, the nearest of them.
 #[utoipa::path(get, path = "/v1/collections/{collection_identifier}/documents/{document_id}/descendants", tag = "CollectionDocuments",
-    responses((status = 200, body = Vec<DocumentResponse>)))]
+    params(DescendantsParameters), responses((status = 200, body = Vec<DocumentResponse>)))]
 async fn get_document_descendants(
     State(app): State<App>,
     tenant: Tenant,
     Path((collection, document)): Path<(String, String)>,
+    Query(query): Query<DescendantsParameters>,
 ) -> Result<Json<Vec<Fields>>, ApiError> {
     tenant.may(Permission::Read)?;
-    let found = app.descendants(&tenant.scope, &collection, &document, Show::default()).await?;
+    let below = below(query.depth.as_deref())?;
+    let found = app.descendants(&tenant.scope, Some(&collection), &document, below, Show::default()).await?;
     Ok(Json(found.into_iter().map(document_json).collect()))
 }
 

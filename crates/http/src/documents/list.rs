@@ -16,7 +16,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strata_engine::{
-    documents::{DocumentPage, DocumentQuery, Mark, Next, Place, Show, Shown},
+    documents::{DocumentPage, DocumentQuery, Mark, Next, Place, ShowVectors, Shown},
     listing::ListRequest,
 };
 use strata_model::{Error, Fields, Permission, Scope, document, filter::Filter};
@@ -55,17 +55,21 @@ struct ListParameters {
 }
 
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct ListDocumentsRequest {
     /// Only these collections, by id or name; for lists of the namespace.
     collection_ids: Option<Vec<String>>,
-    /// A filter: `{"AND": [{"field": …, "operator": …, "value": …}]}` or `{field: value}`.
+    /// A filter: `{"AND": [{"field": …, "operator": …, "value": …}]}` or `{field: value}`. Fields that hold places as
+    /// `{"lat": …, "lon": …}` compare by `geo_radius` with `{"center": {…}, "radius": metres}`, by `geo_bounding_box` with
+    /// `{"top_left": {…}, "bottom_right": {…}}`, and by `geo_polygon` with
+    /// `{"exterior": {"points": […]}, "interiors": [{"points": […]}]}`.
     filters: Option<Value>,
     /// `{"field": …, "direction": "asc" | "desc"}`; order of creation where this is left out.
     sort: Option<Value>,
     /// Text that some field contains, upper and lower case aside.
     search: Option<String>,
-    /// Where to go on: `pagination.next_cursor` of the page before.
+    /// Where to go on: `pagination.next_cursor` of the page before. `next_cursor` and `after` mean the same.
+    #[serde(alias = "next_cursor", alias = "after")]
     cursor: Option<String>,
     /// One of several disjoint parts, for readers that share the work. A cursor remembers its part.
     partition: Option<ListPartition>,
@@ -77,7 +81,8 @@ struct ListDocumentsRequest {
     return_url: Option<bool>,
     /// Whether to add the vectors.
     return_vectors: Option<bool>,
-    /// Which vectors to add: names, or true for all.
+    /// Names: these vectors are added, and stand under these names at the root too. True adds `_vectors`, the names of the
+    /// vectors that there are.
     return_vector_names: Option<VectorNames>,
     /// A field whose values group the page; `limit` and `offset` count groups then. Of each group the first hundred
     /// documents are shown.
@@ -92,8 +97,8 @@ struct ListDocumentsRequest {
     /// The same as `limit`.
     #[schema(minimum = 1, maximum = 1000)]
     page_size: Option<i64>,
-    /// Rows to pass over.
-    #[schema(minimum = 0, maximum = 10_000)]
+    /// Rows to pass over; a cursor reaches far places faster.
+    #[schema(minimum = 0)]
     offset: Option<i64>,
     /// Page number, from 1.
     #[schema(minimum = 1)]
@@ -101,6 +106,7 @@ struct ListDocumentsRequest {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct ListPartition {
     /// From 0.
     index: u32,
@@ -129,7 +135,7 @@ pub(super) struct ListDocumentsResponse {
     warnings: Vec<String>,
     /// Counted where `include_total` asks for it.
     total_documents: Option<i64>,
-    stats: Option<DocumentListStats>,
+    stats: DocumentListStats,
     group_by_field: Option<String>,
 }
 
@@ -143,20 +149,28 @@ struct DocumentGroup {
     count: i64,
 }
 
-/// Counts, where `include_total` asks for them: of documents, or of groups.
-#[derive(Debug, Default, Serialize, ToSchema)]
+/// Counts, where `include_total` asks for them, and means over the page.
+#[derive(Debug, Serialize, ToSchema)]
 struct DocumentListStats {
-    total_documents: i64,
+    /// Null where the page is grouped, or nothing was counted.
+    total_documents: Option<i64>,
+    /// How many blobs of their source objects the documents of the page were made from.
+    avg_blobs_per_document: f64,
+    /// Null where the page is not grouped, or nothing was counted.
     total_groups: Option<i64>,
+    /// Null where the page is not grouped.
+    avg_documents_per_group: Option<f64>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BatchListDocumentsRequest {
     #[schema(min_items = 1, max_items = 10)]
     queries: Vec<BatchListQuery>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BatchListQuery {
     /// Names the answer of this list.
     #[schema(min_length = 1, max_length = 128)]
@@ -180,11 +194,16 @@ struct BatchListResult {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BatchGetDocumentsRequest {
     #[schema(min_items = 1, max_items = 1000)]
     document_ids: Vec<String>,
     /// Whether to add URLs that read the blobs for an hour, which is the default.
     return_presigned_urls: Option<bool>,
+    /// Whether to add the vectors.
+    return_vectors: Option<bool>,
+    /// As in lists.
+    return_vector_names: Option<VectorNames>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -256,10 +275,11 @@ impl ListDocumentsRequest {
             part: self.partition.map(part).transpose()?,
             group_by,
             include_total: paging.include_total,
-            show: Show {
-                vectors: vectors_to_show(self.return_vectors, self.return_vector_names),
-                urls: self.return_presigned_urls.or(self.return_url).unwrap_or(false),
-            },
+            show: vectors_to_show(
+                self.return_vectors,
+                self.return_vector_names,
+                self.return_presigned_urls.or(self.return_url).unwrap_or(false),
+            ),
         };
         if let Some(mark) = &paging.after {
             go_on(&mut query, mark)?;
@@ -445,7 +465,8 @@ async fn batch_get(
     if !(1..=MAX_IDS).contains(&request.document_ids.len()) {
         return Err(Error::invalid("document_ids", format!("must have 1 to {MAX_IDS} ids")).into());
     }
-    let show = Show { urls: request.return_presigned_urls.unwrap_or(true), ..Show::default() };
+    let urls = request.return_presigned_urls.unwrap_or(true);
+    let show = vectors_to_show(request.return_vectors, request.return_vector_names, urls);
     let (found, not_found) = app.documents_by_id(&tenant.scope, request.document_ids, show).await?;
     Ok(Json(BatchGetDocumentsResponse { documents: found.into_iter().map(document_json).collect(), not_found }))
 }
@@ -456,7 +477,7 @@ async fn listed(
     listing: Listing,
     page: DocumentPage,
 ) -> Result<ListDocumentsResponse, ApiError> {
-    let Listing { query, paging, select, expand } = listing;
+    let Listing { query, paging, mut select, expand } = listing;
     let is_grouped = page.groups.is_some();
     let sizes: Vec<usize> = page.groups.iter().flatten().map(|group| group.documents.len()).collect();
     let (keys, shown): (Vec<(Value, i64)>, Vec<Shown>) = match page.groups {
@@ -470,12 +491,18 @@ async fn listed(
             (keys.collect(), shown)
         }
     };
+    let avg_blobs_per_document = mean(shown.iter().map(|one| one.document.source_blobs.len() as f64)).unwrap_or(0.0);
+    let avg_documents_per_group = mean(keys.iter().map(|(_, count)| *count as f64));
     let mut results: Vec<Fields> = shown.into_iter().map(document_json).collect();
     let mut warnings = Vec::new();
     if self::expand(app, scope, &mut results, &expand).await? {
         warnings.push(format!("only the first {MAX_REFERENCES} references are resolved in `_expanded`"));
     }
     if !select.is_empty() {
+        // Vectors that were asked for are shown whatever is selected.
+        if let ShowVectors::Named(names) = &query.show.vectors {
+            select.extend(names.iter().cloned());
+        }
         results = results.into_iter().map(|document| selected(document, &select)).collect();
     }
     let rows = if is_grouped { keys.len() } else { results.len() };
@@ -488,10 +515,12 @@ async fn listed(
         };
         keys.into_iter().zip(sizes).map(group).collect()
     });
-    let stats = page.total.map(|total| match is_grouped {
-        true => DocumentListStats { total_groups: Some(total), ..DocumentListStats::default() },
-        false => DocumentListStats { total_documents: total, total_groups: None },
-    });
+    let stats = DocumentListStats {
+        total_documents: page.total.filter(|_| !is_grouped),
+        avg_blobs_per_document,
+        total_groups: page.total.filter(|_| is_grouped),
+        avg_documents_per_group,
+    };
     Ok(ListDocumentsResponse {
         results,
         groups,
@@ -502,6 +531,11 @@ async fn listed(
         stats,
         group_by_field: query.group_by,
     })
+}
+
+fn mean(numbers: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
+    let count = numbers.len();
+    (count > 0).then(|| numbers.sum::<f64>() / count as f64)
 }
 
 /// A page that was reached by number says also which one it is and which are beside it.
@@ -545,7 +579,7 @@ mod tests {
         .unwrap();
         assert_eq!((query.limit, query.offset, query.sort), (5, 10, Some(("year".into(), true))));
         assert_eq!((query.group_by.as_deref(), query.part), (Some("title"), Some((1, 4))));
-        assert_eq!(query.show, Show { vectors: super::super::ShowVectors::Named(vec!["a".into()]), urls: true });
+        assert_eq!((query.show.vectors, query.show.urls), (ShowVectors::Named(vec!["a".into()]), true));
         assert_eq!(resolved(json!({})).unwrap().limit, DEFAULT_PAGE);
     }
 
@@ -605,7 +639,7 @@ mod tests {
         };
         let page = PagingFields { limit: Some(3), page: Some(2), ..PagingFields::default() };
         let both = body.or(list(), &show).unwrap().resolve(&page).unwrap().query;
-        assert_eq!((both.search.as_deref(), both.show.vectors), (Some("y"), super::super::ShowVectors::All));
+        assert_eq!((both.search.as_deref(), both.show.vectors), (Some("y"), ShowVectors::All));
         assert_eq!((both.limit, both.offset), (3, 3));
     }
 }

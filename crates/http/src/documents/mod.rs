@@ -55,14 +55,14 @@ pub(crate) struct ShowParameters {
     return_url: Option<bool>,
     /// Whether to add the vectors.
     return_vectors: Option<bool>,
-    /// Which vectors to add: names with commas between them, or `true` for all.
+    /// Names with commas between them: these vectors are added, and stand under these names at the root too. `true` adds
+    /// `_vectors`, the names of the vectors that there are.
     return_vector_names: Option<String>,
 }
 
 impl ShowParameters {
     pub(crate) fn show(&self) -> Show {
-        let vectors = vectors_to_show(self.return_vectors, self.vector_names());
-        Show { vectors, urls: self.urls().unwrap_or(false) }
+        vectors_to_show(self.return_vectors, self.vector_names(), self.urls().unwrap_or(false))
     }
 
     fn urls(&self) -> Option<bool> {
@@ -71,28 +71,30 @@ impl ShowParameters {
 
     fn vector_names(&self) -> Option<VectorNames> {
         self.return_vector_names.as_deref().map(|text| match text {
-            "true" => VectorNames::All(true),
-            "false" => VectorNames::All(false),
+            "true" => VectorNames::Listed(true),
+            "false" => VectorNames::Listed(false),
             names => VectorNames::These(comma_separated(names)),
         })
     }
 }
 
-/// All vectors or none, or those of these names.
+/// The vectors of these names, or whether to list the names that there are.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "must be true, false or an array of names")]
 enum VectorNames {
-    All(bool),
+    Listed(bool),
     These(Vec<String>),
 }
 
 /// Names say more than the flag, so they win.
-fn vectors_to_show(flag: Option<bool>, names: Option<VectorNames>) -> ShowVectors {
-    match (names, flag) {
+fn vectors_to_show(flag: Option<bool>, names: Option<VectorNames>, urls: bool) -> Show {
+    let vector_names = matches!(names, Some(VectorNames::Listed(true)));
+    let vectors = match (names, flag) {
         (Some(VectorNames::These(names)), _) => ShowVectors::Named(names),
-        (Some(VectorNames::All(true)), _) | (_, Some(true)) => ShowVectors::All,
-        (Some(VectorNames::All(false)) | None, _) => ShowVectors::None,
-    }
+        (_, Some(true)) => ShowVectors::All,
+        (_, Some(false) | None) => ShowVectors::None,
+    };
+    Show { vectors, vector_names, urls }
 }
 
 fn comma_separated(text: &str) -> Vec<String> {
@@ -103,7 +105,8 @@ fn comma_separated(text: &str) -> Vec<String> {
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 struct ExpandParameters {
-    /// Fields that name other documents, with commas between them; `_expanded` shows those documents.
+    /// Fields that name other documents, with commas between them; `_expanded` shows those documents. `parent`,
+    /// `ancestors`, `children` (at most a hundred) and `root_object` show these relatives of the document.
     expand: Option<String>,
 }
 
@@ -178,7 +181,7 @@ struct DocumentCreateRequest {
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct UpdateDocumentACLRequest {
     #[schema(max_items = 256)]
     read: Option<Vec<String>>,
@@ -296,15 +299,16 @@ async fn read(
     tenant.may(Permission::Read)?;
     let shown = app.document(&tenant.scope, collection, document, parameters.show()).await?;
     let mut json = document_json(shown);
-    let paths = references.expand.as_deref().map(comma_separated).unwrap_or_default();
-    expand::expand(app, &tenant.scope, std::slice::from_mut(&mut json), &paths).await?;
+    let wanted = references.expand.as_deref().map(comma_separated).unwrap_or_default();
+    expand::expand_one(app, &tenant.scope, &mut json, wanted).await?;
     Ok(Json(json))
 }
 
 /// Change a document
 ///
-/// Merges the body into the document's fields: objects at every depth; null removes a field. `vectors` are merged by name.
-/// Identity and lineage never change. Keys that only answers have are passed over.
+/// Merges the body into the document's fields: objects at every depth; null removes a field. `vectors` are merged by name,
+/// `internal_metadata` as an object. Identity, lineage, and what the server keeps of `internal_metadata` never change. Keys
+/// that only answers have are passed over.
 #[utoipa::path(patch, path = "/v1/collections/{collection_identifier}/documents/{document_id}", tag = "CollectionDocuments",
     params(WriteParameters, ShowParameters), request_body = Object, responses((status = 200, body = DocumentResponse)))]
 async fn patch_document(
@@ -338,10 +342,12 @@ async fn patch_document_ns(
     answer(&app, &tenant.scope, written, &parameters).await
 }
 
-/// Replace a document
+/// Update a document
 ///
-/// Makes the body all the fields that the document has. Its vectors stay unless the body has `vectors`. Identity and
-/// lineage never change. Keys that only answers have are passed over.
+/// Each field of the body takes the place of the document's; fields that are left out stay. In `metadata` and
+/// `internal_metadata` each key that is sent is set, and null removes one. Vectors stay unless the body has `vectors`.
+/// Identity, lineage, and what the server keeps of `internal_metadata` never change. Keys that only answers have are passed
+/// over.
 #[utoipa::path(put, path = "/v1/collections/{collection_identifier}/documents/{document_id}", tag = "CollectionDocuments",
     params(WriteParameters, ShowParameters), request_body = Object, responses((status = 200, body = DocumentResponse)))]
 async fn update_document(
@@ -353,8 +359,7 @@ async fn update_document(
     Json(fields): Json<Fields>,
 ) -> Answer {
     tenant.may(Permission::Write)?;
-    let fields = replacement(fields)?;
-    let written = app.put_document(&tenant.scope, Some(&collection), &document, fields, write.wait()).await?;
+    let written = app.update_document(&tenant.scope, Some(&collection), &document, fields, write.wait()).await?;
     answer(&app, &tenant.scope, written, &parameters).await
 }
 
@@ -368,7 +373,8 @@ fn replacement(fields: Fields) -> Result<Fields, ApiError> {
 
 /// Replace a document of the namespace
 ///
-/// The same as in its collection, for those who know the document's id alone.
+/// Makes the body all the fields that the document has, unlike the update in its collection. Vectors stay unless the body has
+/// `vectors`; `internal_metadata` is changed key by key. Identity and lineage never change.
 #[utoipa::path(put, path = "/v1/documents/{document_id}", tag = "Documents",
     params(WriteParameters, ShowParameters), request_body = Object, responses((status = 200, body = DocumentResponse)))]
 async fn update_document_ns(
@@ -381,7 +387,7 @@ async fn update_document_ns(
 ) -> Answer {
     tenant.may(Permission::Write)?;
     let fields = replacement(fields)?;
-    let written = app.put_document(&tenant.scope, None, &document, fields, write.wait()).await?;
+    let written = app.replace_document(&tenant.scope, None, &document, fields, write.wait()).await?;
     answer(&app, &tenant.scope, written, &parameters).await
 }
 
@@ -449,7 +455,8 @@ mod tests {
         let these = || ShowVectors::Named(vec!["a".into(), "b".into()]);
         assert_eq!(show(None, None), ShowVectors::None);
         assert_eq!(show(Some(true), None), ShowVectors::All);
-        assert_eq!(show(Some(false), Some("true")), ShowVectors::All);
+        assert_eq!(show(Some(false), Some("true")), ShowVectors::None, "names alone");
+        assert_eq!(show(Some(true), Some("true")), ShowVectors::All);
         assert_eq!(show(None, Some("a, b")), these());
         assert_eq!(show(Some(true), Some("a,b")), these());
         assert_eq!(show(None, Some("false")), ShowVectors::None);

@@ -50,6 +50,9 @@ pub(crate) struct DocumentResponse {
     /// When it became what searches see; null while they do not see its newest change.
     #[schema(schema_with = time)]
     pub searchable_at: Option<String>,
+    /// The names of its vectors, where they were asked for.
+    #[serde(rename = "_vectors")]
+    pub vector_names: Option<Vec<String>>,
     /// Its vectors by name, where they were asked for.
     #[schema(schema_with = any_object)]
     pub vectors: Option<Map<String, Value>>,
@@ -61,7 +64,7 @@ pub(crate) struct DocumentResponse {
     pub presigned_url: Option<String>,
     /// URLs of all blobs, where they were asked for.
     pub presigned_urls: Option<Vec<PresignedBlob>>,
-    /// Lineage, times, processing and `_acl` once more, as newer clients read them.
+    /// Lineage, times, processing, blobs, metadata and `_acl` once more, as newer clients read them.
     #[schema(schema_with = any_object)]
     #[serde(rename = "_internal")]
     pub internal: Map<String, Value>,
@@ -134,10 +137,14 @@ pub(crate) struct PresignedBlob {
 /// them. Only `created_at` and `updated_at` of its own win; `_internal` has the system's. `vectors` and URLs stand in it
 /// where `shown` has them.
 pub(crate) fn document_json(shown: Shown) -> Fields {
-    let Shown { mut document, searchable_at, vectors, urls } = shown;
+    let Shown { namespace_id, mut document, searchable_at, vectors, asked, vector_names, urls } = shown;
     let acl = document.internal_metadata.remove(ACL);
-    let internal = internal_json(&document, acl);
+    let mut internal = internal_json(&document, &namespace_id);
     let Document { fields: mut json, lineage, mut document_blobs, .. } = document;
+    internal["metadata"] = metadata(&json, &document.internal_metadata).into();
+    if let Some(acl) = acl {
+        internal[ACL] = acl;
+    }
     for (name, time) in [("created_at", document.created_at), ("updated_at", document.updated_at)] {
         json.entry(name).or_insert_with(|| time.into());
     }
@@ -173,12 +180,21 @@ pub(crate) fn document_json(shown: Shown) -> Fields {
     for artifact in document_blobs.iter_mut().filter_map(Value::as_object_mut) {
         artifact.remove(ARTIFACT_HASH);
     }
+    internal["document_blobs"] = json!(document_blobs);
+    if vectors.is_some() || vector_names.is_some() {
+        json.insert("vector_hydration_incomplete".into(), false.into());
+    }
+    if let Some(names) = vector_names {
+        json.insert("_vectors".into(), names.into());
+    }
     if let Some(vectors) = vectors {
+        for (asked, name) in asked {
+            json.insert(asked, json!(vectors[&name]));
+        }
         if let (1, Some(only)) = (vectors.len(), vectors.values().next()) {
             json.insert("vector".into(), json!(only));
         }
         json.insert("vectors".into(), json!(vectors));
-        json.insert("vector_hydration_incomplete".into(), false.into());
     }
     for (name, value) in [
         ("document_id", document.document_id.into()),
@@ -195,9 +211,18 @@ pub(crate) fn document_json(shown: Shown) -> Fields {
     json
 }
 
-fn internal_json(document: &Document, acl: Option<Value>) -> Value {
+/// What is known of a document beside its content: the caller's metadata, and the system's over it. Documents that were
+/// brought are said to have theirs there.
+fn metadata(fields: &Fields, system: &Fields) -> Fields {
+    let mut all = fields.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    all.extend(system.clone());
+    all
+}
+
+fn internal_json(document: &Document, namespace_id: &str) -> Value {
     let lineage = &document.lineage;
-    let mut internal = json!({
+    json!({
+        "namespace_id": namespace_id,
         "document_id": document.document_id,
         "collection_id": document.collection_id,
         "created_at": document.created_at,
@@ -214,11 +239,8 @@ fn internal_json(document: &Document, acl: Option<Value>) -> Value {
             "chain": lineage.chain,
         },
         "processing": { "history": document.internal_metadata.get("processing_history") },
-    });
-    if let Some(acl) = acl {
-        internal[ACL] = acl;
-    }
-    internal
+        "source_blobs": document.source_blobs,
+    })
 }
 
 /// Puts its URL into every artifact; answers the URLs of the source blobs, then those of the artifacts.
@@ -255,10 +277,11 @@ fn presigned(artifacts: &mut [Value], urls: Urls) -> Vec<Value> {
 }
 
 /// Shown whatever is selected: what names the document, and what was asked for beside it.
-const ALWAYS: [&str; 8] = [
+const ALWAYS: [&str; 9] = [
     "document_id",
     "collection_id",
     "vectors",
+    "_vectors",
     "vector",
     "vector_hydration_incomplete",
     "presigned_url",
@@ -284,7 +307,10 @@ pub(super) fn selected(mut document: Fields, names: &[String]) -> Fields {
 mod tests {
     use super::*;
     use strata_engine::documents::BlobUrl;
-    use strata_model::document::{Lineage, VectorValue, Vectors};
+    use strata_model::{
+        Scope,
+        document::{Lineage, VectorValue, Vectors},
+    };
 
     fn object(value: Value) -> Fields {
         value.as_object().unwrap().clone()
@@ -315,7 +341,8 @@ mod tests {
     }
 
     fn shown(fields: Value) -> Shown {
-        Shown { document: document(fields), searchable_at: None, vectors: None, urls: None }
+        let scope = Scope { organization_id: "org_1".into(), namespace_id: "ns_1".into() };
+        Shown::plain(&scope, document(fields), None)
     }
 
     #[test]
@@ -331,6 +358,10 @@ mod tests {
         assert_eq!((&json["source_object_id"], &json["source_document_id"]), (&json!("own"), &Value::Null));
         assert_eq!(json["internal_metadata"], json!({ "ingestion_status": "COMPLETED" }));
         assert_eq!(json["_internal"]["_acl"]["public"], true);
+        let internal = &json["_internal"];
+        assert_eq!((&internal["namespace_id"], &internal["source_blobs"]), (&json!("ns_1"), &json!([])));
+        assert_eq!(internal["document_blobs"], json["document_blobs"]);
+        assert_eq!(internal["metadata"], json!({ "ingestion_status": "COMPLETED" }));
         assert!(!json.contains_key("vectors") && !json.contains_key("presigned_url"), "not asked for");
     }
 
@@ -358,6 +389,12 @@ mod tests {
         let vectors = Vectors::from([("a".to_owned(), VectorValue::Dense(vec![0.5, 1.0]))]);
         let json = document_json(Shown { vectors: Some(vectors), ..shown(json!({})) });
         assert_eq!((&json["vectors"]["a"], &json["vector"]), (&json!([0.5, 1.0]), &json!([0.5, 1.0])));
+        let asked = vec![("b".to_owned(), "a".to_owned())];
+        let vectors = Vectors::from([("a".to_owned(), VectorValue::Dense(vec![0.5]))]);
+        let json = document_json(Shown { vectors: Some(vectors), asked, ..shown(json!({ "b": 1 })) });
+        assert_eq!((&json["vectors"]["a"], &json["b"], json.get("a")), (&json!([0.5]), &json!([0.5]), None));
+        let json = document_json(Shown { vector_names: Some(vec!["a".into()]), ..shown(json!({})) });
+        assert_eq!((&json["_vectors"], json.get("vectors")), (&json!(["a"]), None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use strata_model::{Error, limits};
 
 /// A JSON body, of a request or of an answer.
@@ -99,6 +99,9 @@ fn content_kind(headers: &HeaderMap) -> Kind {
     }
 }
 
+/// What the official MCP server sends as `note` where its caller gave no body. Types that keep any key see it as one.
+const NO_BODY: &str = "no JSON body provided";
+
 /// Reads a body. 400 where it is no JSON, 422 where it is JSON of another shape.
 pub(crate) fn read<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
     let text = std::str::from_utf8(bytes)
@@ -121,6 +124,7 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
     if !value.is_object() {
         return Err(Error::invalid("body", "must be an object"));
     }
+    let value = if value == json!({ "note": NO_BODY }) { json!({}) } else { value };
     serde_path_to_error::deserialize(value).map_err(|e| super::wrong_type(e, "body"))
 }
 
@@ -243,6 +247,35 @@ mod tests {
         let (status, body) = send(None, r#"{"parts": [{}]}"#).await;
         assert_eq!((status, field(&body).as_str()), (422, "parts.0.size"));
         assert_eq!(send(None, "[]").await.0, 422);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_those_that_there_are_where_a_type_asks_for_that() {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct Strict {
+            #[serde(alias = "label")]
+            name: Option<String>,
+            parts: Vec<StrictPart>,
+        }
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct StrictPart {
+            #[allow(dead_code)]
+            size: u32,
+        }
+        let fault = |text: &'static str| match read::<Strict>(&Bytes::from_static(text.as_bytes())) {
+            Err(Error::Invalid(mut faults)) => (faults.remove(0).field, faults.len()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(fault(r#"{"nam`e": 1}"#).0, "nam`e");
+        assert_eq!(fault(r#"{"parts": [{"size": 1}, {"size": 1, "weight": 2}]}"#).0, "parts.1.weight");
+        let Err(Error::Invalid(faults)) = read::<Strict>(&Bytes::from_static(br#"{"title": 1}"#)) else { panic!() };
+        assert_eq!(faults[0].message, "is not a key that is taken here; those that are: `label`, `name`, `parts`");
+        let taken: Strict = read(&Bytes::from_static(br#"{"label": "x"}"#)).unwrap();
+        assert_eq!((taken.name.as_deref(), taken.parts.len()), (Some("x"), 0));
+        assert!(read::<Strict>(&Bytes::from_static(br#"{"note": "no JSON body provided"}"#)).is_ok());
+        assert_eq!(fault(r#"{"note": "another"}"#).0, "note");
     }
 
     #[tokio::test]

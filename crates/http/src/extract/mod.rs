@@ -42,10 +42,21 @@ fn place(path: &serde_path_to_error::Path) -> String {
     if text == "." { String::new() } else { text.trim_start_matches('.').to_owned() }
 }
 
+/// What to say of a key that a type with `deny_unknown_fields` refused: which keys there are.
+fn unknown_key(message: &str) -> Option<String> {
+    let expected = message.strip_prefix("unknown field `")?.split_once("`, expected ").map_or("", |(_, keys)| keys);
+    let mut known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    known.sort_unstable();
+    Some(format!("is not a key that is taken here; those that are: `{}`", known.join("`, `")))
+}
+
 /// The place and the message for a value that is not what it must be.
 fn wrong_type<E: std::fmt::Display>(error: serde_path_to_error::Error<E>, whole: &str) -> Error {
     let (place, message) = (place(error.path()), error.inner().to_string());
     let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    if let Some(accepted) = unknown_key(&message) {
+        return Error::invalid(if place.is_empty() { whole } else { &place }, accepted);
+    }
     match (place.as_str(), missing) {
         ("", Some(field)) => Error::invalid(field, "is required"),
         (at, Some(field)) => Error::invalid(format!("{at}.{field}"), "is required"),

@@ -8,6 +8,7 @@ use strata_model::{Error, filter::Filter};
 use utoipa::ToSchema;
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ObjectAggregationRequest {
     group_by: Vec<GroupByField>,
     #[schema(min_items = 1)]
@@ -29,6 +30,7 @@ pub struct ObjectAggregationRequest {
 
 /// Objects with equal values of the field are one group.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct GroupByField {
     field: String,
     alias: Option<String>,
@@ -39,16 +41,23 @@ pub struct GroupByField {
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AggregationOperation {
-    /// `count`, `count_distinct`, `sum`, `avg`, `min`, `max`, `first`, `last`, `push` or `add_to_set`.
+    /// `count`, `count_distinct`, `sum`, `avg`, `min`, `max`, `first`, `last`, `push`, `add_to_set`, `percentile`, `median`,
+    /// `stddev` or `variance`. Percentiles lie between the closest numbers in proportion; deviation and variance are those of
+    /// all numbers, not of a sample.
     function: String,
     field: Option<String>,
     alias: String,
     /// The field of `count_distinct`.
     distinct_field: Option<String>,
+    /// Which one `percentile` takes; 50 is the median.
+    #[schema(minimum = 0, maximum = 100)]
+    percentile: Option<f64>,
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct HavingCondition {
     /// Alias of an operation or of a group.
     field: String,
@@ -59,6 +68,7 @@ pub struct HavingCondition {
 
 /// Groups a number field by ranges.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RangeBucket {
     field: String,
     /// Ascending.

@@ -84,7 +84,7 @@ impl BlobModel {
 }
 
 impl ObjectResponse {
-    pub(super) fn of(app: &App, object: Object, with_urls: bool) -> Result<Self, ApiError> {
+    pub(crate) fn of(app: &App, object: Object, with_urls: bool) -> Result<Self, ApiError> {
         let mut fields = object.fields;
         // A schema may have a field of such a name; one key cannot show both.
         fields.retain(|name, _| !SET_BY_THE_SERVER.contains(&name.as_str()));
@@ -104,7 +104,7 @@ impl ObjectResponse {
     }
 
     /// The object's keys, or of these the ones that are selected.
-    pub(super) fn map(self, select: Option<&[String]>) -> Result<Map<String, Value>, ApiError> {
+    pub(crate) fn map(self, select: Option<&[String]>) -> Result<Map<String, Value>, ApiError> {
         let whole: Map<String, Value> =
             serde_json::to_value(self).and_then(serde_json::from_value).map_err(Error::internal)?;
         let Some(select) = select.filter(|names| !names.is_empty()) else { return Ok(whole) };

@@ -1,7 +1,7 @@
 //! Objects: the raw things in buckets, with their fields and their blobs.
 
 pub(crate) mod aggregate;
-mod answer;
+pub(crate) mod answer;
 mod request;
 mod rows;
 

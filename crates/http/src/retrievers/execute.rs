@@ -164,7 +164,7 @@ pub(super) struct Style {
 
 impl Style {
     pub(super) fn showing(urls: bool, vectors: bool) -> Show {
-        Show { vectors: if vectors { ShowVectors::All } else { ShowVectors::None }, urls }
+        Show { vectors: if vectors { ShowVectors::All } else { ShowVectors::None }, urls, ..Show::default() }
     }
 }
 

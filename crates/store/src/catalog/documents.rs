@@ -390,6 +390,17 @@ pub fn vectors_of(connection: &Connection, seqs: &[i64]) -> Result<std::collecti
     Ok(found)
 }
 
+/// The names of the vectors of several documents, by sequence number.
+pub fn vector_names_of(connection: &Connection, seqs: &[i64]) -> Result<std::collections::HashMap<i64, Vec<String>>> {
+    let sql =
+        "SELECT document_seq, name FROM vectors WHERE document_seq IN (SELECT value FROM json_each(?)) ORDER BY name";
+    let mut found: std::collections::HashMap<i64, Vec<String>> = Default::default();
+    for (seq, name) in rows(connection, sql, &[SqlValue::Text(json(&seqs)?)], |r| Ok((r.get(0)?, r.get(1)?)))? {
+        found.entry(seq).or_default().push(name);
+    }
+    Ok(found)
+}
+
 /// Writes what may change of a document that is there: its fields, artifacts, metadata, content hash and, where
 /// `vectors` is given, its vectors. Answers the number of the change that the index must reach.
 pub fn rewrite(tx: &Transaction<'_>, document: &Document, vectors: Option<&Vectors>) -> Result<i64> {

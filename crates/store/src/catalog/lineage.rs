@@ -8,7 +8,7 @@ use super::{
     resources::Resource,
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use strata_model::{Error, Fields, Result, Scope};
 
 const COLLECTION: &str =
@@ -107,6 +107,42 @@ pub fn descendants(connection: &Connection, scope: &Scope, document_ids: &[Strin
             WHERE d.namespace_id = ?2
         ) SELECT seq FROM below WHERE id NOT IN (SELECT value FROM json_each(?1)) ORDER BY seq";
     many(connection, sql, [&roots, &scope.namespace_id], |r| r.get(0))
+}
+
+/// Sequence numbers of the documents at most `depth` levels below one, ascending. Of more than `limit` the nearest are
+/// kept, and of those that are as near the oldest.
+pub fn below(
+    connection: &Connection,
+    scope: &Scope,
+    document_id: &str,
+    depth: usize,
+    limit: usize,
+) -> Result<Vec<i64>> {
+    let sql = "SELECT d.seq, d.document_id FROM json_each(?1) r JOIN documents d ON d.source_document_id = r.value
+        WHERE d.namespace_id = ?2 ORDER BY d.seq LIMIT ?3";
+    // Imports may name parents that come later, and so go in circles.
+    let mut known = HashSet::from([document_id.to_owned()]);
+    let (mut level, mut seqs) = (vec![document_id.to_owned()], Vec::new());
+    for _ in 0..depth {
+        let parents = serde_json::to_string(&level).map_err(Error::internal)?;
+        let most = (limit + known.len()) as i64;
+        let found = many(connection, sql, params![parents, scope.namespace_id, most], |r| {
+            Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?))
+        })?;
+        level.clear();
+        for (seq, id) in found {
+            if known.insert(id.clone()) {
+                seqs.push(seq);
+                level.push(id);
+            }
+        }
+        if level.is_empty() || seqs.len() >= limit {
+            break;
+        }
+    }
+    seqs.truncate(limit);
+    seqs.sort_unstable();
+    Ok(seqs)
 }
 
 /// The bucket of an object of the scope; `None` where there is no such object.

@@ -198,7 +198,10 @@ fn leaf(condition: &Condition, indexes: &[PayloadIndex], odd: &BTreeSet<String>)
         | Operator::IsNull
         | Operator::Text
         | Operator::Phrase
-        | Operator::Words => Err(Unfit),
+        | Operator::Words
+        | Operator::GeoRadius
+        | Operator::GeoBoundingBox
+        | Operator::GeoPolygon => Err(Unfit),
     }
 }
 
