@@ -91,7 +91,7 @@ fn a_page_is_one_query_for_documents_one_for_blobs_and_one_for_vectors() {
     let all = DocumentQuery {
         collections: vec!["col_1".into()],
         limit: 100,
-        show: Show { vectors: ShowVectors::All, urls: true },
+        show: Show { vectors: ShowVectors::All, urls: true, ..Show::default() },
         ..DocumentQuery::default()
     };
     let few = serde_json::json!({ "n": { "gte": 7 } });
