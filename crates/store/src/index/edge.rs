@@ -78,7 +78,7 @@ impl Default for EdgeConfig {
 }
 
 /// How much the threads of the index yield to those that answer requests, as `nice` counts it.
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
 
 /// Lets requests and commits go first where there are too few processors for all: what is acknowledged waits for the
 /// index only where its caller does. The threads that build graphs inherit it.
