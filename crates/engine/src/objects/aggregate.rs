@@ -386,7 +386,7 @@ impl Tally {
 }
 
 /// The value at a rank from 0 to 1, between the closest of the sorted numbers in proportion; `None` of no numbers.
-fn percentile(mut numbers: Vec<f64>, rank: f64) -> Option<f64> {
+pub(crate) fn percentile(mut numbers: Vec<f64>, rank: f64) -> Option<f64> {
     numbers.sort_unstable_by(f64::total_cmp);
     let place = rank * numbers.len().checked_sub(1)? as f64;
     let (low, high) = (numbers[place.floor() as usize], numbers[place.ceil() as usize]);

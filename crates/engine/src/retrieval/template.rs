@@ -54,8 +54,8 @@ impl Reference {
     }
 }
 
-/// A template with loops and variables of its own, for a stage that renders whole texts. What it may do is counted, so
-/// that it ends; what is not there renders to nothing.
+/// A template with loops, for a stage that renders whole texts. Its steps are counted, so that it ends; it has no
+/// variables of its own, so that no text can double itself; what is not there renders to nothing.
 pub struct Program {
     source: String,
     at: String,
@@ -81,7 +81,7 @@ impl Program {
         if text.len() > limits::MAX_TEMPLATE_BYTES {
             return Err(Error::invalid(at, format!("a template is at most {} bytes long", limits::MAX_TEMPLATE_BYTES)));
         }
-        let words = ["if", "elif", "else", "endif", "raw", "endraw", "for", "endfor", "set", "endset"];
+        let words = ["if", "elif", "else", "endif", "raw", "endraw", "for", "endfor"];
         refuse_statements(text, at, &words)?;
         let broken = |e: minijinja::Error| Error::invalid(at, format!("is not a template: {}", describe(&e)));
         let names = PROGRAMS.template_from_str(text).map_err(broken)?.undeclared_variables(true);

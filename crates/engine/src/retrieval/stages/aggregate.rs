@@ -2,6 +2,7 @@
 
 use super::sort_attribute::descending;
 use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet};
+use crate::objects::aggregate::percentile;
 use crate::retrieval::params::{Params, Setting, choice, count, flag, number, text, value_or};
 use crate::retrieval::{Hit, view};
 use futures::future::BoxFuture;
@@ -303,7 +304,7 @@ impl Operation {
             };
         }
         let all: Vec<Value> = hits.iter().flat_map(|hit| view::values(hit, field)).collect();
-        let mut numbers: Vec<f64> = all.iter().filter_map(Value::as_f64).collect();
+        let numbers: Vec<f64> = all.iter().filter_map(Value::as_f64).collect();
         let by_order = |a: &&Value, b: &&Value| sort_order(Some(a), Some(b), false);
         let some = |value: Option<f64>| value.map_or(Value::Null, number_json);
         match self.function {
@@ -318,8 +319,7 @@ impl Operation {
             Function::Collect => all.into_iter().take(MAX_VALUES).collect(),
             Function::CollectDistinct => distinct(&all).into_iter().map(|(value, _)| value).take(MAX_VALUES).collect(),
             Function::Percentile => {
-                numbers.sort_by(f64::total_cmp);
-                let of = |percent: &f64| (percent.to_string(), some(percentile(&numbers, *percent)));
+                let of = |percent: &f64| (percent.to_string(), some(percentile(numbers.clone(), *percent / 100.0)));
                 match self.several {
                     true => Value::Object(self.percentiles.iter().map(of).collect()),
                     false => self.percentiles.first().map_or(Value::Null, |percent| of(percent).1),
@@ -385,13 +385,6 @@ fn variance(numbers: &[f64]) -> Option<f64> {
     Some(numbers.iter().map(|n| (n - mean).powi(2)).sum::<f64>() / numbers.len() as f64)
 }
 
-/// Between the closest ranks by proportion; `numbers` ascend.
-fn percentile(numbers: &[f64], percent: f64) -> Option<f64> {
-    let at = percent / 100.0 * numbers.len().checked_sub(1)? as f64;
-    let (low, high) = (numbers[at.floor() as usize], numbers[at.ceil() as usize]);
-    Some(low + (high - low) * at.fract())
-}
-
 fn histogram(numbers: &[f64], interval: f64) -> Value {
     let mut bars: std::collections::BTreeMap<i64, usize> = std::collections::BTreeMap::new();
     for number in numbers {
@@ -423,8 +416,8 @@ mod tests {
     #[test]
     fn numbers_are_those_of_the_textbook() {
         let numbers = [1.0, 2.0, 3.0, 4.0];
-        assert_eq!((percentile(&numbers, 50.0), percentile(&numbers, 100.0)), (Some(2.5), Some(4.0)));
-        assert_eq!((percentile(&[7.0], 99.0), percentile(&[], 50.0)), (Some(7.0), None));
+        assert_eq!((percentile(numbers.to_vec(), 0.5), percentile(numbers.to_vec(), 1.0)), (Some(2.5), Some(4.0)));
+        assert_eq!((percentile(vec![7.0], 0.99), percentile(Vec::new(), 0.5)), (Some(7.0), None));
         assert_eq!((variance(&numbers), variance(&[])), (Some(1.25), None));
         assert_eq!(
             histogram(&[0.5, 1.0, 1.9, -0.1], 1.0),

@@ -28,7 +28,7 @@ fn schema() -> Value {
         "type": "object",
         "required": ["template"],
         "properties": {
-            "template": {"type": "string", "minLength": 1, "description": "Reads DOC, INPUT, CONTEXT and STAGE; has `if`, `for` and `set`, and the filters `tojson`, `default`, `join`, `length`, `first`, `last` and others."},
+            "template": {"type": "string", "minLength": 1, "description": "Reads DOC, INPUT, CONTEXT and STAGE; has `if` and `for`, and the filters `tojson`, `default`, `join`, `length`, `first`, `last` and others."},
             "fail_on_error": {"type": "boolean", "default": false, "description": "Whether a document that cannot be rendered fails the stage; otherwise it is left out."},
         },
     })

@@ -41,6 +41,7 @@ fn a_document_that_cannot_be_rendered_is_left_out_or_fails_the_stage() {
     assert!(nothing("json_transform", json!({ "template": "{}" })).hits.is_empty());
     for (template, word) in [
         ("{% include 'x' %}", "not `include`"),
+        ("{% set a = 'xx' %}{% set a = a ~ a %}", "not `set`"),
         ("{% for a in b %}", "not a template"),
         ("{{ DOC.a | base64 }}", "not a template"),
         ("{{ SECRET.key }}", "secrets"),
