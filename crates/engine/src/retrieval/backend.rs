@@ -2,8 +2,11 @@
 //!
 //! A backend is made for one caller's namespace and shows nothing outside it.
 
+use super::Snapshot;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 use strata_model::Result;
 use strata_model::document::{Document, Vectors};
 use strata_model::feature::VectorIndex;
@@ -78,4 +81,17 @@ pub trait Backend: Send + Sync {
 
     /// A document's vectors by index name, or `None` where the document does not exist.
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>>;
+
+    /// What was kept under the first of these keys for which something is, if every collection it was made of is as
+    /// it was then. A backend need not keep anything.
+    fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
+        let _ = keys;
+        Box::pin(std::future::ready(None))
+    }
+
+    /// Keeps what was made of the collections that this backend has resolved so far, unless one has changed since;
+    /// for `ttl` at most.
+    fn keep(&self, key: String, snapshot: Arc<Snapshot>, ttl: Option<Duration>) {
+        let _ = (key, snapshot, ttl);
+    }
 }

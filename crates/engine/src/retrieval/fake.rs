@@ -1,11 +1,12 @@
 //! A backend in memory for tests: documents in vectors, cosine by hand, words by counting.
 
 use super::backend::{Backend, CollectionInfo, Scored, SearchQuery};
-use super::{Hit, view};
+use super::{Hit, Snapshot, view};
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use strata_model::document::{Document, Lineage, VectorValue, Vectors};
 use strata_model::feature::{Distance, VectorIndex, VectorKind};
 use strata_model::filter::Filter;
@@ -48,6 +49,7 @@ pub struct Fake {
     pub broken: Vec<String>,
     pub slow: Vec<String>,
     pub calls: Mutex<Vec<String>>,
+    pub kept: Mutex<HashMap<String, Arc<Snapshot>>>,
 }
 
 impl Fake {
@@ -195,5 +197,17 @@ impl Backend for Fake {
             self.documents.iter().find(|(d, _)| d.collection_id == collection_id && d.document_id == document_id);
         let vectors = found.map(|(_, v)| v.clone());
         async move { Ok(vectors) }.boxed()
+    }
+
+    fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
+        let kept = self.kept.lock().unwrap();
+        let found = keys.iter().find_map(|key| Some((key.clone(), kept.get(key)?.clone())));
+        async move { found }.boxed()
+    }
+
+    fn keep(&self, key: String, snapshot: Arc<Snapshot>, ttl: Option<Duration>) {
+        if ttl.is_none_or(|ttl| ttl > Duration::ZERO) {
+            self.kept.lock().unwrap().insert(key, snapshot);
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! as it is; an execution then names what is missing.
 
 mod backend;
+mod cache;
 mod explain;
 mod history;
 mod run;
@@ -140,6 +141,7 @@ pub(crate) struct Memory {
     history: history::History,
     plans: Mutex<LruCache<String, ParsedPlan>>,
     query_vectors: QueryVectors,
+    cache: cache::Cache,
 }
 
 impl Default for Memory {
@@ -148,6 +150,7 @@ impl Default for Memory {
             history: history::History::default(),
             plans: Mutex::new(LruCache::new(MAX_PLANS)),
             query_vectors: QueryVectors(Mutex::new(LruCache::new(MAX_QUERY_VECTORS))),
+            cache: cache::Cache::default(),
         }
     }
 }

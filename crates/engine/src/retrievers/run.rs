@@ -47,6 +47,8 @@ pub struct Execute {
     /// A filter that every document must satisfy besides the stages'.
     pub filters: Option<Value>,
     pub page: PageRequest,
+    /// Whether it is executed though an equal execution's result is kept.
+    pub skip_cache: bool,
     /// Whether it must see every write that was acknowledged before; it waits for the index then.
     pub sees_all_writes: bool,
 }
@@ -158,7 +160,8 @@ impl Engine {
             filters: request.filters,
             page: request.page,
             time_limit: Some(MAX_TIME),
-            now: self.catalog.now_micros() / 1_000_000,
+            skip_cache: request.skip_cache,
+            now_micros: self.catalog.now_micros(),
             chance: self.catalog.random(),
         };
         let outcome = prepared.plan.execute_observed(&backend, asked, &watch).await;

@@ -178,6 +178,14 @@ pub(super) trait Stage: fmt::Debug + Send + Sync {
     fn searches(&self) -> bool {
         false
     }
+    /// Whether the same input gives the same result for as long as no document changes.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+    /// Whether its result is worth keeping for executions that differ only in what follows.
+    fn is_costly(&self) -> bool {
+        self.searches()
+    }
     /// Whether it only narrows what the collections hold, which a later search can do in one go.
     fn narrows(&self) -> bool {
         false
