@@ -79,8 +79,7 @@ fn what_need_not_come_out_the_same_is_not_kept() {
     let kept = |plan: &Plan| {
         let fake = Fake::fruit();
         run(&fake, plan, request(json!({}))).unwrap();
-        let count = fake.kept.lock().unwrap().len();
-        count
+        fake.kept.lock().unwrap().len()
     };
     assert_eq!(kept(&limited(3)), 2);
     // The search is kept, the choice by chance is not, unless a seed repeats it.
