@@ -29,6 +29,9 @@ pub struct ExecuteRequest {
     pub now: i64,
     /// A random number, for stages that choose by chance and were not given a seed.
     pub chance: u64,
+    /// Ids of the retrievers that are being executed, the outermost first, this one included; an empty text for one that is
+    /// not stored. None of them is executed once more within this execution.
+    pub within: Vec<String>,
 }
 
 /// How an execution ended.
@@ -179,6 +182,8 @@ impl Plan {
             observer,
             deadline: self.deadline(started, request.time_limit),
             chance: request.chance,
+            now: request.now,
+            within: request.within,
             variables: Variables::new(inputs.clone(), &Fields::new(), &Fields::new()),
             set: WorkingSet::Unread(filter),
             notes: Notes { warnings: self.warnings.clone(), ..Notes::default() },
@@ -261,6 +266,8 @@ struct Journey<'j> {
     observer: &'j (dyn Fn(StageEvent<'_>) + Send + Sync),
     deadline: Option<Instant>,
     chance: u64,
+    now: i64,
+    within: Vec<String>,
     variables: Variables,
     set: WorkingSet,
     notes: Notes,
@@ -326,6 +333,8 @@ impl<'j> Journey<'j> {
             pre_filters: planned.pre_filters.as_ref(),
             post_filters: planned.post_filters.as_ref(),
             chance: self.chance,
+            now: self.now,
+            within: &self.within,
             metadata: Fields::new(),
             notes: &mut self.notes,
         };

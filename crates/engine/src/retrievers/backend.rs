@@ -4,7 +4,7 @@
 use crate::{
     Engine,
     collections::{VECTORS, private},
-    retrieval::{Backend, CollectionInfo, Scored, SearchQuery},
+    retrieval::{Backend, CollectionInfo, Scored, SearchQuery, StoredPlan},
 };
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
@@ -234,6 +234,24 @@ impl Backend for ScopedBackend {
             Err(other) => Err(other),
         });
         read.boxed()
+    }
+
+    fn retriever_plan<'a>(&'a self, identifier: &'a str) -> BoxFuture<'a, Result<StoredPlan>> {
+        async move {
+            let retriever = self.engine.retriever(&self.scope, identifier).await?;
+            Ok(StoredPlan { plan: self.engine.retriever_plan(&retriever)?, retriever_id: retriever.id })
+        }
+        .boxed()
+    }
+
+    fn score_pairs<'a>(
+        &'a self,
+        model: &'a str,
+        query: &'a str,
+        documents: Vec<String>,
+        batch: usize,
+    ) -> BoxFuture<'a, Result<Vec<f32>>> {
+        async move { self.engine.cross_encoder(model).await?.score(query, documents, batch).await }.boxed()
     }
 }
 
