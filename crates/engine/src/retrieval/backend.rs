@@ -3,6 +3,7 @@
 //! A backend is made for one caller's namespace and shows nothing outside it.
 
 use super::Snapshot;
+use super::plan::Plan;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,6 +42,13 @@ pub enum SearchQuery {
     Lexical {
         text: String,
     },
+}
+
+/// A stored retriever as another one executes it.
+#[derive(Debug, Clone)]
+pub struct StoredPlan {
+    pub retriever_id: String,
+    pub plan: Arc<Plan>,
 }
 
 /// A document's sequence number and its raw score. A larger score is a better one, whatever the distance.
@@ -94,4 +102,17 @@ pub trait Backend: Send + Sync {
     fn keep(&self, key: String, snapshot: Arc<Snapshot>, ttl: Option<Duration>) {
         let _ = (key, snapshot, ttl);
     }
+
+    /// A stored retriever by id or name; an unknown one is an [`Error::Missing`](strata_model::Error::Missing).
+    fn retriever_plan<'a>(&'a self, identifier: &'a str) -> BoxFuture<'a, Result<StoredPlan>>;
+
+    /// How relevant each document is to the query, by a cross-encoder: one number from 0 to 1 a document, in order. `batch`
+    /// pairs run at once.
+    fn score_pairs<'a>(
+        &'a self,
+        model: &'a str,
+        query: &'a str,
+        documents: Vec<String>,
+        batch: usize,
+    ) -> BoxFuture<'a, Result<Vec<f32>>>;
 }

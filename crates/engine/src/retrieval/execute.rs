@@ -33,6 +33,9 @@ pub struct ExecuteRequest {
     pub now_micros: i64,
     /// A random number, for stages that choose by chance and were not given a seed.
     pub chance: u64,
+    /// Ids of the retrievers that are being executed, the outermost first, this one included; an empty text for one that is
+    /// not stored. None of them is executed once more within this execution.
+    pub within: Vec<String>,
 }
 
 /// How an execution ended.
@@ -187,9 +190,10 @@ impl Plan {
             backend,
             observer,
             places: Places::of(self, &inputs, request.filters.as_ref()),
-            now: request.now_micros as f64 / 1e6,
             deadline: self.deadline(started, request.time_limit),
             chance: request.chance,
+            now_micros: request.now_micros,
+            within: request.within,
             variables: Variables::new(inputs.clone(), &Fields::new(), &Fields::new()),
             set: WorkingSet::Unread(filter),
             notes: Notes { warnings: self.warnings.clone(), ..Notes::default() },
@@ -289,10 +293,10 @@ struct Journey<'j> {
     backend: &'j dyn Backend,
     observer: &'j (dyn Fn(StageEvent<'_>) + Send + Sync),
     places: Places,
-    /// Unix time in seconds.
-    now: f64,
     deadline: Option<Instant>,
     chance: u64,
+    now_micros: i64,
+    within: Vec<String>,
     variables: Variables,
     set: WorkingSet,
     notes: Notes,
@@ -350,7 +354,7 @@ impl<'j> Journey<'j> {
             facets: self.notes.facets.clone(),
             context: self.context.clone(),
             results: self.results.clone(),
-            made_at: self.now,
+            made_at: self.now_micros as f64 / 1e6,
         };
         let ttl = self.plan.stages[..=index].iter().filter_map(|planned| planned.cache.ttl).min();
         self.backend.keep(key.to_owned(), Arc::new(snapshot), ttl);
@@ -419,6 +423,8 @@ impl<'j> Journey<'j> {
             pre_filters: planned.pre_filters.as_ref(),
             post_filters: planned.post_filters.as_ref(),
             chance: self.chance,
+            now_micros: self.now_micros,
+            within: &self.within,
             metadata: Fields::new(),
             notes: &mut self.notes,
         };

@@ -1,6 +1,7 @@
 //! A backend in memory for tests: documents in vectors, cosine by hand, words by counting.
 
-use super::backend::{Backend, CollectionInfo, Scored, SearchQuery};
+use super::backend::{Backend, CollectionInfo, Scored, SearchQuery, StoredPlan};
+use super::plan::Plan;
 use super::{Hit, Snapshot, view};
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::Value;
@@ -48,6 +49,8 @@ pub struct Fake {
     pub documents: Vec<(Document, Vectors)>,
     pub broken: Vec<String>,
     pub slow: Vec<String>,
+    /// Stored retrievers by id.
+    pub plans: BTreeMap<String, Arc<Plan>>,
     pub calls: Mutex<Vec<String>>,
     pub kept: Mutex<HashMap<String, Arc<Snapshot>>>,
 }
@@ -209,5 +212,38 @@ impl Backend for Fake {
         if ttl.is_none_or(|ttl| ttl > Duration::ZERO) {
             self.kept.lock().unwrap().insert(key, snapshot);
         }
+    }
+
+    fn retriever_plan<'a>(&'a self, identifier: &'a str) -> BoxFuture<'a, Result<StoredPlan>> {
+        self.note(format!("plan {identifier}"));
+        let found = self.plans.get(identifier).cloned();
+        let found = found.map(|plan| StoredPlan { retriever_id: identifier.to_owned(), plan });
+        async move { found.ok_or_else(|| Error::missing("retriever", identifier)) }.boxed()
+    }
+
+    /// The part of a document's words that the query has.
+    fn score_pairs<'a>(
+        &'a self,
+        model: &'a str,
+        query: &'a str,
+        documents: Vec<String>,
+        batch: usize,
+    ) -> BoxFuture<'a, Result<Vec<f32>>> {
+        self.note(format!("pairs {model} {query} {} {batch}", documents.len()));
+        async move {
+            if self.broken.iter().any(|m| m == model) {
+                return Err(Error::Unavailable(format!("model `{model}` is not installed")));
+            }
+            if self.slow.iter().any(|m| m == model) {
+                return futures::future::pending().await;
+            }
+            let share = |text: &String| {
+                let words: Vec<&str> = text.split_whitespace().collect();
+                let common = words.iter().filter(|word| query.split_whitespace().any(|q| q == **word)).count();
+                common as f32 / words.len().max(1) as f32
+            };
+            Ok(documents.iter().map(share).collect())
+        }
+        .boxed()
     }
 }

@@ -28,7 +28,7 @@ pub mod template;
 mod tests;
 pub mod view;
 
-pub use backend::{Backend, CollectionInfo, Scored, SearchQuery};
+pub use backend::{Backend, CollectionInfo, Scored, SearchQuery, StoredPlan};
 pub use conditions::{FilterTemplate, Relaxation};
 pub use execute::{
     Degraded, ExecuteRequest, Execution, Group, Interpretation, LimitEntry, StageEvent, StageReport, Status,

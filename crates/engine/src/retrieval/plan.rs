@@ -122,6 +122,15 @@ pub struct Plan {
 impl Plan {
     /// Understands a retriever, or refuses it naming the field. No data is read.
     pub fn parse(spec: &RetrieverSpec) -> Result<Self> {
+        Self::parse_within(spec, 0)
+    }
+
+    /// [`Plan::parse`] of a retriever that stands within `depth` others.
+    pub(super) fn parse_within(spec: &RetrieverSpec, depth: usize) -> Result<Self> {
+        if depth > limits::MAX_NESTED_RETRIEVERS {
+            let reason = format!("retrievers nest more than {} deep here", limits::MAX_NESTED_RETRIEVERS);
+            return Err(Error::invalid("stages", reason));
+        }
         if spec.stages.is_empty() {
             return Err(Error::invalid("stages", "must hold at least one stage"));
         }
@@ -129,7 +138,7 @@ impl Plan {
             return Err(Error::invalid("stages", format!("a retriever has at most {} stages", limits::MAX_STAGES)));
         }
         let input_schema = InputSchema::parse(&spec.input_schema, "input_schema")?;
-        let mut findings = Findings::default();
+        let mut findings = Findings { depth, ..Findings::default() };
         let mut stages: Vec<PlannedStage> = Vec::new();
         for (index, stage) in spec.stages.iter().enumerate() {
             let written = spelling::read(stage, index, stages::is_known)?;
@@ -162,6 +171,24 @@ impl Plan {
     pub fn stage_collections(&self) -> Vec<String> {
         let all: BTreeSet<String> = self.stages.iter().flat_map(|s| s.stage.collections()).collect();
         all.into_iter().collect()
+    }
+
+    /// Every collection that is named, by the retriever or by a stage.
+    pub fn named_collections(&self) -> Vec<String> {
+        let mut all = self.collection_identifiers.clone();
+        all.extend(self.stage_collections());
+        all
+    }
+
+    /// Ids or names of stored retrievers that stages name literally, each once.
+    pub fn retrievers(&self) -> Vec<String> {
+        let all: BTreeSet<String> = self.stages.iter().flat_map(|s| s.stage.retrievers()).collect();
+        all.into_iter().collect()
+    }
+
+    /// Whether a stage executes another retriever, whose collections may not be known.
+    pub fn nests(&self) -> bool {
+        self.stages.iter().any(|s| s.stage.nests())
     }
 
     /// Names of the inputs that templates read.

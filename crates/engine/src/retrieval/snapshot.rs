@@ -72,7 +72,8 @@ impl Places {
         let mut kept = Vec::new();
         let last = plan.stages.len().saturating_sub(1);
         for (index, planned) in plan.stages.iter().enumerate() {
-            if !planned.cache.is_allowed || !planned.stage.is_repeatable() {
+            // Another retriever may change without a document changing.
+            if !planned.cache.is_allowed || !planned.stage.is_repeatable() || planned.stage.nests() {
                 break;
             }
             // The name is in the reports, and what a stage leaves unread depends on what follows it.

@@ -5,7 +5,7 @@ use super::cache::{self, Resolved};
 use crate::{
     Engine,
     collections::{VECTORS, private},
-    retrieval::{Backend, CollectionInfo, Scored, SearchQuery, Snapshot},
+    retrieval::{Backend, CollectionInfo, Scored, SearchQuery, Snapshot, StoredPlan},
 };
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
@@ -275,6 +275,24 @@ impl Backend for ScopedBackend {
                 engine.memory.cache.put(&scope, key, snapshot, resolved, ttl);
             }
         });
+    }
+
+    fn retriever_plan<'a>(&'a self, identifier: &'a str) -> BoxFuture<'a, Result<StoredPlan>> {
+        async move {
+            let retriever = self.engine.retriever(&self.scope, identifier).await?;
+            Ok(StoredPlan { plan: self.engine.retriever_plan(&retriever)?, retriever_id: retriever.id })
+        }
+        .boxed()
+    }
+
+    fn score_pairs<'a>(
+        &'a self,
+        model: &'a str,
+        query: &'a str,
+        documents: Vec<String>,
+        batch: usize,
+    ) -> BoxFuture<'a, Result<Vec<f32>>> {
+        async move { self.engine.cross_encoder(model).await?.score(query, documents, batch).await }.boxed()
     }
 }
 

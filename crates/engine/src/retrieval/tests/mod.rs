@@ -2,6 +2,8 @@
 
 mod applying;
 mod keeping;
+mod nested;
+mod ranking;
 mod shaping;
 
 use super::fake::{self, Fake};
@@ -68,7 +70,7 @@ fn what_is_wrong_is_refused_with_its_place() {
         (json!([]), "`stages`", "at least one"),
         (json!([stage("feature_serch", json!({}))]), "`stages.0.config.stage_id`", "feature_search, attribute_filter"),
         (
-            json!([stage("limit", json!({})), stage("rerank", json!({}))]),
+            json!([stage("limit", json!({})), stage("agent_search", json!({}))]),
             "`stages.1.config.stage_id`",
             "not available in this version",
         ),
