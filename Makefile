@@ -4,6 +4,8 @@ PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 VENV := $(TARGET)/venv-test
 MODEL := all_minilm_l6_v2_int8
+# What tests need besides.
+TEST_MODELS := splade_tiny
 SDK := mixpeek==1.3.783
 FUZZER := schemathesis==4.32.5
 
@@ -51,7 +53,7 @@ compat generated:
 
 prepare: $(VENV)/ready
 	$(CARGO) build --workspace
-	$(CARGO) run --quiet --package strata -- models pull $(MODEL)
+	$(CARGO) run --quiet --package strata -- models pull $(MODEL) $(TEST_MODELS)
 
 $(VENV)/ready: Makefile
 	$(PYTHON) -m venv $(VENV)

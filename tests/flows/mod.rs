@@ -4,3 +4,4 @@ mod kept_answers;
 mod official_sdk;
 mod removal;
 mod standalone;
+mod words;

@@ -33,7 +33,7 @@ pub use doctor::Check;
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::{collections::HashMap, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
-use strata_infer::{CrossEncoder, EmbedConfig, Registry, Task, TextEmbedder};
+use strata_infer::{CrossEncoder, EmbedConfig, Registry, SparseEmbedder, Task, TextEmbedder};
 use strata_model::{Error, Result};
 use strata_store::{
     Blobs, Catalog,
@@ -75,6 +75,7 @@ pub struct Engine {
     keys: principals::KeyCache,
     embedders: Mutex<HashMap<&'static str, TextEmbedder>>,
     /// By the names that they were asked for.
+    sparse_embedders: Mutex<HashMap<&'static str, SparseEmbedder>>,
     cross_encoders: Mutex<LruCache<String, CrossEncoder>>,
     first_key: Option<String>,
 }
@@ -99,6 +100,7 @@ impl Engine {
             memory: retrievers::Memory::default(),
             keys: principals::KeyCache::default(),
             embedders: Mutex::default(),
+            sparse_embedders: Mutex::default(),
             cross_encoders: Mutex::new(LruCache::new(MAX_CROSS_ENCODERS)),
             signer,
             catalog,
@@ -149,6 +151,34 @@ impl Engine {
         })
         .await
         .map_err(Error::internal)?
+    }
+
+    /// A model for sparse vectors of text, loaded at its first use, with the same errors.
+    pub(crate) async fn sparse_embedder(self: &Arc<Self>, model: &str) -> Result<SparseEmbedder> {
+        let entry = Registry::resolve_for(model, Task::EmbedSparse)?;
+        if let Some(found) = self.sparse_embedders.lock().get(entry.id) {
+            return Ok(found.clone());
+        }
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut loaded = engine.sparse_embedders.lock();
+            if let Some(found) = loaded.get(entry.id) {
+                return Ok(found.clone());
+            }
+            let made = SparseEmbedder::load(&engine.registry, entry.id, EmbedConfig::default())?;
+            loaded.insert(entry.id, made.clone());
+            Ok(made)
+        })
+        .await
+        .map_err(Error::internal)?
+    }
+
+    /// What tells a model's vectors from those of every other, whatever it embeds.
+    pub(crate) async fn model_fingerprint(self: &Arc<Self>, model: &str) -> Result<String> {
+        Ok(match Registry::resolve(model)?.task {
+            Task::EmbedSparse => self.sparse_embedder(model).await?.fingerprint().to_owned(),
+            _ => self.embedder(model).await?.fingerprint().to_owned(),
+        })
     }
 
     /// A cross-encoder, loaded at its first use: a model of the registry, or a directory beside its models.

@@ -63,6 +63,9 @@ pub trait Backend: Send + Sync {
     /// The vector of a query text.
     fn embed_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<f32>>>;
 
+    /// The sparse vector of a query text: indices and values.
+    fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>>;
+
     /// The best `limit` documents that satisfy `filter` and reach `min_score`, best first.
     fn search<'a>(
         &'a self,

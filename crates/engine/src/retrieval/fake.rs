@@ -103,7 +103,14 @@ impl Fake {
                 }
                 _ => None,
             },
-            SearchQuery::Multi { .. } | SearchQuery::Sparse { .. } => None,
+            SearchQuery::Sparse { index, indices, values } => match vectors.get(index)? {
+                VectorValue::Sparse { indices: own, values: weights } => {
+                    let weight = |at: &u32| own.iter().position(|i| i == at).map_or(0.0, |place| weights[place]);
+                    Some(indices.iter().zip(values).map(|(at, value)| weight(at) * value).sum())
+                }
+                _ => None,
+            },
+            SearchQuery::Multi { .. } => None,
         }
     }
 
@@ -142,6 +149,11 @@ impl Backend for Fake {
             Ok(if text.contains("stone") { vec![0.0, 1.0] } else { vec![1.0, 0.0] })
         }
         .boxed()
+    }
+
+    fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>> {
+        self.note(format!("embed {model} {text}"));
+        async move { Ok((vec![text.len() as u32], vec![1.0])) }.boxed()
     }
 
     fn search<'a>(

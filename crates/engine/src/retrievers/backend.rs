@@ -186,6 +186,14 @@ impl Backend for ScopedBackend {
         .boxed()
     }
 
+    fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>> {
+        async move {
+            let vector = self.engine.sparse_embedder(model).await?.embed_query(text).await?;
+            Ok((vector.indices, vector.values))
+        }
+        .boxed()
+    }
+
     fn search<'a>(
         &'a self,
         collection_id: &'a str,
