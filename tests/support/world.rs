@@ -60,6 +60,9 @@ impl World {
         let run =
             api.post(&format!("/v1/retrievers/{retriever}/execute"), json!({ "inputs": { "query": "a stream" } }));
         let execution = run.text("/execution_id").to_owned();
+        let clicked =
+            json!({ "feature_id": document, "interaction_type": ["click"], "position": 0, "execution_id": execution });
+        let interaction = api.post("/v1/retrievers/interactions", clicked).text("/interaction_id").to_owned();
         let ids = BTreeMap::from([
             ("namespace_identifier", namespace.clone()),
             ("namespace_id", namespace),
@@ -76,6 +79,7 @@ impl World {
             ("retriever_id", retriever.clone()),
             ("retriever_identifier", retriever),
             ("execution_id", execution),
+            ("interaction_id", interaction),
         ]);
         Self { api, ids }
     }

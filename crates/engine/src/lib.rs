@@ -15,6 +15,7 @@ pub mod events;
 pub mod extract;
 mod feed;
 pub mod fetch;
+pub mod interactions;
 pub mod listing;
 pub mod namespaces;
 pub mod objects;
@@ -25,6 +26,7 @@ pub mod retrieval;
 pub mod retrievers;
 pub mod split;
 pub mod standalone;
+pub mod times;
 mod upkeep;
 pub mod uploads;
 

@@ -5,6 +5,7 @@ mod batch;
 mod execute;
 mod executions;
 mod explain;
+mod interactions;
 mod stream;
 mod suggest;
 mod wire;
@@ -35,6 +36,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(batch::routes())
         .merge(explain::routes())
         .merge(executions::routes())
+        .merge(interactions::routes())
         .merge(suggest::routes())
 }
 
