@@ -63,6 +63,8 @@ impl World {
         let clicked =
             json!({ "feature_id": document, "interaction_type": ["click"], "position": 0, "execution_id": execution });
         let interaction = api.post("/v1/retrievers/interactions", clicked).text("/interaction_id").to_owned();
+        let judged = json!({ "document_id": document, "label": "approved" });
+        let annotation = api.post("/v1/annotations", judged).text("/annotation_id").to_owned();
         let ids = BTreeMap::from([
             ("namespace_identifier", namespace.clone()),
             ("namespace_id", namespace),
@@ -80,6 +82,8 @@ impl World {
             ("retriever_identifier", retriever),
             ("execution_id", execution),
             ("interaction_id", interaction),
+            ("annotation_id", annotation),
+            ("version", "1".to_owned()),
         ]);
         Self { api, ids }
     }

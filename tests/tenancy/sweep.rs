@@ -4,8 +4,8 @@ use crate::support::{Api, Operation, Server, World};
 use serde_json::{Value, json};
 
 /// Path parameters that name nothing of a tenant: built-in things, or a part of a thing that the path already names.
-const NOT_A_TENANTS: [&str; 6] =
-    ["feature_extractor_id", "extractor_id", "stage_id", "tier_num", "ray_job_id", "token"];
+const NOT_A_TENANTS: [&str; 7] =
+    ["feature_extractor_id", "extractor_id", "stage_id", "tier_num", "ray_job_id", "token", "version"];
 
 /// Parameters that name people and keys of the organization; `keys.rs` looks at those.
 const OF_THE_ORGANIZATION: [&str; 3] = ["user_email", "key_name", "key_id"];
@@ -41,6 +41,7 @@ fn inventory(world: &World) -> Value {
         "objects": list(format!("/v1/buckets/{}/objects/list", world.id("bucket_id"))),
         "documents": list(format!("/v1/collections/{}/documents/list", world.id("collection_id"))),
         "batch": get(format!("/v1/batches/{}", world.id("batch_id")))["status"],
+        "annotations": world.api.post("/v1/annotations/list", json!({})).ok(),
         "interactions": list("/v1/retrievers/interactions/list".to_owned()),
     })
 }

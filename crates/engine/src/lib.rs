@@ -4,6 +4,7 @@
 //! This crate knows no HTTP: it takes values that were checked, answers values, and says in [`strata_model::Error`]
 //! whose fault it is when it cannot.
 
+pub mod annotations;
 pub mod batches;
 pub mod buckets;
 pub mod clustering;

@@ -33,6 +33,7 @@ macro_rules! resources {
 }
 
 resources![
+    annotations,
     batches,
     blobs,
     buckets,
