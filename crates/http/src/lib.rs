@@ -40,6 +40,7 @@ resources![
     collections,
     discovery,
     documents,
+    evaluations,
     events,
     features,
     health,
