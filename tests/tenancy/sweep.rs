@@ -42,6 +42,9 @@ fn inventory(world: &World) -> Value {
         "documents": list(format!("/v1/collections/{}/documents/list", world.id("collection_id"))),
         "batch": get(format!("/v1/batches/{}", world.id("batch_id")))["status"],
         "annotations": world.api.post("/v1/annotations/list", json!({})).ok(),
+        "datasets": get("/v1/retrievers/evaluations/datasets".to_owned()),
+        "evaluations": get(format!("/v1/retrievers/{}/evaluations", world.id("retriever_id"))),
+        "benchmarks": get("/v1/retrievers/benchmarks".to_owned()),
         "interactions": list("/v1/retrievers/interactions/list".to_owned()),
     })
 }

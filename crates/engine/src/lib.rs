@@ -13,6 +13,7 @@ pub mod derivations;
 pub mod doctor;
 pub mod documents;
 pub mod events;
+pub mod experiments;
 pub mod extract;
 mod feed;
 pub mod fetch;
@@ -74,6 +75,7 @@ pub struct Engine {
     /// Memory for inputs of derivations, in KiB.
     pub(crate) input_room: Arc<Semaphore>,
     pub(crate) memory: retrievers::Memory,
+    pub(crate) experiments: experiments::Runner,
     keys: principals::KeyCache,
     embedders: Mutex<HashMap<&'static str, TextEmbedder>>,
     first_key: Option<String>,
@@ -97,6 +99,7 @@ impl Engine {
             payload: payload::Builder::default(),
             input_room: Arc::new(Semaphore::new(objects::INPUT_KIBIBYTES as usize)),
             memory: retrievers::Memory::default(),
+            experiments: experiments::Runner::default(),
             keys: principals::KeyCache::default(),
             embedders: Mutex::default(),
             signer,
@@ -108,6 +111,7 @@ impl Engine {
         });
         derivations::start(&engine);
         payload::start(&engine);
+        experiments::start(&engine);
         upkeep::start(&engine);
         Ok(engine)
     }

@@ -6,7 +6,7 @@
 mod kinds;
 mod list;
 
-pub use kinds::{KINDS, check_kind, is_kind};
+pub use kinds::{KINDS, check_kind, is_kind, weight};
 pub use list::{InteractionPage, InteractionQuery};
 pub use strata_store::catalog::interactions::{Interaction, Mark};
 

@@ -172,6 +172,27 @@ impl Engine {
         Ok(Executed { execution_id, retriever_id: prepared.retriever_id(), execution: outcome? })
     }
 
+    /// Executes a retriever for a measurement: nothing remembers it. The first `depth` hits; `chance` stands for chance.
+    pub(crate) async fn replay(
+        self: &Arc<Self>,
+        scope: &Scope,
+        prepared: &Prepared,
+        inputs: Fields,
+        depth: usize,
+        chance: u64,
+    ) -> Result<Execution> {
+        let backend = ScopedBackend::new(self.clone(), scope.clone());
+        let asked = ExecuteRequest {
+            inputs,
+            filters: None,
+            page: PageRequest::Cursor { limit: depth, cursor: None },
+            time_limit: Some(MAX_TIME),
+            now: self.catalog.now_micros() / 1_000_000,
+            chance,
+        };
+        prepared.plan.execute(&backend, asked).await
+    }
+
     /// Waits until the index has every change of the plan's collections.
     async fn catch_up(&self, backend: &ScopedBackend, plan: &Plan) -> Result<()> {
         let mut named = plan.collection_identifiers.clone();

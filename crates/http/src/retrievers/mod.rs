@@ -2,6 +2,8 @@
 //! in [`executions`], searches and suggestions without a retriever in [`suggest`].
 
 mod batch;
+mod benchmarks;
+mod evaluations;
 mod execute;
 mod executions;
 mod explain;
@@ -37,6 +39,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(explain::routes())
         .merge(executions::routes())
         .merge(interactions::routes())
+        .merge(evaluations::routes())
+        .merge(benchmarks::routes())
         .merge(suggest::routes())
 }
 

@@ -235,3 +235,32 @@ pub fn of_retriever(
     found.reverse();
     Ok(found)
 }
+
+/// Interactions of a time, newest first, until `visit` has seen enough and answers false. `retriever_ids` empty means all.
+pub fn visit(
+    connection: &Connection,
+    scope: &Scope,
+    retriever_ids: &[String],
+    (since, until): (Option<&str>, Option<&str>),
+    mut visit: impl FnMut(Interaction) -> bool,
+) -> Result<()> {
+    let mut clause = Clause { sql: "namespace_id = ?".into(), values: vec![scope.namespace_id.clone().into()] };
+    if !retriever_ids.is_empty() {
+        let sql = format!("retriever_id IN ({})", vec!["?"; retriever_ids.len()].join(", "));
+        clause.and(Clause { sql, values: retriever_ids.iter().cloned().map(SqlValue::from).collect() });
+    }
+    for (sign, time) in [(">=", since), ("<=", until)] {
+        if let Some(time) = time {
+            clause.and(Clause { sql: format!("occurred_at {sign} ?"), values: vec![time.to_owned().into()] });
+        }
+    }
+    let sql = format!("{SELECT} WHERE {} ORDER BY seq DESC", clause.sql);
+    let mut statement = connection.prepare_cached(&sql).map_err(from_sql)?;
+    let mut rows = statement.query(rusqlite::params_from_iter(clause.values)).map_err(from_sql)?;
+    while let Some(row) = rows.next().map_err(from_sql)? {
+        if !visit(interaction(row).map_err(from_sql)?) {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -9,6 +9,7 @@ pub mod browse;
 pub mod derivations;
 pub mod documents;
 mod error;
+pub mod experiments;
 pub mod filter;
 pub mod interactions;
 pub mod lineage;
