@@ -23,7 +23,7 @@ use strata_store::catalog::experiments::{self as rows, Experiment, Kind, Selecti
 
 const MAX_NAME_CHARS: usize = 255;
 const MAX_CANDIDATES: usize = 10;
-/// Hits of each replayed query.
+/// Hits of each replayed query, at most.
 const DEPTH: usize = 100;
 /// Cuts at which rankings are measured.
 const CUTS: [usize; 4] = [1, 5, 10, 20];
@@ -81,7 +81,7 @@ pub struct NewBenchmark {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct AlignmentMetrics {
     ndcg_at_k: BTreeMap<String, f64>,
-    /// From 1; a document that is not found counts as the one after the last hit.
+    /// From 1; a document that is not among the hits counts as the one after the last of [`DEPTH`].
     mean_rank_clicked: f64,
     mean_rank_purchased: Option<f64>,
     recall_at_k: BTreeMap<String, f64>,
@@ -334,7 +334,7 @@ async fn replay(engine: &Arc<Engine>, scope: &Scope, prepared: &Prepared, sessio
             replayed.recall[at] += measure(Metric::Recall, &ranking, &query.judgments, k) / part;
         }
         for target in &query.targets {
-            let place = ranking.iter().position(|id| *id == target.document_id).unwrap_or(ranking.len());
+            let place = ranking.iter().position(|id| *id == target.document_id).unwrap_or(DEPTH);
             replayed.places.push((place, target.position, target.is_purchased));
         }
         replayed.times_ms.push(execution.total_ms);

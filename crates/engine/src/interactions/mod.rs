@@ -137,7 +137,9 @@ impl Engine {
     /// Removes an interaction; answers whether it was there.
     pub async fn delete_interaction(&self, scope: &Scope, interaction_id: &str) -> Result<bool> {
         let (scope, interaction_id) = (scope.clone(), interaction_id.to_owned());
-        self.catalog.write(move |tx| rows::delete(tx, &scope, &interaction_id)).await
+        let was_there = self.catalog.write(move |tx| rows::delete(tx, &scope, &interaction_id)).await?;
+        self.memory.feedback.forget();
+        Ok(was_there)
     }
 
     /// Checks an interaction, and finds what is remembered of its execution.

@@ -2,8 +2,10 @@
 //!
 //! A backend is made for one caller's namespace and shows nothing outside it.
 
+use super::learning::Feedback;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
+use std::sync::Arc;
 use strata_model::Result;
 use strata_model::document::{Document, Vectors};
 use strata_model::feature::VectorIndex;
@@ -75,6 +77,9 @@ pub trait Backend: Send + Sync {
 
     /// The vectors of the documents with these sequence numbers, by index name; missing ones are left out.
     fn vectors_of<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, Vectors>>>;
+
+    /// What users did with the results of the retriever that is executed; nothing for one that is not stored.
+    fn feedback(&self) -> BoxFuture<'_, Result<Arc<Feedback>>>;
 
     /// A document's vectors by index name, or `None` where the document does not exist.
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>>;

@@ -112,6 +112,8 @@ pub struct Execution {
     /// In the order of the stages; fewer where the time ran out.
     pub stages: Vec<StageReport>,
     pub facets: Vec<Value>,
+    /// What learned fusion did, where a stage has it: that of the first such stage.
+    pub learned_fusion: Option<Value>,
     pub warnings: Vec<String>,
     pub degraded: Vec<Degraded>,
     pub limits: Vec<LimitEntry>,
@@ -179,6 +181,7 @@ impl Plan {
             observer,
             deadline: self.deadline(started, request.time_limit),
             chance: request.chance,
+            now: request.now,
             variables: Variables::new(inputs.clone(), &Fields::new(), &Fields::new()),
             set: WorkingSet::Unread(filter),
             notes: Notes { warnings: self.warnings.clone(), ..Notes::default() },
@@ -202,6 +205,7 @@ impl Plan {
             total,
             stages: reports,
             facets: notes.facets,
+            learned_fusion: notes.learned.into_iter().next(),
             warnings: notes.warnings,
             degraded: notes.degraded,
             limits: notes.limits,
@@ -261,6 +265,7 @@ struct Journey<'j> {
     observer: &'j (dyn Fn(StageEvent<'_>) + Send + Sync),
     deadline: Option<Instant>,
     chance: u64,
+    now: i64,
     variables: Variables,
     set: WorkingSet,
     notes: Notes,
@@ -326,6 +331,7 @@ impl<'j> Journey<'j> {
             pre_filters: planned.pre_filters.as_ref(),
             post_filters: planned.post_filters.as_ref(),
             chance: self.chance,
+            now: self.now,
             metadata: Fields::new(),
             notes: &mut self.notes,
         };

@@ -1,11 +1,12 @@
 //! A backend in memory for tests: documents in vectors, cosine by hand, words by counting.
 
 use super::backend::{Backend, CollectionInfo, Scored, SearchQuery};
+use super::learning::Feedback;
 use super::{Hit, view};
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use strata_model::document::{Document, Lineage, VectorValue, Vectors};
 use strata_model::feature::{Distance, VectorIndex, VectorKind};
 use strata_model::filter::Filter;
@@ -47,6 +48,7 @@ pub struct Fake {
     pub documents: Vec<(Document, Vectors)>,
     pub broken: Vec<String>,
     pub slow: Vec<String>,
+    pub feedback: Arc<Feedback>,
     pub calls: Mutex<Vec<String>>,
 }
 
@@ -188,6 +190,11 @@ impl Backend for Fake {
         let found = self.documents.iter().filter(|(d, _)| seqs.contains(&d.seq)).map(|(d, v)| (d.seq, v.clone()));
         let found = found.collect();
         async move { Ok(found) }.boxed()
+    }
+
+    fn feedback(&self) -> BoxFuture<'_, Result<Arc<Feedback>>> {
+        let feedback = self.feedback.clone();
+        async move { Ok(feedback) }.boxed()
     }
 
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>> {

@@ -15,6 +15,7 @@ mod execute;
 mod fake;
 pub mod fusion;
 mod inputs;
+pub mod learning;
 pub mod limits;
 pub mod metrics;
 pub mod pagination;
@@ -35,6 +36,7 @@ pub use execute::{
 pub use inputs::InputSchema;
 pub use pagination::PageRequest;
 pub use plan::{Plan, PlannedStage, RetrieverSpec};
+pub(crate) use stages::context;
 pub use stages::{Category, StageDefinition, registry};
 
 use serde::Serialize;

@@ -4,7 +4,7 @@
 use crate::{
     Engine,
     collections::{VECTORS, private},
-    retrieval::{Backend, CollectionInfo, Scored, SearchQuery},
+    retrieval::{Backend, CollectionInfo, Scored, SearchQuery, learning::Feedback},
 };
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
@@ -27,13 +27,20 @@ use strata_store::{
 pub(super) struct ScopedBackend {
     engine: Arc<Engine>,
     scope: Scope,
+    /// The stored retriever that is executed.
+    retriever_id: Option<String>,
     /// Vector indexes of the collections that were resolved so far.
     known: Mutex<HashMap<String, Vec<VectorIndex>>>,
 }
 
 impl ScopedBackend {
     pub fn new(engine: Arc<Engine>, scope: Scope) -> Self {
-        Self { engine, scope, known: Mutex::default() }
+        Self { engine, scope, retriever_id: None, known: Mutex::default() }
+    }
+
+    /// The same for the execution of a stored retriever.
+    pub fn of_retriever(self, retriever_id: Option<String>) -> Self {
+        Self { retriever_id, ..self }
     }
 
     async fn resolve(&self, identifiers: &[String]) -> Result<Vec<CollectionInfo>> {
@@ -224,6 +231,16 @@ impl Backend for ScopedBackend {
     fn vectors_of<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, Vectors>>> {
         let seqs = seqs.to_vec();
         self.engine.catalog.read(move |c| documents::vectors_of(c, &seqs)).boxed()
+    }
+
+    fn feedback(&self) -> BoxFuture<'_, Result<Arc<Feedback>>> {
+        async move {
+            match &self.retriever_id {
+                Some(id) => self.engine.feedback(&self.scope, id).await,
+                None => Ok(Arc::default()),
+            }
+        }
+        .boxed()
     }
 
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>> {

@@ -6,6 +6,7 @@
 
 mod backend;
 mod explain;
+mod feedback;
 mod history;
 mod run;
 mod traces;
@@ -141,6 +142,7 @@ impl QueryVectors {
 pub(crate) struct Memory {
     history: history::History,
     pub(crate) traces: traces::Traces,
+    pub(crate) feedback: feedback::Remembered,
     plans: Mutex<LruCache<String, ParsedPlan>>,
     query_vectors: QueryVectors,
 }
@@ -150,6 +152,7 @@ impl Default for Memory {
         Self {
             history: history::History::default(),
             traces: traces::Traces::default(),
+            feedback: feedback::Remembered::default(),
             plans: Mutex::new(LruCache::new(MAX_PLANS)),
             query_vectors: QueryVectors(Mutex::new(LruCache::new(MAX_QUERY_VECTORS))),
         }

@@ -136,7 +136,7 @@ impl Engine {
         observer: &(dyn Fn(StageEvent<'_>) + Send + Sync),
     ) -> Result<Executed> {
         let (started, created_at) = (Instant::now(), self.catalog.now());
-        let backend = ScopedBackend::new(self.clone(), scope.clone());
+        let backend = ScopedBackend::new(self.clone(), scope.clone()).of_retriever(prepared.retriever_id());
         let begun = Begun {
             execution_id: request.execution_id,
             created_at,
@@ -181,7 +181,7 @@ impl Engine {
         depth: usize,
         chance: u64,
     ) -> Result<Execution> {
-        let backend = ScopedBackend::new(self.clone(), scope.clone());
+        let backend = ScopedBackend::new(self.clone(), scope.clone()).of_retriever(prepared.retriever_id());
         let asked = ExecuteRequest {
             inputs,
             filters: None,

@@ -324,6 +324,11 @@ pub(super) struct ExecuteRetrieverResponse {
     #[schema(schema_with = any_object)]
     pub interpretation: Value,
     pub optimization_applied: bool,
+    /// Where a stage has learned fusion: `sampled_weights` of the searches, whose `interactions` they come from, and
+    /// whether it is `exploring`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = any_object)]
+    pub learned_fusion_context: Option<Value>,
     /// Always false: answers are never cached.
     pub cache_hit: bool,
     pub enrichment_skipped: bool,
@@ -378,6 +383,7 @@ pub(super) async fn response(
         explain_plan: style.explain.then(|| explained(plan, &execution)),
         pagination: execution.pagination,
         facets: execution.facets,
+        learned_fusion_context: execution.learned_fusion,
         degraded: execution.degraded,
         limits: execution.limits,
         ..ExecuteRetrieverResponse::default()

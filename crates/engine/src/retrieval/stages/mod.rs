@@ -20,6 +20,8 @@ mod sort_attribute;
 mod sort_relevance;
 mod unwind;
 
+pub(crate) use feature_search::context;
+
 use super::backend::{Backend, CollectionInfo};
 use super::conditions::{FilterTemplate, Relaxation};
 use super::execute::{Degraded, LimitEntry};
@@ -209,6 +211,8 @@ pub(super) struct Notes {
     pub limits: Vec<LimitEntry>,
     pub relaxations: Vec<Relaxation>,
     pub facets: Vec<Value>,
+    /// What each stage with learned fusion has learned.
+    pub learned: Vec<Value>,
 }
 
 /// The surroundings of one stage while it runs.
@@ -226,6 +230,8 @@ pub(super) struct Run<'a> {
     pub post_filters: Option<&'a FilterTemplate>,
     /// A number that no caller chose, for stages that choose by chance.
     pub chance: u64,
+    /// Unix seconds.
+    pub now: i64,
     /// For the stage's statistics.
     pub metadata: Fields,
     pub notes: &'a mut Notes,

@@ -1,6 +1,7 @@
 //! Plans and executions as a whole, over a backend in memory.
 
 mod applying;
+mod learned;
 mod shaping;
 
 use super::fake::{self, Fake};
@@ -94,9 +95,10 @@ fn what_is_wrong_is_refused_with_its_place() {
         ),
         (
             json!([stage("feature_search", json!({"query": "x", "fusion": "learned"}))]),
-            "parameters.fusion",
-            "not available",
+            "parameters.learning_config",
+            "is required",
         ),
+        (json!([stage("feature_search", json!({"query": "x", "fusion": "newest"}))]), "parameters.fusion", "rrf, dbsf"),
         (
             json!([stage("feature_search", json!({"query": "x", "final_top_k": 0}))]),
             "parameters.final_top_k",
