@@ -136,6 +136,29 @@ fn another_tenants_ids_in_a_body_are_not_found_either() {
             format!("/v1/buckets/{own_bucket}/objects"),
             json!({ "title": "x", "blobs": [{ "property": "content", "type": "text", "upload_id": victim.id("upload_id") }] }),
         ),
+        (
+            "/v1/retrievers/interactions".to_owned(),
+            json!({
+                "feature_id": other.id("document_id"), "interaction_type": ["click"], "position": 0,
+                "retriever_id": victim.id("retriever_id"), "execution_id": victim.id("execution_id"),
+            }),
+        ),
+        ("/v1/annotations".to_owned(), json!({ "document_id": victim.id("document_id"), "label": "approved" })),
+        (
+            format!("/v1/retrievers/{}/evaluations", other.id("retriever_id")),
+            json!({ "dataset_name": victim.id("dataset_identifier") }),
+        ),
+        (
+            format!("/v1/retrievers/{}/evaluations", other.id("retriever_id")),
+            json!({ "dataset_name": "streams", "baseline_evaluation_id": victim.id("evaluation_id") }),
+        ),
+        (
+            "/v1/retrievers/benchmarks".to_owned(),
+            json!({
+                "benchmark_name": "thief", "baseline_retriever_id": other.id("retriever_id"),
+                "candidate_retriever_ids": [victim.id("retriever_id")],
+            }),
+        ),
         ("/v1/retrievers/execute".to_owned(), {
             let mut body = crate::support::retriever_body(&victim.api, "x", victim.id("collection_id"));
             body["inputs"] = json!({ "query": "a stream" });

@@ -2,10 +2,13 @@
 //!
 //! A backend is made for one caller's namespace and shows nothing outside it.
 
+use super::Snapshot;
 use super::learning::Feedback;
+use super::plan::Plan;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use strata_model::Result;
 use strata_model::document::{Document, Vectors};
 use strata_model::feature::VectorIndex;
@@ -40,6 +43,13 @@ pub enum SearchQuery {
     Lexical {
         text: String,
     },
+}
+
+/// A stored retriever as another one executes it.
+#[derive(Debug, Clone)]
+pub struct StoredPlan {
+    pub retriever_id: String,
+    pub plan: Arc<Plan>,
 }
 
 /// A document's sequence number and its raw score. A larger score is a better one, whatever the distance.
@@ -78,9 +88,35 @@ pub trait Backend: Send + Sync {
     /// The vectors of the documents with these sequence numbers, by index name; missing ones are left out.
     fn vectors_of<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, Vectors>>>;
 
-    /// What users did with the results of the retriever that is executed; nothing for one that is not stored.
-    fn feedback(&self) -> BoxFuture<'_, Result<Arc<Feedback>>>;
+    /// What users did with the results of a stored retriever, by its id.
+    fn feedback<'a>(&'a self, retriever_id: &'a str) -> BoxFuture<'a, Result<Arc<Feedback>>>;
 
     /// A document's vectors by index name, or `None` where the document does not exist.
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>>;
+
+    /// What was kept under the first of these keys for which something is, if every collection it was made of is as
+    /// it was then. A backend need not keep anything.
+    fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
+        let _ = keys;
+        Box::pin(std::future::ready(None))
+    }
+
+    /// Keeps what was made of the collections that this backend has resolved so far, unless one has changed since;
+    /// for `ttl` at most.
+    fn keep(&self, key: String, snapshot: Arc<Snapshot>, ttl: Option<Duration>) {
+        let _ = (key, snapshot, ttl);
+    }
+
+    /// A stored retriever by id or name; an unknown one is an [`Error::Missing`](strata_model::Error::Missing).
+    fn retriever_plan<'a>(&'a self, identifier: &'a str) -> BoxFuture<'a, Result<StoredPlan>>;
+
+    /// How relevant each document is to the query, by a cross-encoder: one number from 0 to 1 a document, in order. `batch`
+    /// pairs run at once.
+    fn score_pairs<'a>(
+        &'a self,
+        model: &'a str,
+        query: &'a str,
+        documents: Vec<String>,
+        batch: usize,
+    ) -> BoxFuture<'a, Result<Vec<f32>>>;
 }

@@ -7,6 +7,7 @@ mod evaluations;
 mod execute;
 mod executions;
 mod explain;
+mod freshness;
 mod interactions;
 mod stream;
 mod suggest;

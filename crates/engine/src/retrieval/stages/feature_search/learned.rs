@@ -179,7 +179,8 @@ pub(super) async fn weigh(
 ) -> &'static str {
     let arms: Vec<Arm> =
         legs.iter().map(|leg| Arm { search: leg.basis.search, feature: leg.feature.clone() }).collect();
-    let feedback = match timeout(Duration::from_millis(settings.timeout_ms), run.backend.feedback()).await {
+    let retriever_id = run.within.last().map_or("", String::as_str);
+    let feedback = match timeout(Duration::from_millis(settings.timeout_ms), run.backend.feedback(retriever_id)).await {
         Ok(Ok(feedback)) => feedback,
         Ok(Err(error)) => missing(run, error.to_string()),
         Err(_) => missing(run, format!("interactions could not be read within {} ms", settings.timeout_ms)),
@@ -188,7 +189,7 @@ pub(super) async fn weigh(
     // Two stages of one execution choose apart from each other.
     let digest = id::sha256_parts(&[run.stage_name.as_bytes(), &run.chance.to_le_bytes()]);
     let chance = u64::from_le_bytes(digest[..8].try_into().expect("a digest has more than 8 bytes"));
-    let learned = settings.learn(run.stage_name, &arms, &feedback, &inputs, run.now * 1_000_000, chance);
+    let learned = settings.learn(run.stage_name, &arms, &feedback, &inputs, run.now_micros, chance);
     let reason = match &learned.weights {
         _ if arms.len() < 2 => Some("there is one search only"),
         None => Some("there are fewer interactions than `min_interactions`"),

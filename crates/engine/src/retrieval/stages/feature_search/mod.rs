@@ -443,4 +443,8 @@ impl Stage for FeatureSearch {
     fn searches(&self) -> bool {
         true
     }
+
+    fn is_repeatable(&self) -> bool {
+        self.learned.is_none()
+    }
 }
