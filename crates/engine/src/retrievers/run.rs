@@ -302,6 +302,7 @@ impl Begun {
             warnings: Vec::new(),
             degraded: Vec::new(),
             limits: Vec::new(),
+            learned_fusion: None,
         };
         match outcome {
             Ok(execution) => Record {
@@ -311,6 +312,7 @@ impl Begun {
                 warnings: execution.warnings.clone(),
                 degraded: execution.degraded.clone(),
                 limits: execution.limits.clone(),
+                learned_fusion: execution.learned_fusion.clone(),
                 ..record
             },
             Err(Error::Internal(_)) => {
