@@ -8,6 +8,8 @@ MODEL := all_minilm_l6_v2_int8
 TEST_MODELS := splade_tiny
 SDK := mixpeek==1.3.783
 FUZZER := schemathesis==4.32.5
+# What the metrics of rankings are compared with.
+ORACLE := pytrec_eval-terrier==0.5.11
 
 # Tests take nothing from the user's own directories: model and Python packages live beside the build.
 test crash check generated: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
@@ -57,7 +59,7 @@ prepare: $(VENV)/ready
 
 $(VENV)/ready: Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SDK) $(FUZZER)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SDK) $(FUZZER) $(ORACLE)
 	touch $@
 
 clean-tests:

@@ -4,6 +4,7 @@
 //! This crate knows no HTTP: it takes values that were checked, answers values, and says in [`strata_model::Error`]
 //! whose fault it is when it cannot.
 
+pub mod annotations;
 pub mod batches;
 pub mod buckets;
 pub mod clustering;
@@ -12,9 +13,11 @@ pub mod derivations;
 pub mod doctor;
 pub mod documents;
 pub mod events;
+pub mod experiments;
 pub mod extract;
 mod feed;
 pub mod fetch;
+pub mod interactions;
 pub mod listing;
 pub mod namespaces;
 pub mod objects;
@@ -25,6 +28,7 @@ pub mod retrieval;
 pub mod retrievers;
 pub mod split;
 pub mod standalone;
+pub mod times;
 mod upkeep;
 pub mod uploads;
 
@@ -72,6 +76,7 @@ pub struct Engine {
     /// Memory for inputs of derivations, in KiB.
     pub(crate) input_room: Arc<Semaphore>,
     pub(crate) memory: retrievers::Memory,
+    pub(crate) experiments: experiments::Runner,
     keys: principals::KeyCache,
     embedders: Mutex<HashMap<&'static str, TextEmbedder>>,
     /// By the names that they were asked for.
@@ -98,6 +103,7 @@ impl Engine {
             payload: payload::Builder::default(),
             input_room: Arc::new(Semaphore::new(objects::INPUT_KIBIBYTES as usize)),
             memory: retrievers::Memory::default(),
+            experiments: experiments::Runner::default(),
             keys: principals::KeyCache::default(),
             embedders: Mutex::default(),
             sparse_embedders: Mutex::default(),
@@ -111,6 +117,7 @@ impl Engine {
         });
         derivations::start(&engine);
         payload::start(&engine);
+        experiments::start(&engine);
         upkeep::start(&engine);
         Ok(engine)
     }

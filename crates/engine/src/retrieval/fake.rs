@@ -1,6 +1,7 @@
 //! A backend in memory for tests: documents in vectors, cosine by hand, words by counting.
 
 use super::backend::{Backend, CollectionInfo, Scored, SearchQuery, StoredPlan};
+use super::learning::Feedback;
 use super::plan::Plan;
 use super::{Hit, Snapshot, view};
 use futures::future::{BoxFuture, FutureExt};
@@ -49,6 +50,7 @@ pub struct Fake {
     pub documents: Vec<(Document, Vectors)>,
     pub broken: Vec<String>,
     pub slow: Vec<String>,
+    pub feedback: Arc<Feedback>,
     /// Stored retrievers by id.
     pub plans: BTreeMap<String, Arc<Plan>>,
     pub calls: Mutex<Vec<String>>,
@@ -205,6 +207,11 @@ impl Backend for Fake {
         let found = self.documents.iter().filter(|(d, _)| seqs.contains(&d.seq)).map(|(d, v)| (d.seq, v.clone()));
         let found = found.collect();
         async move { Ok(found) }.boxed()
+    }
+
+    fn feedback<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Arc<Feedback>>> {
+        let feedback = self.feedback.clone();
+        async move { Ok(feedback) }.boxed()
     }
 
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>> {

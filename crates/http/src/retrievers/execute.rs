@@ -333,6 +333,11 @@ pub(super) struct ExecuteRetrieverResponse {
     #[schema(schema_with = any_object)]
     pub interpretation: Value,
     pub optimization_applied: bool,
+    /// Where a stage has learned fusion: `sampled_weights` of the searches, whose `interactions` they come from, and
+    /// whether it is `exploring`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = any_object)]
+    pub learned_fusion_context: Option<Value>,
     /// Whether what an equal execution has found was still true and is answered.
     pub cache_hit: bool,
     /// When that was found, in Unix seconds.
@@ -392,6 +397,7 @@ pub(super) async fn response(
         cache_hit: execution.cached_at.is_some(),
         cached_at: execution.cached_at,
         facets: execution.facets,
+        learned_fusion_context: execution.learned_fusion,
         degraded: execution.degraded,
         limits: execution.limits,
         ..ExecuteRetrieverResponse::default()

@@ -24,6 +24,8 @@ mod sort_attribute;
 mod sort_relevance;
 mod unwind;
 
+pub(crate) use feature_search::context;
+
 use super::backend::{Backend, CollectionInfo};
 use super::conditions::{FilterTemplate, Relaxation};
 use super::execute::{Degraded, LimitEntry};
@@ -229,6 +231,8 @@ pub(super) struct Notes {
     pub limits: Vec<LimitEntry>,
     pub relaxations: Vec<Relaxation>,
     pub facets: Vec<Value>,
+    /// What each stage with learned fusion has learned.
+    pub learned: Vec<Value>,
 }
 
 /// The surroundings of one stage while it runs.

@@ -1,6 +1,7 @@
 //! Running legs: embed each text once, search all collections at once, give up on what takes too long.
 
 use super::FeatureSearch;
+use super::learned;
 use super::legs::{Ask, Leg, Legs};
 use crate::retrieval::backend::{Backend, Scored, SearchQuery};
 use crate::retrieval::execute::{Degraded, LimitEntry, millis};
@@ -58,10 +59,13 @@ impl FeatureSearch {
             let hits = self.without_legs(run, &legs, &filter, before, final_top_k).await?;
             return Ok(WorkingSet::Read(hits));
         }
-        let (legs, rankings) = self.rankings(run, legs.legs).await?;
+        let (legs, mut rankings) = self.rankings(run, legs.legs).await?;
+        let name = match &self.learned {
+            Some(settings) => learned::weigh(settings, run, &legs, &mut rankings).await,
+            None => self.fusion.as_str(),
+        };
         let fused = fusion::fuse(self.fusion, &rankings);
-        run.metadata
-            .insert("fusion".into(), if rankings.len() > 1 { self.fusion.as_str().into() } else { Value::Null });
+        run.metadata.insert("fusion".into(), if rankings.len() > 1 { name.into() } else { Value::Null });
         run.metadata.insert("searches".into(), legs.iter().zip(&rankings).map(described).collect());
         let hits = self.collect(run, &legs, fused, before, final_top_k).await?;
         Ok(WorkingSet::Read(hits))
@@ -331,5 +335,5 @@ fn among(hits: &[Hit]) -> Filter {
 }
 
 fn described((leg, ranking): (&Leg, &Ranking)) -> Value {
-    json!({"search": leg.basis.search, "feature": leg.feature, "weight": leg.basis.weight, "hits": ranking.hits.len()})
+    json!({"search": leg.basis.search, "feature": leg.feature, "weight": ranking.weight, "hits": ranking.hits.len()})
 }
