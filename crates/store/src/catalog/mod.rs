@@ -16,6 +16,7 @@ pub mod objects;
 pub mod payload;
 mod plan;
 pub mod principals;
+pub mod publications;
 mod read;
 pub mod resources;
 pub mod settings;
