@@ -19,6 +19,7 @@ pub struct File {
     listen: Option<String>,
     models: Option<PathBuf>,
     bootstrap_key: Option<String>,
+    secrets_key: Option<String>,
     public_url: Option<String>,
     allow_private_urls: Option<bool>,
     workers: Option<usize>,
@@ -35,7 +36,7 @@ impl File {
 /// What was said on the command line or in the environment.
 #[derive(Debug, Default, Clone, clap::Args)]
 pub struct ServeArguments {
-    /// Directory that holds catalog, blobs, index and `admin.key` [default: strata-data]
+    /// Directory that holds catalog, blobs, index, `admin.key` and `secrets.key` [default: strata-data]
     #[arg(long, env = "STRATA_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Address and port; port 0 takes any free one [default: 127.0.0.1:8800]
@@ -50,6 +51,9 @@ pub struct ServeArguments {
     /// The first API key of a fresh data directory, instead of a random one
     #[arg(long, env = "STRATA_BOOTSTRAP_KEY", value_name = "KEY", hide_env_values = true)]
     pub bootstrap_key: Option<String>,
+    /// The key that seals secrets, 32 bytes in hex or base64, instead of the one in `secrets.key`
+    #[arg(long, env = "STRATA_SECRETS_KEY", value_name = "KEY", hide_env_values = true)]
+    pub secrets_key: Option<String>,
     /// Address under which clients reach this server, used in presigned URLs [default: the address listened on]
     #[arg(long, env = "STRATA_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
@@ -68,6 +72,7 @@ pub struct Settings {
     pub models_dir: PathBuf,
     pub listen: SocketAddr,
     pub bootstrap_key: Option<String>,
+    pub secrets_key: Option<String>,
     pub public_url: Option<String>,
     pub allow_private_urls: bool,
     pub workers: usize,
@@ -85,6 +90,7 @@ impl Settings {
             models_dir: models_dir(arguments.models.or(file.models))?,
             listen: address(&listen)?,
             bootstrap_key: arguments.bootstrap_key.or(file.bootstrap_key),
+            secrets_key: arguments.secrets_key.or(file.secrets_key),
             public_url: arguments.public_url.or(file.public_url).map(|url| url.trim_end_matches('/').to_owned()),
             allow_private_urls: arguments.allow_private_urls || file.allow_private_urls.unwrap_or(false),
             workers,

@@ -161,6 +161,21 @@ fn only_admins_make_keys() {
     assert_eq!(worker.post(&format!("/v1/organizations/users/{email}/api-keys"), escalation).status, 403);
 }
 
+#[test]
+fn only_admins_see_the_names_of_secrets() {
+    let server = Server::start();
+    let admin = server.api();
+    let body = json!({ "name": "worker", "permissions": ["read", "write", "delete"] });
+    let worker = admin.with_key(&make_key(&admin, body));
+    assert_eq!(worker.get("/v1/organizations/secrets").status, 403);
+    let value = json!({ "secret_name": "token", "secret_value": "hunter2" });
+    assert_eq!(worker.post("/v1/organizations/secrets", value.clone()).status, 403);
+    admin.post("/v1/organizations/secrets", value).ok();
+    assert_eq!(admin.get("/v1/organizations/secrets").body["secrets"], json!(["token"]));
+    let catalog = std::fs::read(server.data_dir().join("catalog.db-wal")).expect("the catalog has a log");
+    assert!(!catalog.windows(7).any(|part| part == b"hunter2"), "the value is sealed on disk");
+}
+
 /// Seconds of the clock as RFC 3339 in UTC (Howard Hinnant's civil calendar from days).
 fn rfc3339(time: std::time::SystemTime) -> String {
     let seconds = time.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();

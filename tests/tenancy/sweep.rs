@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 const NOT_A_TENANTS: [&str; 6] =
     ["feature_extractor_id", "extractor_id", "stage_id", "tier_num", "ray_job_id", "token"];
 
-/// Parameters that name people and keys of the organization; `keys.rs` looks at those.
-const OF_THE_ORGANIZATION: [&str; 3] = ["user_email", "key_name", "key_id"];
+/// Parameters that name people, keys and other things of the whole organization; `keys.rs` looks at those.
+const OF_THE_ORGANIZATION: [&str; 4] = ["user_email", "key_name", "key_id", "secret_name"];
 
 /// A key that may do everything, in one namespace only.
 fn confined(admin: &Api, world: &World, name: &str) -> Api {

@@ -21,8 +21,10 @@ pub mod objects;
 mod payload;
 pub mod presign;
 pub mod principals;
+mod private_file;
 pub mod retrieval;
 pub mod retrievers;
+pub mod secrets;
 pub mod split;
 pub mod standalone;
 mod upkeep;
@@ -44,11 +46,13 @@ use tokio::sync::Semaphore;
 /// How a server is set up.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Holds `catalog.db`, `blobs/`, `index/` and `admin.key`.
+    /// Holds `catalog.db`, `blobs/`, `index/`, `admin.key` and `secrets.key`.
     pub data_dir: PathBuf,
     pub models_dir: PathBuf,
     /// The first key of a fresh directory, instead of a random one.
     pub bootstrap_key: Option<String>,
+    /// The key that seals secrets, 32 bytes in hex or base64, instead of the one in `secrets.key`.
+    pub secrets_key: Option<String>,
     /// Where clients reach this server, for presigned URLs. No slash at the end.
     pub public_url: String,
     /// Whether blobs may be fetched from private and loopback addresses.
@@ -65,6 +69,7 @@ pub struct Engine {
     pub(crate) registry: Registry,
     pub(crate) config: Config,
     pub(crate) signer: presign::Signer,
+    pub(crate) vault: secrets::Vault,
     pub(crate) fetcher: fetch::Fetcher,
     pub(crate) queue: derivations::Queue,
     pub(crate) payload: payload::Builder,
@@ -85,6 +90,7 @@ impl Engine {
         let blobs = Blobs::local(config.data_dir.join("blobs"))?;
         let first_key = principals::bootstrap(&catalog, &config).await?;
         let signer = presign::Signer::open(&catalog).await?;
+        let vault = secrets::Vault::new(&config)?;
         let feed = Arc::new(feed::CatalogFeed::new(catalog.clone()));
         let index = EdgeIndex::open(config.data_dir.join("index"), feed, EdgeConfig::default())?;
         let engine = Arc::new(Self {
@@ -97,6 +103,7 @@ impl Engine {
             keys: principals::KeyCache::default(),
             embedders: Mutex::default(),
             signer,
+            vault,
             catalog,
             blobs,
             index,
