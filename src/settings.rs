@@ -22,6 +22,7 @@ pub struct File {
     secrets_key: Option<String>,
     public_url: Option<String>,
     allow_private_urls: Option<bool>,
+    trust_proxy: Option<bool>,
     workers: Option<usize>,
 }
 
@@ -60,6 +61,9 @@ pub struct ServeArguments {
     /// Let objects be fetched from private and loopback addresses
     #[arg(long, env = "STRATA_ALLOW_PRIVATE_URLS")]
     pub allow_private_urls: bool,
+    /// Take a caller's address from the last entry of `X-Forwarded-For`, which the proxy in front has written
+    #[arg(long, env = "STRATA_TRUST_PROXY")]
+    pub trust_proxy: bool,
     /// How many derivations run at once [default: one per processor, at most 8]
     #[arg(long, env = "STRATA_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
@@ -75,6 +79,7 @@ pub struct Settings {
     pub secrets_key: Option<String>,
     pub public_url: Option<String>,
     pub allow_private_urls: bool,
+    pub trust_proxy: bool,
     pub workers: usize,
 }
 
@@ -93,6 +98,7 @@ impl Settings {
             secrets_key: arguments.secrets_key.or(file.secrets_key),
             public_url: arguments.public_url.or(file.public_url).map(|url| url.trim_end_matches('/').to_owned()),
             allow_private_urls: arguments.allow_private_urls || file.allow_private_urls.unwrap_or(false),
+            trust_proxy: arguments.trust_proxy || file.trust_proxy.unwrap_or(false),
             workers,
         })
     }

@@ -22,6 +22,7 @@ mod payload;
 pub mod presign;
 pub mod principals;
 mod private_file;
+pub mod published;
 pub mod retrieval;
 pub mod retrievers;
 pub mod secrets;
@@ -57,6 +58,8 @@ pub struct Config {
     pub public_url: String,
     /// Whether blobs may be fetched from private and loopback addresses.
     pub allow_private_urls: bool,
+    /// Whether a proxy stands in front that says in `X-Forwarded-For` whom it asks for.
+    pub trust_proxy: bool,
     /// Derivations that run at once.
     pub workers: usize,
 }
@@ -76,6 +79,7 @@ pub struct Engine {
     /// Memory for inputs of derivations, in KiB.
     pub(crate) input_room: Arc<Semaphore>,
     pub(crate) memory: retrievers::Memory,
+    pub(crate) limiter: published::Limiter,
     keys: principals::KeyCache,
     embedders: Mutex<HashMap<&'static str, TextEmbedder>>,
     first_key: Option<String>,
@@ -100,6 +104,7 @@ impl Engine {
             payload: payload::Builder::default(),
             input_room: Arc::new(Semaphore::new(objects::INPUT_KIBIBYTES as usize)),
             memory: retrievers::Memory::default(),
+            limiter: published::Limiter::default(),
             keys: principals::KeyCache::default(),
             embedders: Mutex::default(),
             signer,

@@ -230,10 +230,10 @@ fn principal(key: &ApiKey, user: &User, namespace: Option<String>) -> Principal 
             Some(_) => Some(namespace.into_iter().collect()),
             None => keys::namespaces_of_scopes(&key.scopes),
         },
-        only: key.retriever_id.clone().map(|retriever_id| OnlyRetriever {
-            retriever_id,
-            origins: retriever_keys::origins(key),
-        }),
+        only: key
+            .retriever_id
+            .clone()
+            .map(|retriever_id| OnlyRetriever { retriever_id, origins: retriever_keys::origins(key) }),
     }
 }
 
@@ -335,7 +335,8 @@ mod tests {
 
     #[test]
     fn a_key_for_a_retriever_enters_its_namespace_and_none_without_it() {
-        let scopes = json!([{ "resource_type": "retriever", "resource_id": "ret_1", "operations": ["execute_retriever"] }]);
+        let scopes =
+            json!([{ "resource_type": "retriever", "resource_id": "ret_1", "operations": ["execute_retriever"] }]);
         let key = ApiKey { retriever_id: Some("ret_1".into()), ..key(&[Permission::Read], scopes) };
         let found = principal(&key, &user("admin"), Some("ns_1".into()));
         assert_eq!(found.permissions, [Permission::Read]);

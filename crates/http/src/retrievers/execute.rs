@@ -7,6 +7,7 @@ use crate::{
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
     openapi::any_object,
+    published::PublicView,
 };
 use axum::{
     extract::State,
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use strata_engine::{
     documents::{Show, ShowVectors, Shown},
+    published::Exposure,
     retrieval::{Degraded, Execution, Group, Hit, LimitEntry, PageRequest, Plan},
     retrievers::{Execute, Executed, Outcome, Prepared},
 };
@@ -30,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Debug, Clone, Copy, Default, Deserialize, IntoParams)]
 #[serde(default)]
 #[into_params(parameter_in = Query)]
-struct ExecuteQuery {
+pub(crate) struct ExecuteQuery {
     /// Whether hits carry signed URLs of their blobs.
     return_presigned_urls: Option<bool>,
     /// Whether hits carry their vectors.
@@ -41,6 +43,13 @@ struct ExecuteQuery {
     include_legacy_results: Option<bool>,
     /// Taken and of no effect: answers are never cached.
     skip_cache: Option<bool>,
+}
+
+impl ExecuteQuery {
+    /// Nothing but whether hits carry signed URLs of their blobs.
+    pub(crate) fn showing_urls(urls: bool) -> Self {
+        Self { return_presigned_urls: Some(urls), ..Self::default() }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -63,7 +72,7 @@ struct ReadConsistencyOption {
 /// How to execute a stored retriever.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
-struct ExecuteRetrieverRequest {
+pub(crate) struct ExecuteRetrieverRequest {
     /// Values of the retriever's inputs by name.
     #[schema(schema_with = any_object)]
     inputs: Option<Map<String, Value>>,
@@ -160,6 +169,10 @@ pub(super) struct Style {
     /// Warnings about the request itself.
     pub warnings: Vec<String>,
     pub consistency_mode: Option<&'static str>,
+    /// Bounds that cut the request itself short.
+    pub limits: Vec<LimitEntry>,
+    /// For the public: what it may see.
+    pub view: Option<PublicView>,
 }
 
 impl Style {
@@ -169,11 +182,43 @@ impl Style {
 }
 
 /// An execution that is asked for, and the style of its answer.
-struct Asked {
+pub(crate) struct Asked {
     execute: Execute,
     style: Style,
     /// As Server-Sent Events.
     stream: bool,
+}
+
+impl Asked {
+    /// Refuses what would show the public more than is exposed.
+    pub(crate) fn check_public(&self, exposure: &Exposure) -> Result<()> {
+        if let Some(filters) = &self.execute.filters {
+            exposure.check_filter(filters)?;
+        }
+        if let Some(at) = self.style.expand.iter().find(|at| !exposure.shows(at)) {
+            return Err(Error::invalid("expand", format!("`{at}` is not a field that is shown here")));
+        }
+        if self.style.show.vectors != ShowVectors::None && !exposure.shows("vectors") {
+            return Err(Error::invalid("return_vectors", "vectors are not shown here"));
+        }
+        match self.style.explain {
+            true => Err(Error::invalid("explain", "is for the owner of the retriever")),
+            false => Ok(()),
+        }
+    }
+
+    /// Cuts the page down to `most` hits.
+    pub(crate) fn limit_page(&mut self, most: usize) {
+        if let Some(requested) = self.execute.page.cap(most) {
+            let name = "max_results_per_query".to_owned();
+            self.style.limits.push(LimitEntry { name, requested, applied: most, ceiling: most, stage: None });
+        }
+    }
+
+    /// Shows what `view` lets through, and nothing else.
+    pub(crate) fn show_to_public(&mut self, view: PublicView) {
+        self.style.view = Some(view);
+    }
 }
 
 /// Whether body or query asks for it.
@@ -182,7 +227,7 @@ pub(super) fn either(a: Option<bool>, b: Option<bool>) -> bool {
 }
 
 impl ExecuteRetrieverRequest {
-    fn read(self, query: ExecuteQuery, execution_id: String) -> Result<Asked> {
+    pub(crate) fn read(self, query: ExecuteQuery, execution_id: String) -> Result<Asked> {
         let (page, warnings) = self.page.read()?;
         if self.target_collection_id.is_some() {
             return Err(Error::invalid(
@@ -208,6 +253,8 @@ impl ExecuteRetrieverRequest {
             results: query.include_legacy_results.unwrap_or(true),
             expand: self.expand.unwrap_or_default(),
             warnings,
+            limits: Vec::new(),
+            view: None,
             consistency_mode: Some(if sees_all_writes { "strong" } else { "eventual" }),
         };
         Ok(Asked { execute, style, stream: self.stream.unwrap_or(false) })
@@ -272,20 +319,24 @@ async fn execute_retriever(
     answered(app, tenant.scope, prepared, asked).await
 }
 
-async fn answered(app: App, scope: Scope, prepared: Prepared, asked: Asked) -> Result<Response, ApiError> {
+pub(crate) async fn answered(app: App, scope: Scope, prepared: Prepared, asked: Asked) -> Result<Response, ApiError> {
     let Asked { execute, style, stream } = asked;
     if stream {
         return Ok(stream::events(app, scope, prepared, execute, style));
     }
-    let executed = app.execute(&scope, &prepared, execute).await?;
+    let executed = app.execute(&scope, &prepared, execute).await;
+    let executed = executed.map_err(|error| match &style.view {
+        Some(view) => view.fault(error),
+        None => error,
+    })?;
     let answer = response(&app, &scope, &prepared.plan, executed, style).await?;
     Ok(Json(answer).into_response())
 }
 
 /// What an execution answers.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub(super) struct ExecuteRetrieverResponse {
-    /// Empty where the retriever is not stored.
+pub(crate) struct ExecuteRetrieverResponse {
+    /// Empty where the retriever is not stored, and for the public.
     pub retriever_id: String,
     pub execution_id: String,
     /// `completed`, or `degraded` where something was left out.
@@ -337,7 +388,7 @@ pub(super) struct ExecuteRetrieverResponse {
 
 /// Hits that share a value.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct HitGroup {
+pub(crate) struct HitGroup {
     #[schema(value_type = Object)]
     pub group_key: Value,
     pub document_ids: Vec<String>,
@@ -358,12 +409,18 @@ pub(super) async fn response(
     let mut documents: Vec<Fields> =
         execution.hits.iter().zip(shown).map(|(hit, shown)| hit_json(hit, shown)).collect();
     let mut warnings = style.warnings;
-    warnings.extend(execution.warnings.iter().cloned());
+    // Those of the execution are about the retriever.
+    if style.view.is_none() {
+        warnings.extend(execution.warnings.iter().cloned());
+    }
     if expand(app, scope, &mut documents, &style.expand).await? {
         warnings.push(format!("`expand` resolves at most {MAX_REFERENCES} references; some are left out"));
     }
+    if let Some(view) = &style.view {
+        documents = view.documents(documents);
+    }
     let documents: Vec<Value> = documents.into_iter().map(Value::Object).collect();
-    Ok(ExecuteRetrieverResponse {
+    let answer = ExecuteRetrieverResponse {
         retriever_id: retriever_id.unwrap_or_default(),
         execution_id,
         status: Outcome::from(execution.status).as_str().to_owned(),
@@ -379,8 +436,12 @@ pub(super) async fn response(
         pagination: execution.pagination,
         facets: execution.facets,
         degraded: execution.degraded,
-        limits: execution.limits,
+        limits: style.limits.into_iter().chain(execution.limits).collect(),
         ..ExecuteRetrieverResponse::default()
+    };
+    Ok(match style.view {
+        Some(view) => view.answer(answer),
+        None => answer,
     })
 }
 

@@ -9,6 +9,8 @@ mod stream;
 mod suggest;
 mod wire;
 
+pub(crate) use execute::{Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, answered};
+
 use crate::{
     App,
     error::ApiError,

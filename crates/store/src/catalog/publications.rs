@@ -133,8 +133,7 @@ pub fn marks(connection: &Connection, scope: &Scope) -> Result<HashMap<String, M
 
 /// Whether this retriever is published.
 pub fn mark(connection: &Connection, scope: &Scope, retriever_id: &str) -> Result<Option<Mark>> {
-    let sql =
-        "SELECT public_name, active FROM published_retrievers WHERE retriever_id = ?1 AND namespace_id = ?2";
+    let sql = "SELECT public_name, active FROM published_retrievers WHERE retriever_id = ?1 AND namespace_id = ?2";
     let mut statement = connection.prepare_cached(sql).map_err(from_sql)?;
     let read = |r: &Row<'_>| Ok(Mark { public_name: r.get(0)?, active: r.get(1)? });
     statement.query_row([retriever_id, &scope.namespace_id], read).optional().map_err(from_sql)
