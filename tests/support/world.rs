@@ -66,6 +66,9 @@ impl World {
         let (key_id, retriever_key) = (key.text("/key_id").to_owned(), key.text("/key").to_owned());
         let published = api.post(&format!("/v1/retrievers/{retriever}/publish"), json!({ "display_name": name }));
         let public_name = published.text("/public_name").to_owned();
+        let clicked =
+            json!({ "feature_id": document, "interaction_type": ["click"], "position": 0, "execution_id": execution });
+        let interaction = api.post("/v1/retrievers/interactions", clicked).text("/interaction_id").to_owned();
         let ids = BTreeMap::from([
             ("namespace_identifier", namespace.clone()),
             ("namespace_id", namespace),
@@ -84,6 +87,7 @@ impl World {
             ("execution_id", execution),
             ("key_id", key_id),
             ("public_name", public_name),
+            ("interaction_id", interaction),
         ]);
         Self { api, ids, retriever_key }
     }

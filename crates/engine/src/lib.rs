@@ -15,6 +15,7 @@ pub mod events;
 pub mod extract;
 mod feed;
 pub mod fetch;
+pub mod interactions;
 pub mod listing;
 pub mod namespaces;
 pub mod objects;
@@ -28,6 +29,7 @@ pub mod retrievers;
 pub mod secrets;
 pub mod split;
 pub mod standalone;
+pub mod times;
 mod upkeep;
 pub mod uploads;
 

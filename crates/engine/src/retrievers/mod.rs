@@ -8,11 +8,13 @@ mod backend;
 mod explain;
 mod history;
 mod run;
+mod traces;
 mod typeahead;
 
 pub use explain::{Explanation, StageEstimate};
 pub use history::{MAX_RECORDS, Outcome, Record};
 pub use run::{Execute, Executed, FeatureSearch, Prepared};
+pub use traces::{Found, Search, Trace, Traced};
 pub use typeahead::{Typeahead, ValueCount};
 
 use crate::{
@@ -152,6 +154,7 @@ impl QueryVectors {
 /// What an engine's retrieval remembers between executions.
 pub(crate) struct Memory {
     history: history::History,
+    pub(crate) traces: traces::Traces,
     plans: Mutex<LruCache<String, ParsedPlan>>,
     query_vectors: QueryVectors,
 }
@@ -160,6 +163,7 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             history: history::History::default(),
+            traces: traces::Traces::default(),
             plans: Mutex::new(LruCache::new(MAX_PLANS)),
             query_vectors: QueryVectors(Mutex::new(LruCache::new(MAX_QUERY_VECTORS))),
         }

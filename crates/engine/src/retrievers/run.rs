@@ -4,6 +4,7 @@ use super::{
     Retriever,
     backend::ScopedBackend,
     history::{self, Outcome, Record},
+    traces::Trace,
 };
 use crate::{
     Engine, INDEX_WAIT,
@@ -165,6 +166,9 @@ impl Engine {
         let record = begun.record(prepared, &outcome, reports.into_inner(), self.catalog.now(), started.elapsed());
         let execution_id = record.execution_id.clone();
         self.memory.history.add(scope, record);
+        if let Ok(execution) = &outcome {
+            self.memory.traces.add(scope, execution_id.clone(), Trace::of(prepared.retriever_id(), execution));
+        }
         Ok(Executed { execution_id, retriever_id: prepared.retriever_id(), execution: outcome? })
     }
 

@@ -5,6 +5,7 @@ mod batch;
 mod execute;
 mod executions;
 mod explain;
+mod interactions;
 mod stream;
 mod suggest;
 mod wire;
@@ -37,6 +38,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(batch::routes())
         .merge(explain::routes())
         .merge(executions::routes())
+        .merge(interactions::routes())
         .merge(suggest::routes())
 }
 

@@ -9,6 +9,7 @@ pub mod derivations;
 pub mod documents;
 mod error;
 pub mod filter;
+pub mod interactions;
 pub mod lineage;
 mod memo;
 mod migrate;
