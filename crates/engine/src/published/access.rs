@@ -58,8 +58,8 @@ impl Engine {
     /// Lets somebody use a published retriever, or says with [`Error::Unauthenticated`] what is missing. A key that is
     /// wrong is refused even where none is needed.
     pub async fn let_in(&self, published: &Published, credentials: &Credentials) -> Result<()> {
-        if let Some(key) = &credentials.key {
-            return self.check_public_key(published, key, credentials.origin.as_deref()).await;
+        if credentials.key.is_some() {
+            return self.check_key(published, credentials).await;
         }
         if !published.has_password() {
             return Ok(());
@@ -72,6 +72,14 @@ impl Engine {
         match self.is_password(published, password, credentials.address).await? {
             true => Ok(()),
             false => Err(Error::Unauthenticated("the password in `X-Retriever-Password` is wrong".into())),
+        }
+    }
+
+    /// Refuses a key that is wrong; none is right.
+    pub async fn check_key(&self, published: &Published, credentials: &Credentials) -> Result<()> {
+        match &credentials.key {
+            Some(key) => self.check_public_key(published, key, credentials.origin.as_deref()).await,
+            None => Ok(()),
         }
     }
 

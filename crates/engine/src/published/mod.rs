@@ -6,6 +6,7 @@
 
 mod access;
 mod exposure;
+mod interactions;
 mod limiter;
 mod names;
 mod public;

@@ -19,13 +19,21 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::convert::Infallible;
-use strata_engine::published::{Credentials, PublicCard, Published, Use};
+use strata_engine::{
+    interactions::{KINDS, NewInteraction},
+    published::{Credentials, PublicCard, Published, Use},
+};
 use strata_model::{Error, Fields, Principal};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::schema::{Array, ArrayBuilder, ObjectBuilder, SchemaType, Type},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 const PUBLIC_KEY: &str = "x-public-api-key";
+const SESSION: &str = "x-session-id";
 const PASSWORD: &str = "x-retriever-password";
+const MAX_INTERACTIONS: usize = 100;
 const MAX_SEARCH_CHARS: usize = 200;
 const MAX_PAGE_NUMBER: i64 = 500;
 const MAX_PAGE_SIZE: i64 = 1_000;
@@ -42,6 +50,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(verify_password))
         .routes(routes!(execute_by_key))
         .routes(routes!(execute_public_retriever))
+        .routes(routes!(track_interaction))
+        .routes(routes!(track_interactions))
 }
 
 /// Short links to published retrievers.
@@ -421,4 +431,166 @@ async fn execute(
     let prepared = prepared.map_err(|error| view.fault(error))?;
     asked.show_to_public(view);
     answered(app, published.scope, prepared, asked).await
+}
+
+fn kinds() -> Array {
+    let kind = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).enum_values(Some(KINDS)).build();
+    ArrayBuilder::new().items(kind).min_items(Some(1)).build()
+}
+
+/// What somebody did with a hit.
+#[derive(Debug, Deserialize, ToSchema)]
+struct PublicInteractionRequest {
+    document_id: String,
+    /// In lower or upper case.
+    #[schema(schema_with = kinds)]
+    interaction_type: Vec<String>,
+    /// The hit's place among the results, from 0.
+    #[schema(minimum = 0)]
+    position: i64,
+    /// The execution that gave the hit. Searches learn only from what names it.
+    #[serde(default)]
+    execution_id: Option<String>,
+    /// The inputs of the execution.
+    #[serde(default)]
+    #[schema(schema_with = any_object)]
+    query_snapshot: Option<Map<String, Value>>,
+    #[serde(default)]
+    document_score: Option<f64>,
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    result_set_size: Option<i64>,
+    /// Wins over the header `X-Session-ID`.
+    #[serde(default)]
+    session_id: Option<String>,
+    #[serde(default)]
+    #[schema(schema_with = any_object)]
+    metadata: Option<Map<String, Value>>,
+}
+
+impl PublicInteractionRequest {
+    fn read(self, session: Option<&String>) -> NewInteraction {
+        NewInteraction {
+            feature_id: self.document_id,
+            interaction_types: self.interaction_type,
+            position: self.position,
+            execution_id: self.execution_id,
+            query_snapshot: self.query_snapshot,
+            document_score: self.document_score,
+            result_set_size: self.result_set_size,
+            session_id: self.session_id.or_else(|| session.cloned()),
+            metadata: self.metadata,
+            ..NewInteraction::default()
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+struct PublicInteractionBatchRequest {
+    #[schema(min_items = 1, max_items = 100)]
+    interactions: Vec<PublicInteractionRequest>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct PublicInteractionResponse {
+    success: bool,
+    /// Null where it was a repetition and was not stored.
+    interaction_id: Option<String>,
+    /// Whether the same types of the same document and execution had been reported in the five minutes before.
+    deduplicated: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct PublicInteractionBatchResponse {
+    /// Whether all were stored.
+    success: bool,
+    created: i64,
+    failed: i64,
+    /// Why the failed ones failed, each with its place.
+    errors: Vec<String>,
+    /// In the order of the request; null for one that failed.
+    interaction_ids: Vec<Option<String>>,
+}
+
+/// What was done with a hit, checked and counted.
+async fn reported(app: &App, name: &str, visitor: &Credentials) -> Result<Published, ApiError> {
+    let published = app.public_retriever(name).await?;
+    app.check_key(&published, visitor).await?;
+    app.admit(&published, Use::Interact, visitor.address)?;
+    Ok(published)
+}
+
+/// Report an interaction
+///
+/// With a hit of this retriever. No password is needed.
+#[utoipa::path(post, path = "/v1/public/retrievers/{public_name}/interactions", tag = "PublicRetrieverAPI",
+    params(
+        ("public_name" = String, Path),
+        ("X-Session-ID" = Option<String>, Header, description = "What belongs together."),
+        ("X-Public-API-Key" = Option<String>, Header, description = "The public key, or one for this retriever."),
+    ),
+    responses((status = 200, body = PublicInteractionResponse)))]
+async fn track_interaction(
+    State(app): State<App>,
+    Visitor(visitor): Visitor,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<PublicInteractionRequest>,
+) -> Result<Json<PublicInteractionResponse>, ApiError> {
+    let published = reported(&app, &name, &visitor).await?;
+    let sent = body.read(text(&headers, SESSION).as_ref());
+    let recorded = app.record_public_interaction(&published, sent).await?;
+    Ok(Json(PublicInteractionResponse {
+        success: true,
+        interaction_id: (!recorded.is_repeated).then_some(recorded.interaction.interaction_id),
+        deduplicated: recorded.is_repeated,
+    }))
+}
+
+/// Report interactions
+///
+/// Up to a hundred at once, which count as one request. One that is wrong does not keep the others out.
+#[utoipa::path(post, path = "/v1/public/retrievers/{public_name}/interactions/batch", tag = "PublicRetrieverAPI",
+    params(
+        ("public_name" = String, Path),
+        ("X-Session-ID" = Option<String>, Header, description = "What belongs together."),
+        ("X-Public-API-Key" = Option<String>, Header, description = "The public key, or one for this retriever."),
+    ),
+    responses((status = 200, body = PublicInteractionBatchResponse)))]
+async fn track_interactions(
+    State(app): State<App>,
+    Visitor(visitor): Visitor,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<PublicInteractionBatchRequest>,
+) -> Result<Json<PublicInteractionBatchResponse>, ApiError> {
+    if !(1..=MAX_INTERACTIONS).contains(&body.interactions.len()) {
+        return Err(Error::invalid("interactions", format!("must be 1 to {MAX_INTERACTIONS}")).into());
+    }
+    let published = reported(&app, &name, &visitor).await?;
+    let session = text(&headers, SESSION);
+    let sent = body.interactions.into_iter().map(|one| one.read(session.as_ref())).collect();
+    let answers = app.record_public_interactions(&published, sent).await?;
+    let mut response = PublicInteractionBatchResponse {
+        success: true,
+        created: 0,
+        failed: 0,
+        errors: Vec::new(),
+        interaction_ids: Vec::with_capacity(answers.len()),
+    };
+    for (i, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(recorded) => {
+                response.created += 1;
+                response.interaction_ids.push(Some(recorded.interaction.interaction_id));
+            }
+            Err(error) => {
+                response.failed += 1;
+                response.success = false;
+                response.errors.push(error.under(&format!("interactions.{i}")).to_string());
+                response.interaction_ids.push(None);
+            }
+        }
+    }
+    Ok(Json(response))
 }
