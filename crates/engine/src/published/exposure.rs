@@ -99,8 +99,9 @@ impl Exposure {
         }
     }
 
-    /// The part of a document, as answers show it, that is exposed.
-    pub fn of_document(&self, mut document: Fields) -> Fields {
+    /// The part of a document, as answers show it, that is exposed. `own` are its own fields; where they are not at hand,
+    /// all that is not known to be the system's passes for them.
+    pub fn of_document(&self, mut document: Fields, own: Option<&Fields>) -> Fields {
         let mut seen = Fields::new();
         for name in ALWAYS {
             seen.extend(document.get(name).cloned().map(|value| (name.to_owned(), value)));
@@ -114,7 +115,8 @@ impl Exposure {
         }
         self.add_urls(&mut document, &mut seen);
         if self.has_all() {
-            seen.extend(document.into_iter().filter(|(name, _)| self.shows(name)));
+            let is_own = |name: &str| own.is_none_or(|own| own.contains_key(name));
+            seen.extend(document.into_iter().filter(|(name, _)| self.shows(name) && is_own(name)));
         }
         seen
     }
@@ -173,7 +175,7 @@ mod tests {
 
     #[test]
     fn only_what_is_named_is_seen() {
-        let seen = Value::Object(exposure(&["title", "author.name", "scan"]).of_document(document()));
+        let seen = Value::Object(exposure(&["title", "author.name", "scan"]).of_document(document(), None));
         let url = json!({ "property": "scan", "type": "pdf", "content_type": null, "filename": null, "presigned_url": "https://x/2" });
         assert_eq!(
             seen,
@@ -186,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_star_shows_what_is_the_documents_own() {
-        let seen = exposure(&["*", "lineage_path"]).of_document(document());
+        let seen = exposure(&["*", "lineage_path"]).of_document(document(), None);
         let names: Vec<&str> = seen.keys().map(String::as_str).collect();
         let mut sorted = names.clone();
         sorted.sort_unstable();
@@ -194,6 +196,9 @@ mod tests {
             ["author", "document_id", "lineage_path", "presigned_url", "presigned_urls", "score", "secret", "title"];
         assert_eq!(sorted, wanted);
         assert!(!Value::Object(seen).to_string().contains("blob_"), "no ids of blobs");
+        let own = json!({ "title": "Dune" });
+        let seen = exposure(&["*"]).of_document(document(), own.as_object());
+        assert!(seen.contains_key("title") && !seen.contains_key("author"), "what an answer adds is not its own");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
     error::ApiError,
     extract::{Address, Caller, Json, Path, Query},
     openapi::{any_object, time},
-    retrievers::{Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, answered},
+    retrievers::{Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, answered, known},
 };
 use axum::{
     Router,
@@ -378,12 +378,13 @@ struct PublicExecuteQuery {
 async fn execute_public_retriever(
     State(app): State<App>,
     Visitor(visitor): Visitor,
+    headers: HeaderMap,
     Path(name): Path<String>,
     Query(query): Query<PublicExecuteQuery>,
     Json(body): Json<ExecuteRetrieverRequest>,
 ) -> Result<Response, ApiError> {
     let published = app.public_retriever(&name).await?;
-    execute(app.clone(), published, visitor, asked(&app, query, body)?).await
+    execute(app.clone(), published, visitor, asked(&app, query, body)?, known(&headers)).await
 }
 
 /// Execute the public retriever of a key
@@ -398,6 +399,7 @@ async fn execute_public_retriever(
 async fn execute_by_key(
     State(app): State<App>,
     Visitor(visitor): Visitor,
+    headers: HeaderMap,
     Query(query): Query<PublicExecuteQuery>,
     Json(body): Json<ExecuteRetrieverRequest>,
 ) -> Result<Response, ApiError> {
@@ -407,7 +409,7 @@ async fn execute_by_key(
         return Err(Error::Unauthenticated(message.into()).into());
     };
     let published = app.published_by_key(key).await?;
-    execute(app, published, visitor, asked).await
+    execute(app, published, visitor, asked, known(&headers)).await
 }
 
 fn asked(app: &App, query: PublicExecuteQuery, body: ExecuteRetrieverRequest) -> Result<Asked, Error> {
@@ -420,6 +422,7 @@ async fn execute(
     published: Published,
     visitor: Credentials,
     mut asked: Asked,
+    known: Vec<String>,
 ) -> Result<Response, ApiError> {
     app.let_in(&published, &visitor).await?;
     asked.check_public(&published.exposure())?;
@@ -430,7 +433,7 @@ async fn execute(
     let view = PublicView::new(&published, collections.unwrap_or_default());
     let prepared = prepared.map_err(|error| view.fault(error))?;
     asked.show_to_public(view);
-    answered(app, published.scope, prepared, asked).await
+    answered(app, published.scope, prepared, asked, known).await
 }
 
 fn kinds() -> Array {

@@ -44,13 +44,14 @@ impl PublicView {
         }
     }
 
-    pub fn documents(&self, documents: Vec<Fields>) -> Vec<Fields> {
-        documents.into_iter().map(|document| self.document(document)).collect()
+    /// Documents of an answer, each with its own fields.
+    pub fn documents<'f>(&self, documents: Vec<Fields>, own: impl Iterator<Item = &'f Fields>) -> Vec<Fields> {
+        documents.into_iter().zip(own).map(|(document, own)| self.document(document, own)).collect()
     }
 
-    fn document(&self, mut document: Fields) -> Fields {
+    fn document(&self, mut document: Fields, own: &Fields) -> Fields {
         let expanded = document.remove(EXPANDED);
-        let mut seen = self.exposure.of_document(document);
+        let mut seen = self.exposure.of_document(document, Some(own));
         if let Some(Value::Object(expanded)) = expanded {
             let each = expanded.into_iter().filter_map(|(at, value)| Some((at, self.reference(value)?)));
             let each: Fields = each.collect();
@@ -71,7 +72,7 @@ impl PublicView {
             Value::Object(document) => {
                 let collection = document.get("collection_id").and_then(Value::as_str).unwrap_or_default();
                 let is_read = self.collections.is_empty() || self.collections.iter().any(|id| id == collection);
-                is_read.then(|| self.exposure.of_document(document).into())
+                is_read.then(|| self.exposure.of_document(document, None).into())
             }
             _ => None,
         }
@@ -169,7 +170,8 @@ mod tests {
                 "other": [{ "document_id": "c", "collection_id": "col_2", "title": "C" }],
             },
         });
-        let seen = view(true).documents(vec![hit.as_object().unwrap().clone()]);
+        let hit = hit.as_object().unwrap();
+        let seen = view(true).documents(vec![hit.clone()], std::iter::once(hit));
         let wanted = json!({ "document_id": "a", "title": "A", "_expanded": { "parent": { "document_id": "b", "title": "B" } } });
         assert_eq!(Value::Object(seen[0].clone()), wanted);
     }

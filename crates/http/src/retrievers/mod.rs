@@ -5,12 +5,14 @@ mod batch;
 mod execute;
 mod executions;
 mod explain;
+mod freshness;
 mod interactions;
 mod stream;
 mod suggest;
 mod wire;
 
 pub(crate) use execute::{Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, answered};
+pub(crate) use freshness::known;
 
 use crate::{
     App,
