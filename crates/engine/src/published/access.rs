@@ -115,7 +115,11 @@ impl Engine {
         let unknown =
             || Error::Unauthenticated("the key in `X-Public-API-Key` is not one of a published retriever".into());
         if let Some(own) = key.strip_prefix(PUBLIC_KEY).and_then(|rest| rest.get(..PUBLIC_ID_CHARS)) {
-            return self.public_retriever(&format!("{}{own}", id::PUBLICATION)).await.map_err(|_| unknown());
+            let found = self.public_retriever(&format!("{}{own}", id::PUBLICATION)).await;
+            return found.map_err(|error| match error {
+                Error::Missing { .. } => unknown(),
+                other => other,
+            });
         }
         let principal = self.authenticate(key).await?;
         let retriever_id = principal.only.as_ref().map(|only| only.retriever_id.clone()).ok_or_else(unknown)?;
