@@ -19,8 +19,10 @@ pub struct File {
     listen: Option<String>,
     models: Option<PathBuf>,
     bootstrap_key: Option<String>,
+    secrets_key: Option<String>,
     public_url: Option<String>,
     allow_private_urls: Option<bool>,
+    trust_proxy: Option<bool>,
     workers: Option<usize>,
 }
 
@@ -35,7 +37,7 @@ impl File {
 /// What was said on the command line or in the environment.
 #[derive(Debug, Default, Clone, clap::Args)]
 pub struct ServeArguments {
-    /// Directory that holds catalog, blobs, index and `admin.key` [default: strata-data]
+    /// Directory that holds catalog, blobs, index, `admin.key` and `secrets.key` [default: strata-data]
     #[arg(long, env = "STRATA_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Address and port; port 0 takes any free one [default: 127.0.0.1:8800]
@@ -50,12 +52,18 @@ pub struct ServeArguments {
     /// The first API key of a fresh data directory, instead of a random one
     #[arg(long, env = "STRATA_BOOTSTRAP_KEY", value_name = "KEY", hide_env_values = true)]
     pub bootstrap_key: Option<String>,
+    /// The key that seals secrets, 32 bytes in hex or base64, instead of the one in `secrets.key`
+    #[arg(long, env = "STRATA_SECRETS_KEY", value_name = "KEY", hide_env_values = true)]
+    pub secrets_key: Option<String>,
     /// Address under which clients reach this server, used in presigned URLs [default: the address listened on]
     #[arg(long, env = "STRATA_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
     /// Let objects be fetched from private and loopback addresses
     #[arg(long, env = "STRATA_ALLOW_PRIVATE_URLS")]
     pub allow_private_urls: bool,
+    /// Take a caller's address from the last entry of `X-Forwarded-For`, which the proxy in front has written
+    #[arg(long, env = "STRATA_TRUST_PROXY")]
+    pub trust_proxy: bool,
     /// How many derivations run at once [default: one per processor, at most 8]
     #[arg(long, env = "STRATA_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
@@ -68,8 +76,10 @@ pub struct Settings {
     pub models_dir: PathBuf,
     pub listen: SocketAddr,
     pub bootstrap_key: Option<String>,
+    pub secrets_key: Option<String>,
     pub public_url: Option<String>,
     pub allow_private_urls: bool,
+    pub trust_proxy: bool,
     pub workers: usize,
 }
 
@@ -85,8 +95,10 @@ impl Settings {
             models_dir: models_dir(arguments.models.or(file.models))?,
             listen: address(&listen)?,
             bootstrap_key: arguments.bootstrap_key.or(file.bootstrap_key),
+            secrets_key: arguments.secrets_key.or(file.secrets_key),
             public_url: arguments.public_url.or(file.public_url).map(|url| url.trim_end_matches('/').to_owned()),
             allow_private_urls: arguments.allow_private_urls || file.allow_private_urls.unwrap_or(false),
+            trust_proxy: arguments.trust_proxy || file.trust_proxy.unwrap_or(false),
             workers,
         })
     }

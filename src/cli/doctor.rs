@@ -29,8 +29,10 @@ pub fn run(arguments: DoctorArguments, output: Output) -> Result<ExitCode> {
             data_dir: settings.data_dir.clone(),
             models_dir: settings.models_dir,
             bootstrap_key: None,
+            secrets_key: settings.secrets_key,
             public_url: crate::settings::DEFAULT_URL.to_owned(),
             allow_private_urls: false,
+            trust_proxy: false,
             workers: settings.workers,
         })
         .await

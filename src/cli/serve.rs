@@ -24,8 +24,10 @@ async fn serve(settings: Settings) -> Result<()> {
         data_dir: settings.data_dir.clone(),
         models_dir: settings.models_dir,
         bootstrap_key: settings.bootstrap_key,
+        secrets_key: settings.secrets_key,
         public_url: settings.public_url.unwrap_or_else(|| address.clone()),
         allow_private_urls: settings.allow_private_urls,
+        trust_proxy: settings.trust_proxy,
         workers: settings.workers,
     })
     .await

@@ -225,7 +225,7 @@ class Runner:
             raw = read(self.client.last.data.decode())
             return answered(self.client.last.status, raw, f"the SDK cannot read this answer: {what}")
         raw = read(done.raw_data.decode())
-        if done.data is None and done.status_code != 204:
+        if done.data is None and raw is not None and done.status_code != 204:
             return answered(done.status_code, raw, "the SDK answers None")
         return answered(done.status_code, shown(done.data, raw))
 

@@ -4,6 +4,7 @@ mod kept_answers;
 mod learning;
 mod metrics;
 mod official_sdk;
+mod published;
 mod removal;
 mod standalone;
 mod words;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub struct World {
     pub api: Api,
     pub ids: BTreeMap<&'static str, String>,
+    /// A key that is for the retriever alone.
+    pub retriever_key: String,
 }
 
 impl World {
@@ -60,6 +62,10 @@ impl World {
         let run =
             api.post(&format!("/v1/retrievers/{retriever}/execute"), json!({ "inputs": { "query": "a stream" } }));
         let execution = run.text("/execution_id").to_owned();
+        let key = api.post(&format!("/v1/retrievers/{retriever}/api-keys"), json!({ "name": "page" }));
+        let (key_id, retriever_key) = (key.text("/key_id").to_owned(), key.text("/key").to_owned());
+        let published = api.post(&format!("/v1/retrievers/{retriever}/publish"), json!({ "display_name": name }));
+        let public_name = published.text("/public_name").to_owned();
         let clicked =
             json!({ "feature_id": document, "interaction_type": ["click"], "position": 0, "execution_id": execution });
         let interaction = api.post("/v1/retrievers/interactions", clicked).text("/interaction_id").to_owned();
@@ -97,6 +103,8 @@ impl World {
             ("retriever_id", retriever.clone()),
             ("retriever_identifier", retriever),
             ("execution_id", execution),
+            ("key_id", key_id),
+            ("public_name", public_name),
             ("interaction_id", interaction),
             ("annotation_id", annotation),
             ("dataset_identifier", dataset),
@@ -104,7 +112,7 @@ impl World {
             ("benchmark_id", benchmark),
             ("version", "1".to_owned()),
         ]);
-        Self { api, ids }
+        Self { api, ids, retriever_key }
     }
 
     pub fn id(&self, parameter: &str) -> &str {

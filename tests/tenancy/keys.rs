@@ -151,6 +151,50 @@ fn a_key_that_may_not_read_answers_403_on_every_read_of_a_namespace() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What a key that is for one retriever may call, of that one.
+const OF_ITS_RETRIEVER: [(&str, &str); 6] = [
+    ("GET", "/v1/me"),
+    ("GET", "/v1/retrievers/{retriever_id}"),
+    ("POST", "/v1/retrievers/{retriever_id}/execute"),
+    ("POST", "/v1/retrievers/{retriever_id}/execute/batch"),
+    ("POST", "/v1/retrievers/{retriever_id}/execute/explain"),
+    ("POST", "/v1/retrievers/{retriever_id}/explain"),
+];
+
+#[test]
+fn a_key_for_a_retriever_answers_403_on_everything_else() {
+    let server = Server::start();
+    let admin = server.api();
+    let world = World::create(&admin, "locked");
+    let stranger = admin.without_key().within(world.id("namespace_id"));
+    let holder = admin.with_key(&world.retriever_key);
+    let other = crate::support::retriever_body(&world.api, "other", world.id("collection_id"));
+    let other = world.api.post("/v1/retrievers", other).text("/retriever_id").to_owned();
+    let known = |name: &str| world.ids.get(name).cloned().unwrap_or_else(|| "unknown".to_owned());
+    let (mut wrong, mut refused) = (Vec::new(), 0);
+    for operation in Operation::all(&admin) {
+        let (path, body) = (operation.path_with(known), operation.sample_body());
+        if stranger.send(&operation.method, &path, body.as_ref()).status != 401 {
+            continue;
+        }
+        let own = OF_ITS_RETRIEVER.contains(&(operation.method.as_str(), operation.path.as_str()));
+        let answer = holder.send(&operation.method, &path, body.as_ref());
+        if own == matches!(answer.status, 401 | 403) {
+            wrong.push(format!("{}: {} {}", answer.request, answer.status, answer.body));
+        }
+        refused += usize::from(!own);
+        // The same of another retriever in the same namespace.
+        if own && operation.path_parameters.len() == 1 {
+            let answer = holder.send(&operation.method, &operation.path_with(|_| other.clone()), body.as_ref());
+            if answer.status != 403 {
+                wrong.push(format!("{}: {} {}", answer.request, answer.status, answer.body));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(refused > 100, "only {refused} operations were refused");
+}
+
 #[test]
 fn only_admins_make_keys() {
     let server = Server::start();
@@ -160,6 +204,21 @@ fn only_admins_make_keys() {
     let worker = admin.with_key(&make_key(&admin, body));
     let escalation = json!({ "name": "more", "permissions": ["admin"] });
     assert_eq!(worker.post(&format!("/v1/organizations/users/{email}/api-keys"), escalation).status, 403);
+}
+
+#[test]
+fn only_admins_see_the_names_of_secrets() {
+    let server = Server::start();
+    let admin = server.api();
+    let body = json!({ "name": "worker", "permissions": ["read", "write", "delete"] });
+    let worker = admin.with_key(&make_key(&admin, body));
+    assert_eq!(worker.get("/v1/organizations/secrets").status, 403);
+    let value = json!({ "secret_name": "token", "secret_value": "hunter2" });
+    assert_eq!(worker.post("/v1/organizations/secrets", value.clone()).status, 403);
+    admin.post("/v1/organizations/secrets", value).ok();
+    assert_eq!(admin.get("/v1/organizations/secrets").body["secrets"], json!(["token"]));
+    let catalog = std::fs::read(server.data_dir().join("catalog.db-wal")).expect("the catalog has a log");
+    assert!(!catalog.windows(7).any(|part| part == b"hunter2"), "the value is sealed on disk");
 }
 
 /// Seconds of the clock as RFC 3339 in UTC (Howard Hinnant's civil calendar from days).

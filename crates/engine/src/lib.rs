@@ -24,8 +24,11 @@ pub mod objects;
 mod payload;
 pub mod presign;
 pub mod principals;
+mod private_file;
+pub mod published;
 pub mod retrieval;
 pub mod retrievers;
+pub mod secrets;
 pub mod split;
 pub mod standalone;
 pub mod times;
@@ -49,15 +52,19 @@ use tokio::sync::Semaphore;
 /// How a server is set up.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Holds `catalog.db`, `blobs/`, `index/` and `admin.key`.
+    /// Holds `catalog.db`, `blobs/`, `index/`, `admin.key` and `secrets.key`.
     pub data_dir: PathBuf,
     pub models_dir: PathBuf,
     /// The first key of a fresh directory, instead of a random one.
     pub bootstrap_key: Option<String>,
+    /// The key that seals secrets, 32 bytes in hex or base64, instead of the one in `secrets.key`.
+    pub secrets_key: Option<String>,
     /// Where clients reach this server, for presigned URLs. No slash at the end.
     pub public_url: String,
     /// Whether blobs may be fetched from private and loopback addresses.
     pub allow_private_urls: bool,
+    /// Whether a proxy stands in front that says in `X-Forwarded-For` whom it asks for.
+    pub trust_proxy: bool,
     /// Derivations that run at once.
     pub workers: usize,
 }
@@ -70,6 +77,7 @@ pub struct Engine {
     pub(crate) registry: Registry,
     pub(crate) config: Config,
     pub(crate) signer: presign::Signer,
+    pub(crate) vault: secrets::Vault,
     pub(crate) fetcher: fetch::Fetcher,
     pub(crate) queue: derivations::Queue,
     pub(crate) payload: payload::Builder,
@@ -77,6 +85,7 @@ pub struct Engine {
     pub(crate) input_room: Arc<Semaphore>,
     pub(crate) memory: retrievers::Memory,
     pub(crate) experiments: experiments::Runner,
+    pub(crate) limiter: published::Limiter,
     keys: principals::KeyCache,
     embedders: Mutex<HashMap<&'static str, TextEmbedder>>,
     /// By the names that they were asked for.
@@ -94,6 +103,7 @@ impl Engine {
         let blobs = Blobs::local(config.data_dir.join("blobs"))?;
         let first_key = principals::bootstrap(&catalog, &config).await?;
         let signer = presign::Signer::open(&catalog).await?;
+        let vault = secrets::Vault::new(&config)?;
         let feed = Arc::new(feed::CatalogFeed::new(catalog.clone()));
         let index = EdgeIndex::open(config.data_dir.join("index"), feed, EdgeConfig::default())?;
         let engine = Arc::new(Self {
@@ -104,11 +114,13 @@ impl Engine {
             input_room: Arc::new(Semaphore::new(objects::INPUT_KIBIBYTES as usize)),
             memory: retrievers::Memory::default(),
             experiments: experiments::Runner::default(),
+            limiter: published::Limiter::default(),
             keys: principals::KeyCache::default(),
             embedders: Mutex::default(),
             sparse_embedders: Mutex::default(),
             cross_encoders: Mutex::new(LruCache::new(MAX_CROSS_ENCODERS)),
             signer,
+            vault,
             catalog,
             blobs,
             index,

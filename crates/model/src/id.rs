@@ -16,6 +16,8 @@ pub const BATCH: &str = "btch_";
 pub const TASK: &str = "task_";
 pub const DERIVATION: &str = "der_";
 pub const RETRIEVER: &str = "ret_";
+/// A published retriever.
+pub const PUBLICATION: &str = "pub_";
 pub const EXECUTION: &str = "exec_";
 pub const EVENT: &str = "evt_";
 pub const INTERACTION: &str = "int_";

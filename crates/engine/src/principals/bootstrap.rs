@@ -1,8 +1,7 @@
 //! The first key of a fresh data directory.
 
 use super::{Role, UserStatus, keys};
-use crate::Config;
-use std::{io::Write, path::Path};
+use crate::{Config, private_file};
 use strata_model::{Error, Fields, Permission, Result, id};
 use strata_store::{
     Catalog,
@@ -26,12 +25,7 @@ pub(crate) async fn bootstrap(catalog: &Catalog, config: &Config) -> Result<Opti
         None => catalog.new_id(keys::SECRET_PREFIX, keys::SECRET_LENGTH),
     };
     let file = config.data_dir.join(KEY_FILE);
-    write_private(&file, &secret).map_err(|e| match e.kind() {
-        std::io::ErrorKind::StorageFull => {
-            Error::Full(format!("the disk is full: `{}` was not written", file.display()))
-        }
-        _ => Error::internal(format!("cannot write `{}`: {e}", file.display())),
-    })?;
+    private_file::write(&file, &secret)?;
     let rows = Rows::new(catalog, &secret);
     catalog.write(move |tx| rows.insert(tx)).await?;
     Ok(Some(secret))
@@ -42,32 +36,6 @@ fn checked(secret: &str) -> Result<String> {
         return Err(Error::invalid("bootstrap_key", format!("must be {MIN_SECRET} visible ASCII characters or more")));
     }
     Ok(secret.to_owned())
-}
-
-/// Replaces the file whole, readable by its owner only, and synced.
-fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
-    let draft = file.with_extension("key.new");
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    // One that a crash left behind may have other permissions.
-    match std::fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut open = options.open(&draft)?;
-    writeln!(open, "{text}")?;
-    open.sync_all()?;
-    std::fs::rename(&draft, file)?;
-    #[cfg(unix)]
-    if let Some(directory) = file.parent() {
-        std::fs::File::open(directory)?.sync_all()?;
-    }
-    Ok(())
 }
 
 struct Rows {
@@ -102,6 +70,7 @@ impl Rows {
                 updated_at: now.clone(),
             },
             key: ApiKey {
+                retriever_id: None,
                 key_id: catalog.new_id(id::KEY, 15),
                 organization_id: organization_id.clone(),
                 user_id,
@@ -139,22 +108,6 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_key_file_is_the_owners_alone() {
-        let directory = std::env::temp_dir().join(format!("strata-key-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let file = directory.join(KEY_FILE);
-        write_private(&file, "one").unwrap();
-        write_private(&file, "two").unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two\n");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        }
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
 
     #[test]
     fn a_guessable_first_key_is_refused() {

@@ -1,7 +1,11 @@
-//! The organization; its users and their API keys are in the submodules.
+//! The organization; its users, their API keys and its secrets are in the submodules.
 
 mod keys;
+mod secrets;
 mod users;
+
+pub(crate) use keys::{APIKeyCreateResponse, APIKeyListResponse, APIKeyModel, key_type, with_secret};
+pub(crate) use users::GenericSuccessResponse;
 
 use crate::{
     App,
@@ -23,7 +27,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 const NO_LIMIT: i64 = 1_000_000;
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes())
+    OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes()).merge(secrets::routes())
 }
 
 /// Requests a minute by kind. This server limits none.

@@ -13,6 +13,9 @@ mod stream;
 mod suggest;
 mod wire;
 
+pub(crate) use execute::{Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, answered};
+pub(crate) use freshness::known;
+
 use crate::{
     App,
     error::ApiError,

@@ -7,6 +7,8 @@ use strata_model::{Error, Result};
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_spine.sql"),
     include_str!("migrations/0002_payload_indexes.sql"),
+    include_str!("migrations/0003_published_retrievers.sql"),
+    include_str!("migrations/0004_secrets_and_connections.sql"),
     include_str!("migrations/0005_feedback.sql"),
 ];
 

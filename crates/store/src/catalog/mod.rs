@@ -19,8 +19,10 @@ pub mod objects;
 pub mod payload;
 mod plan;
 pub mod principals;
+pub mod publications;
 mod read;
 pub mod resources;
+pub mod secrets;
 pub mod settings;
 mod write;
 
@@ -154,6 +156,12 @@ impl Catalog {
         let mut bytes = [0; 8];
         self.seams.random(&mut bytes);
         u64::from_le_bytes(bytes)
+    }
+    /// Random bytes fit for keys and nonces.
+    pub fn random_bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.seams.random(&mut bytes);
+        bytes
     }
     /// A new random id: `prefix` and `length` characters.
     pub fn new_id(&self, prefix: &str, length: usize) -> String {

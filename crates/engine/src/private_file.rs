@@ -1,0 +1,80 @@
+//! Files of the data directory that hold keys: readable by their owner only.
+
+use std::{io::Write, path::Path};
+use strata_model::{Error, Result};
+
+/// Replaces the file whole, readable by its owner only, and synced.
+pub(crate) fn write(file: &Path, text: &str) -> Result<()> {
+    replace(file, text).map_err(|e| match e.kind() {
+        std::io::ErrorKind::StorageFull => {
+            Error::Full(format!("the disk is full: `{}` was not written", file.display()))
+        }
+        _ => Error::internal(format!("cannot write `{}`: {e}", file.display())),
+    })
+}
+
+/// The text of the file; `None` where there is none. One that others may read is refused.
+pub(crate) fn read(file: &Path) -> Result<Option<String>> {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::Unavailable(format!("cannot read `{}`: {error}", file.display()))),
+    };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(file).map_err(Error::internal)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            let name = file.display();
+            return Err(Error::Unavailable(format!("`{name}` can be read by others; run `chmod 600 {name}`")));
+        }
+    }
+    Ok(Some(text))
+}
+
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let draft = file.with_extension("key.new");
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    // One that a crash left behind may have other permissions.
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut open = options.open(&draft)?;
+    writeln!(open, "{text}")?;
+    open.sync_all()?;
+    std::fs::rename(&draft, file)?;
+    #[cfg(unix)]
+    if let Some(directory) = file.parent() {
+        std::fs::File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_its_owners_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("admin.key");
+        assert_eq!(read(&file).unwrap(), None);
+        write(&file, "one").unwrap();
+        write(&file, "two").unwrap();
+        assert_eq!(read(&file).unwrap().as_deref(), Some("two\n"));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+            assert!(matches!(read(&file), Err(Error::Unavailable(message)) if message.contains("chmod 600")));
+        }
+    }
+}
