@@ -16,6 +16,7 @@ mod fake;
 pub mod fusion;
 mod inputs;
 pub mod limits;
+mod operators;
 pub mod pagination;
 mod params;
 mod plan;

@@ -1,7 +1,9 @@
 //! Plans and executions as a whole, over a backend in memory.
 
 mod applying;
+mod generate;
 mod nested;
+mod properties;
 mod ranking;
 mod shaping;
 
