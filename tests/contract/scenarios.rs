@@ -13,13 +13,18 @@ use std::collections::BTreeMap;
 use transport::{Http, Sdk};
 
 /// Areas of `operations.tsv` all of whose operations have scenarios.
-const COVERED: [&str; 4] =
-    ["documents", "interactions-evaluations-benchmarks-annotations", "lineage", "published-public-retrievers"];
+const COVERED: [&str; 5] = [
+    "documents",
+    "interactions-evaluations-benchmarks-annotations",
+    "lineage",
+    "published-public-retrievers",
+    "retrievers",
+];
 
 #[test]
 fn every_scenario_holds_over_http() {
     let library = Library::load();
-    let server = Server::start();
+    let server = Server::start_with_cross_encoder();
     let failures = run::all(&library, 4, || Http::new(server.url(), KEY));
     println!("{} scenarios, {} steps", library.scenarios.len(), library.steps().count());
     assert!(failures.is_empty(), "{} steps failed\n\n{}", failures.len(), failures.join("\n\n"));
@@ -31,7 +36,7 @@ fn every_scenario_holds_through_the_official_sdk() {
         "STRATA_TEST_PYTHON names a Python that has the package `mixpeek`; `make test` prepares one and sets it",
     );
     let library = Library::load();
-    let server = Server::start();
+    let server = Server::start_with_cross_encoder();
     let failures = run::all(&library, 1, || Sdk::start(&python, server.url(), KEY));
     assert!(failures.is_empty(), "{} steps failed\n\n{}", failures.len(), failures.join("\n\n"));
 }

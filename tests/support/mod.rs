@@ -1,6 +1,8 @@
 //! What the tests share: a server process, a JSON client, waiting on conditions, and a world with one of everything.
 
 mod api;
+#[expect(dead_code, reason = "what the tests of the models need besides")]
+mod cross_encoder;
 mod openapi;
 mod random;
 mod server;

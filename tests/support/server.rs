@@ -11,6 +11,9 @@ use tempfile::TempDir;
 /// The key of every test server.
 pub const KEY: &str = "sk_test_0123456789abcdef0123456789abcdef0123456789abcdef";
 
+/// Directory of a server's own models, beside its data.
+const MODELS: &str = "models";
+
 pub struct Server {
     child: Child,
     url: String,
@@ -21,6 +24,20 @@ pub struct Server {
 impl Server {
     pub fn start() -> Self {
         Self::start_in(tempfile::tempdir().expect("temporary directory"))
+    }
+
+    /// A server that has a cross-encoder by the name of `word_overlap` beside the installed models.
+    pub fn start_with_cross_encoder() -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let models = dir.path().join(MODELS);
+        std::fs::create_dir(&models).expect("a directory for the models");
+        let installed = std::env::var_os("STRATA_MODELS").expect("STRATA_MODELS names the directory of the models");
+        for model in std::fs::read_dir(installed).expect("the models are there") {
+            let model = model.expect("the models are readable");
+            std::os::unix::fs::symlink(model.path(), models.join(model.file_name())).expect("a link to a model");
+        }
+        super::cross_encoder::write(&models.join("word_overlap"));
+        Self::start_in(dir)
     }
 
     fn start_in(dir: TempDir) -> Self {
@@ -91,7 +108,12 @@ impl Drop for Server {
 }
 
 fn spawn(data: &Path, logs: &Arc<Mutex<Vec<String>>>) -> (Child, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_strata"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
+    let models = data.with_file_name(MODELS);
+    if models.is_dir() {
+        command.env("STRATA_MODELS", models);
+    }
+    let mut child = command
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
         .env("STRATA_BOOTSTRAP_KEY", KEY)

@@ -6,6 +6,8 @@ pub const MAX_STAGES: usize = 50;
 pub const MAX_TEMPLATE_BYTES: usize = 64 << 10;
 /// Longest text a template may render, in bytes.
 pub const MAX_RENDERED_BYTES: usize = 1 << 20;
+/// Products and joins in one template.
+pub const MAX_TEMPLATE_OPERATORS: usize = 256;
 /// Steps that a template with loops may take.
 pub const MAX_PROGRAM_STEPS: u64 = 100_000;
 /// Deepest nesting of a template's evaluation.

@@ -18,6 +18,7 @@ mod inputs;
 pub mod learning;
 pub mod limits;
 pub mod metrics;
+mod operators;
 pub mod pagination;
 mod params;
 mod plan;

@@ -2,11 +2,11 @@
 //!
 //! A text that is exactly one template keeps its value's type; any other text renders to text. Templates are compiled
 //! when a plan is parsed and may only read. Evaluation is bounded by having nothing to repeat with: no loops, macros,
-//! includes or unbounded filters, a depth limit, and a limit on what is rendered. Values are never compiled, so an
+//! includes or unbounded filters, checked operands of `*`, `~` and `+`, a depth limit, and a limit on what is rendered. Values are never compiled, so an
 //! input that looks like a template stays text.
 
-use super::limits;
-use minijinja::value::{Object, Value as Jinja};
+use super::{limits, operators};
+use minijinja::value::{Kwargs, Object, Value as Jinja};
 use minijinja::{Environment, ErrorKind, Expression, UndefinedBehavior, filters, tests as predicates};
 use serde_json::Value;
 use std::fmt;
@@ -58,6 +58,8 @@ impl Reference {
 /// variables of its own, so that no text can double itself; what is not there renders to nothing.
 pub struct Program {
     source: String,
+    /// The source with its operands checked.
+    code: String,
     at: String,
     references: Vec<Reference>,
 }
@@ -84,9 +86,10 @@ impl Program {
         let words = ["if", "elif", "else", "endif", "raw", "endraw", "for", "endfor"];
         refuse_statements(text, at, &words)?;
         let broken = |e: minijinja::Error| Error::invalid(at, format!("is not a template: {}", describe(&e)));
-        let names = PROGRAMS.template_from_str(text).map_err(broken)?.undeclared_variables(true);
+        let code = checked(text, at)?;
+        let names = PROGRAMS.template_from_str(&code).map_err(broken)?.undeclared_variables(true);
         let references = names.iter().map(|name| reference(name, at)).collect::<Result<Vec<_>>>()?;
-        let program = Self { source: text.to_owned(), at: at.to_owned(), references };
+        let program = Self { source: text.to_owned(), code, at: at.to_owned(), references };
         let nothing = Variables::new(Fields::new(), &Fields::new(), &Fields::new());
         match program.run(&nothing) {
             Err(e) if is_unknown(e.kind()) => Err(broken(e)),
@@ -104,11 +107,21 @@ impl Program {
 
     fn run(&self, variables: &Variables) -> Result<String, minijinja::Error> {
         let mut sink = Bounded(Vec::new());
-        let template = PROGRAMS.template_from_str(&self.source)?;
+        let template = PROGRAMS.template_from_str(&self.code)?;
         template.render_captured_to(Jinja::from_object(variables.clone()), &mut sink)?;
         Ok(String::from_utf8_lossy(&sink.0).into_owned())
     }
 }
+
+/// The template with checks at the operands of what could make much of little.
+fn checked(text: &str, at: &str) -> Result<String> {
+    operators::checked(text).ok_or_else(|| {
+        Error::invalid(at, format!("has more than {} products and joins", limits::MAX_TEMPLATE_OPERATORS))
+    })
+}
+
+/// Most blanks of an indentation.
+const MAX_INDENT: usize = 16;
 
 /// Names are looked up when they are used, so a run over nothing finds the unknown ones.
 fn is_unknown(kind: ErrorKind) -> bool {
@@ -127,6 +140,8 @@ pub enum Rendered {
 /// A compiled template.
 pub struct Template {
     source: String,
+    /// The source with its operands checked.
+    code: String,
     at: String,
     /// `None` for a text with templates in it.
     expression: Option<Expression<'static, 'static>>,
@@ -164,8 +179,10 @@ fn environment() -> Environment<'static> {
     env.add_filter("string", |value: &Jinja| value.to_string());
     env.add_filter("abs", filters::abs);
     env.add_filter("round", filters::round);
-    env.add_filter("tojson", filters::tojson);
+    env.add_filter("tojson", tojson);
     env.add_filter("join", join);
+    env.add_filter(operators::NUMBER, operators::number);
+    env.add_filter(operators::SHORT, operators::short);
     env.add_test("defined", predicates::is_defined);
     env.add_test("undefined", predicates::is_undefined);
     env.add_test("none", predicates::is_none);
@@ -175,6 +192,19 @@ fn environment() -> Environment<'static> {
     env.add_test("sequence", predicates::is_sequence);
     env.add_test("mapping", predicates::is_mapping);
     env
+}
+
+/// JSON, indented by no more than a few blanks.
+fn tojson(value: &Jinja, indent: Option<Jinja>, arguments: Kwargs) -> Result<Jinja, minijinja::Error> {
+    let asked = match &indent {
+        Some(indent) => Some(indent.clone()),
+        None => arguments.get::<Option<Jinja>>("indent")?,
+    };
+    if asked.and_then(|indent| usize::try_from(indent).ok()).is_some_and(|blanks| blanks > MAX_INDENT) {
+        let reason = format!("`tojson` indents by at most {MAX_INDENT} blanks");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason));
+    }
+    filters::tojson(value, indent, arguments)
 }
 
 fn join(values: Vec<Jinja>, separator: Option<String>) -> Result<String, minijinja::Error> {
@@ -203,17 +233,18 @@ impl Template {
         }
         refuse_statements(text, at, &["if", "elif", "else", "endif", "raw", "endraw"])?;
         let broken = |e: minijinja::Error| Error::invalid(at, format!("`{text}` is not a template: {}", describe(&e)));
-        let (expression, names) = match whole(text) {
+        let code = checked(text, at)?;
+        let (expression, names) = match whole(&code) {
             Some(inner) => {
                 let expression = ENVIRONMENT.compile_expression_owned(inner.to_owned()).map_err(broken)?;
                 let names = expression.undeclared_variables(true);
                 (Some(expression), names)
             }
-            None => (None, ENVIRONMENT.template_from_str(text).map_err(broken)?.undeclared_variables(true)),
+            None => (None, ENVIRONMENT.template_from_str(&code).map_err(broken)?.undeclared_variables(true)),
         };
         let mut references = names.iter().map(|name| reference(name, at)).collect::<Result<Vec<_>>>()?;
         references.sort_by(|a, b| a.path.cmp(&b.path));
-        let template = Self { source: text.to_owned(), at: at.to_owned(), expression, references };
+        let template = Self { source: text.to_owned(), code, at: at.to_owned(), expression, references };
         template.try_out()?;
         Ok(Some(template))
     }
@@ -256,7 +287,7 @@ impl Template {
 
     fn render_text(&self, context: Jinja) -> Result<Jinja, minijinja::Error> {
         let mut sink = Bounded(Vec::new());
-        ENVIRONMENT.template_from_str(&self.source)?.render_captured_to(context, &mut sink)?;
+        ENVIRONMENT.template_from_str(&self.code)?.render_captured_to(context, &mut sink)?;
         Ok(Jinja::from(String::from_utf8_lossy(&sink.0).into_owned()))
     }
 
@@ -525,6 +556,43 @@ mod tests {
         ] {
             assert_eq!(render(text, inputs.clone()), Rendered::Value(value), "{text}");
         }
+    }
+
+    #[test]
+    fn a_little_template_makes_no_giant() {
+        let variables =
+            |inputs: Value| Variables::new(inputs.as_object().cloned().unwrap(), &Fields::new(), &Fields::new());
+        let error = |text: &str, inputs: Value| match Template::parse(text, "at")
+            .unwrap()
+            .unwrap()
+            .render(&variables(inputs))
+        {
+            Err(error) => error.to_string(),
+            other => panic!("{text}: {other:?}"),
+        };
+        for text in [
+            "{{ [1] * 99999999999 }}",
+            "{{ 'x' * 99999999 }}",
+            "{{ 99999999 * INPUT.s }}",
+            "{{ (INPUT.l * 99999999) | join }}",
+            "{{ 1 in (INPUT.l * 99999999999) }}",
+            "a {{ [1, 2] * 99999999999999999999 }}",
+        ] {
+            assert!(error(text, json!({"s": "x", "l": [2]})).contains("multiplies numbers"), "{text}");
+        }
+        assert!(error("{{ 1 | tojson(99999999999999999) }}", json!({})).contains("at most 16"));
+        assert!(error("{{ 1 | tojson(indent=9999999999) }}", json!({})).contains("at most 16"));
+        let long = json!({"s": "x".repeat(limits::MAX_RENDERED_BYTES + 1)});
+        assert!(
+            error("{{ INPUT.s ~ 'x' }}", long.clone()).contains("too long")
+                && error("{{ 'x' + INPUT.s }}", long).contains("too long")
+        );
+        assert_eq!(render("{{ INPUT.n * 2.5 + 1 }}", json!({"n": 3})), Rendered::Value(json!(8.5)));
+        assert_eq!(
+            render("{{ (INPUT.n + 1) * INPUT.m.k ** 2 }}", json!({"n": 3, "m": {"k": 2}})),
+            Rendered::Value(json!(16))
+        );
+        assert_eq!(render("{{ INPUT.a ~ '*' ~ INPUT.b }}", json!({"a": "x", "b": 2})), Rendered::Value(json!("x*2")));
     }
 
     #[test]

@@ -44,6 +44,7 @@ struct BatchQuery {
 }
 
 #[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct BatchQueryItem {
     /// Values of the retriever's inputs by name.
     #[schema(schema_with = any_object)]
@@ -55,6 +56,7 @@ struct BatchQueryItem {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct ExecuteBatchRequest {
     /// 1 to 16 of them.
     queries: Vec<BatchQueryItem>,

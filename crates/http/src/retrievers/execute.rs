@@ -68,15 +68,28 @@ struct ReadConsistencyOption {
 
 /// How to execute a stored retriever.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct ExecuteRetrieverRequest {
     /// Values of the retriever's inputs by name.
     #[schema(schema_with = any_object)]
     inputs: Option<Map<String, Value>>,
     /// A filter that every document must satisfy besides the stages'.
     filters: Option<Value>,
-    #[serde(flatten)]
-    page: PageFields,
+    /// `{method: offset | cursor | keyset | scroll, …}`.
+    #[schema(schema_with = any_object)]
+    pagination: Option<Value>,
+    /// Hits of the page, where `pagination` does not say.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 500)]
+    limit: Option<Value>,
+    /// The same as `limit`.
+    #[schema(value_type = Option<i64>)]
+    page_size: Option<Value>,
+    /// Where to go on: `pagination.cursor` of the page before.
+    #[schema(value_type = Option<String>)]
+    cursor: Option<Value>,
+    /// `{limit}`, as some clients write it.
+    #[schema(schema_with = any_object)]
+    settings: Option<Value>,
     /// Answers Server-Sent Events: one as each stage starts and ends, `execution_complete` with the hits, `[DONE]`.
     stream: Option<bool>,
     /// Paths of fields that name other documents, which then stand in the hit's `_expanded`.
@@ -95,7 +108,7 @@ pub(crate) struct ExecuteRetrieverRequest {
 
 /// How to execute a retriever that is sent along.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct AdhocExecuteRequest {
     /// Ids or names of the collections it reads; empty means every one of the namespace.
     collection_identifiers: Option<Vec<String>>,
@@ -110,48 +123,31 @@ struct AdhocExecuteRequest {
     inputs: Option<Map<String, Value>>,
     /// A filter that every document must satisfy besides the stages'.
     filters: Option<Value>,
-    #[serde(flatten)]
-    page: PageFields,
+    /// `{method: offset | cursor | keyset | scroll, …}`.
+    #[schema(schema_with = any_object)]
+    pagination: Option<Value>,
+    /// Hits of the page, where `pagination` does not say.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 500)]
+    limit: Option<Value>,
+    /// The same as `limit`.
+    #[schema(value_type = Option<i64>)]
+    page_size: Option<Value>,
+    /// Where to go on: `pagination.cursor` of the page before.
+    #[schema(value_type = Option<String>)]
+    cursor: Option<Value>,
+    /// `{limit}`, as some clients write it.
+    #[schema(schema_with = any_object)]
+    settings: Option<Value>,
     /// Answers Server-Sent Events.
     stream: Option<bool>,
     /// The same as `collection_identifiers`.
     collection_ids: Option<Vec<String>>,
 }
 
-/// The page of hits that is asked for. What is wrong with it is found by [`PageRequest::parse`].
-#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
-#[serde(default)]
-struct PageFields {
-    /// `{method: offset | cursor | keyset | scroll, …}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = any_object)]
-    pagination: Option<Value>,
-    /// Hits of the page, where `pagination` does not say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<i64>, minimum = 1, maximum = 500)]
-    limit: Option<Value>,
-    /// The same as `limit`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<i64>)]
-    page_size: Option<Value>,
-    /// Where to go on: `pagination.cursor` of the page before.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    cursor: Option<Value>,
-    /// `{limit}`, as some clients write it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = any_object)]
-    settings: Option<Value>,
-}
-
-impl PageFields {
-    /// The page, and warnings about how it was understood.
-    fn read(&self) -> Result<(PageRequest, Vec<String>)> {
-        match serde_json::to_value(self).map_err(Error::internal)? {
-            Value::Object(fields) => PageRequest::parse(&fields),
-            _ => unreachable!("a structure is written as an object"),
-        }
-    }
+/// The page of hits that a request asks for, and warnings about how it was understood.
+fn page(fields: [(&str, &Option<Value>); 5]) -> Result<(PageRequest, Vec<String>)> {
+    let sent = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
+    PageRequest::parse(&sent.collect())
 }
 
 /// What an answer shows besides the hits, and how.
@@ -225,7 +221,13 @@ pub(super) fn either(a: Option<bool>, b: Option<bool>) -> bool {
 
 impl ExecuteRetrieverRequest {
     pub(crate) fn read(self, query: ExecuteQuery, execution_id: String) -> Result<Asked> {
-        let (page, warnings) = self.page.read()?;
+        let (page, warnings) = page([
+            ("pagination", &self.pagination),
+            ("limit", &self.limit),
+            ("page_size", &self.page_size),
+            ("cursor", &self.cursor),
+            ("settings", &self.settings),
+        ])?;
         if self.target_collection_id.is_some() {
             return Err(Error::invalid(
                 "target_collection_id",
@@ -271,7 +273,11 @@ impl AdhocExecuteRequest {
         let rest = ExecuteRetrieverRequest {
             inputs: self.inputs,
             filters: self.filters,
-            page: self.page,
+            pagination: self.pagination,
+            limit: self.limit,
+            page_size: self.page_size,
+            cursor: self.cursor,
+            settings: self.settings,
             stream: self.stream,
             ..ExecuteRetrieverRequest::default()
         };
@@ -553,6 +559,6 @@ mod tests {
             Value::Object(retriever),
             json!({ "stages": [{ "type": "limit" }], "collection_identifiers": ["a"] })
         );
-        assert_eq!((rest.stream, rest.page.limit), (Some(true), Some(json!(4))));
+        assert_eq!((rest.stream, rest.limit), (Some(true), Some(json!(4))));
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct ListExecutionsRequest {
     /// `{"AND": [{"field": …, "operator": …, "value": …}]}` or `{field: value}`.
     filters: Option<Value>,
@@ -41,7 +41,7 @@ struct ListExecutionsRequest {
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct ListAdhocExecutionsRequest {
     /// `completed`, `degraded` or `failed`.
     status: Option<String>,
@@ -327,8 +327,18 @@ impl From<Record> for ExecutionStatus {
     }
 }
 
+/// States of an execution; those that are remembered have ended.
+const STATES: [&str; 5] = ["completed", "degraded", "failed", "processing", "pending"];
+
+/// The state that a list is narrowed to.
+fn state(asked: Option<&str>) -> Result<Option<&'static str>, Error> {
+    let Some(asked) = asked else { return Ok(None) };
+    let known = STATES.into_iter().find(|state| state.eq_ignore_ascii_case(asked));
+    known.map(Some).ok_or_else(|| Error::invalid("status", format!("must be one of {}", STATES.join(", "))))
+}
+
 fn has_status(record: &Record, status: Option<&str>) -> bool {
-    status.is_none_or(|status| status.eq_ignore_ascii_case(record.outcome.as_str()))
+    status.is_none_or(|status| status == record.outcome.as_str())
 }
 
 /// List executions of a retriever
@@ -346,7 +356,8 @@ async fn list_executions(
     tenant.may(Permission::Read)?;
     let list = ListBody { filters: body.filters, sorts: body.sorts, ..ListBody::default() };
     let (paging, request) = list.resolve(&query)?;
-    let keep = |record: &Record| has_status(record, body.status.as_deref());
+    let status = state(body.status.as_deref())?;
+    let keep = |record: &Record| has_status(record, status);
     let page = app.executions(&tenant.scope, &identifier, &request, keep).await?;
     let pagination = PaginationMetadata::new(&paging, page.items.len(), page.total);
     Ok(Json(ListExecutionsResponse {
@@ -424,10 +435,11 @@ async fn list_adhoc_executions(
     let (paging, request) = ListBody::default().resolve(&query)?;
     let (since, until) =
         (moment(body.start_time.as_deref(), "start_time")?, moment(body.end_time.as_deref(), "end_time")?);
+    let status = state(body.status.as_deref())?;
     let keep = |record: &Record| {
         let at = record.created_at.parse::<jiff::Timestamp>().ok();
         let in_time = since.is_none_or(|since| at >= Some(since)) && until.is_none_or(|until| at <= Some(until));
-        has_status(record, body.status.as_deref()) && in_time
+        has_status(record, status) && in_time
     };
     let page = app.adhoc_executions(&tenant.scope, &request, keep);
     let pagination = PaginationMetadata::new(&paging, page.items.len(), page.total);

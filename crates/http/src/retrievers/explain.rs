@@ -20,7 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct ExplainRetrieverRequest {
     /// Inputs to check, as an execution would.
     #[schema(schema_with = any_object)]

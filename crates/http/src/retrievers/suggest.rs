@@ -29,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct FeatureSearchRequest {
     /// Ids or names; empty means every collection of the namespace.
     #[serde(default)]

@@ -6,6 +6,7 @@
 mod aggregate;
 mod attribute_filter;
 mod cluster;
+mod cross_compare;
 mod deduplicate;
 mod document_enrich;
 mod feature_search;
@@ -101,7 +102,7 @@ pub struct Draft<'a> {
     pub has_pre_filters: bool,
 }
 
-static REGISTRY: [StageDefinition; 19] = [
+static REGISTRY: [StageDefinition; 20] = [
     feature_search::DEFINITION,
     attribute_filter::DEFINITION,
     sort_relevance::DEFINITION,
@@ -120,11 +121,12 @@ static REGISTRY: [StageDefinition; 19] = [
     json_transform::DEFINITION,
     rag_prepare::DEFINITION,
     unwind::DEFINITION,
+    cross_compare::DEFINITION,
     document_enrich::DEFINITION,
 ];
 
 /// Stages of the API that this version does not have.
-const LATER: [&str; 14] = [
+const LATER: [&str; 13] = [
     "llm_filter",
     "query_expand",
     "agent_search",
@@ -133,7 +135,6 @@ const LATER: [&str; 14] = [
     "external_reverse_image",
     "api_call",
     "sql_lookup",
-    "cross_compare",
     "web_scrape",
     "code_execution",
     "llm_enrich",

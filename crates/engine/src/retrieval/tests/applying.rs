@@ -183,6 +183,126 @@ fn another_collection_s_fields_join_by_equal_values() {
     assert_eq!(some.hits.len(), 5, "what is not meant passes, the stone goes");
 }
 
+fn compared(parameters: Value, change: fn(&mut Fake)) -> Result<Execution, String> {
+    let mut fake = two_collections();
+    change(&mut fake);
+    let mut all = json!({"reference_collection_id": "kinds", "source_field": "kind", "reference_field": "kind"});
+    all.as_object_mut().unwrap().extend(parameters.as_object().cloned().unwrap());
+    let mut body = json!({"stages": scan(all, "cross_compare")});
+    body["collection_identifiers"] = json!(["fruit"]);
+    run(&fake, &parsed(body).unwrap(), request(json!({})))
+}
+
+#[test]
+fn elements_are_compared_with_references_through_tiers() {
+    let fields = |made: &Execution, place: usize| made.hits[place].document.fields.clone();
+    let made = compared(json!({}), |_| ()).unwrap();
+    assert_eq!(made.hits.len(), 6, "one finding for each document");
+    let cake = fields(&made, 0);
+    assert_eq!(
+        (&cake["match_tier"], &cake["match_score"], &cake["classification"]),
+        (&json!("exact"), &json!(1.0), &json!("match"))
+    );
+    assert_eq!((&cake["reference_match"], &cake["reference_document_id"]), (&json!("cake"), &json!("cake_101")));
+    assert_eq!(
+        (&cake["element_type"], &cake["source_content"], &cake["source_document_id"]),
+        (&json!("text"), &json!("cake"), &json!("doc_1"))
+    );
+    let stone = fields(&made, 4);
+    assert_eq!((&stone["classification"], &stone["match_tier"]), (&json!("no_match"), &Value::Null));
+    assert!(stone["signals"]["fuzzy"].as_f64().unwrap() < 0.75 && stone["signals"]["exact"] == 0.0, "{stone:?}");
+    assert_eq!((&made.stages[1].metadata["compared"], &made.stages[1].metadata["matched"]), (&json!(6), &json!(5)));
+
+    let near = json!({
+        "output_mode": "enrich", "output_field": "checked", "fuzzy_threshold": 0.6, "no_match_label": "new",
+        "classifications": [{"min_score": 0.7, "label": "near"}, {"min_score": 1, "label": "same"}],
+    });
+    let near = compared(near, |fake| {
+        fake.documents[0].0.fields.insert("kind".into(), "cakes".into());
+        fake.documents[1].0.fields.insert("kind".into(), "plantain".into());
+    });
+    let near = near.unwrap();
+    let label = |place: usize| fields(&near, place)["checked"][0]["classification"].clone();
+    assert_eq!((label(0), label(1), label(2), label(4)), (json!("near"), json!("new"), json!("same"), json!("new")));
+    assert_eq!(fields(&near, 0)["text"], "apple pie", "the document keeps its fields");
+}
+
+#[test]
+fn labels_lists_meaning_and_looks_are_compared() {
+    let many = json!({"extraction_mode": "labels", "source_location_field": "n", "source_field": "tags"});
+    let made = compared(many, |fake| {
+        fake.documents[0].0.fields.insert("tags".into(), "Cake; other | cake, rock".into());
+        fake.documents[0].0.fields.insert("doc_type".into(), "scene".into());
+    });
+    let made = made.unwrap();
+    assert_eq!(made.hits.len(), 2, "the others have no tags");
+    assert_eq!(made.hits[0].document.fields["element_type"], "label");
+    assert_eq!(
+        (&made.hits[0].document.fields["source_location"], &made.hits[1].document.fields["source_content"]),
+        (&json!(3), &json!("rock"))
+    );
+
+    // The stand-in embeds what has `stone` in it apart from everything else.
+    let meaning = json!({"match_tiers": ["semantic"], "source_field": "text", "semantic_model": "m"});
+    let made = compared(meaning.clone(), |_| ()).unwrap();
+    let tiers: Vec<&Value> = made.hits.iter().map(|hit| &hit.document.fields["match_tier"]).collect();
+    assert_eq!(
+        tiers,
+        [
+            &json!("semantic"),
+            &json!("semantic"),
+            &json!("semantic"),
+            &json!("semantic"),
+            &Value::Null,
+            &json!("semantic")
+        ]
+    );
+    let broken = compared(meaning, |fake| fake.broken.push("m".into())).unwrap();
+    assert_eq!(
+        (broken.status, &broken.hits[0].document.fields["classification"]),
+        (Status::Degraded, &json!("no_match"))
+    );
+
+    let looks = json!({"match_tiers": ["exact"], "include_visual_comparison": true, "visual_feature_uri": "words", "visual_threshold": 0.9, "source_field": "nothing"});
+    let made = compared(looks, |fake| {
+        let east = [("words".to_owned(), strata_model::document::VectorValue::Dense(vec![1.0, 0.0]))];
+        fake.documents[6].1.extend(east);
+    });
+    let made = made.unwrap();
+    let of = |place: usize| {
+        (&made.hits[place].document.fields["match_tier"], &made.hits[place].document.fields["element_type"])
+    };
+    assert_eq!((of(0), of(4)), ((&json!("visual"), &json!("visual")), (&Value::Null, &json!("visual"))));
+    let unnamed = compared(json!({"match_tiers": ["visual"]}), |_| ()).unwrap();
+    assert!(unnamed.warnings.iter().any(|w| w.contains("visual_feature_uri")), "{:?}", unnamed.warnings);
+}
+
+#[test]
+fn a_comparison_of_nothing_or_with_nothing() {
+    assert!(nothing("cross_compare", json!({"reference_collection_id": "fruit"})).hits.is_empty());
+    let none = compared(json!({"reference_doc_type": "nobody"}), |_| ()).unwrap();
+    assert_eq!((none.hits.len(), &none.hits[0].document.fields["match_score"]), (6, &json!(0.0)));
+    let others = compared(json!({"source_doc_type_filter": "scene"}), |_| ()).unwrap();
+    assert!(others.hits.is_empty());
+    let passing = compared(json!({"source_doc_type_filter": "scene", "output_mode": "enrich"}), |_| ()).unwrap();
+    assert_eq!((passing.hits.len(), &passing.hits[0].document.fields["comparison_results"]), (6, &json!([])));
+    for (parameters, place) in [
+        (json!({}), "parameters.reference_collection_id"),
+        (json!({"reference_collection_id": "x", "match_tiers": []}), "parameters.match_tiers"),
+        (json!({"reference_collection_id": "x", "match_tiers": ["smell"]}), "parameters.match_tiers.0"),
+        (json!({"reference_collection_id": "x", "extraction_mode": "words"}), "parameters.extraction_mode"),
+        (
+            json!({"reference_collection_id": "x", "classifications": [{"label": "a"}]}),
+            "parameters.classifications.0.min_score",
+        ),
+        (json!({"reference_collection_id": "x", "reference_limit": 5000}), "parameters.reference_limit"),
+    ] {
+        assert!(refused(scan(parameters, "cross_compare")).contains(place), "{place}");
+    }
+    let unknown = scan(json!({"reference_collection_id": "nobody"}), "cross_compare");
+    assert!(failed(unknown, json!({})).contains("`nobody`"));
+}
+
 #[test]
 fn a_join_that_cannot_be_is_refused() {
     assert!(refused(scan(json!({}), "document_enrich")).contains("parameters.target_collection_id"));

@@ -1,9 +1,11 @@
 //! Plans and executions as a whole, over a backend in memory.
 
 mod applying;
+mod generate;
 mod keeping;
 mod learned;
 mod nested;
+mod properties;
 mod ranking;
 mod shaping;
 
