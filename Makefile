@@ -4,14 +4,18 @@ PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 VENV := $(TARGET)/venv-test
 MODEL := all_minilm_l6_v2_int8
+# What tests need besides.
+TEST_MODELS := splade_tiny
 SDK := mixpeek==1.3.783
 FUZZER := schemathesis==4.32.5
+# What the metrics of rankings are compared with.
+ORACLE := pytrec_eval-terrier==0.5.11
 
 # Tests take nothing from the user's own directories: model and Python packages live beside the build.
 test crash check generated: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
 test crash check: export STRATA_TEST_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo test check lint crash bench compat generated prepare clean-tests
+.PHONY: demo test check lint crash fuzz bench compat generated prepare clean-tests
 
 demo:
 	./scripts/demo.sh
@@ -39,6 +43,19 @@ crash: prepare
 	  $(CARGO) test --package strata --test integration crash::; \
 	fi
 
+# Looks for templates, filters and plans that panic, hang, or are not refused as the caller's. What it reaches is kept in
+# fuzz/corpus, what fails in fuzz/artifacts. No nightly compiler is needed: the counters go into this project's crates only.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= templates filters plans
+FUZZ_DIR := $(or $(FUZZ_TARGET_DIR),$(TARGET)/fuzz)
+fuzz:
+	RUSTC_WRAPPER=$(CURDIR)/fuzz/rustc.sh $(CARGO) build --manifest-path fuzz/Cargo.toml --target-dir $(FUZZ_DIR)
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/corpus/$$target fuzz/artifacts && \
+	  $(FUZZ_DIR)/debug/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=25 -rss_limit_mb=4096 -max_len=512 \
+	    -artifact_prefix=fuzz/artifacts/$$target- -print_final_stats=1 fuzz/corpus/$$target || exit 1; \
+	done
+
 bench:
 	$(CARGO) build --release --package strata
 	STRATA_BIN=$(TARGET)/release/strata PYTHON=$(PYTHON) ./bench/run
@@ -51,11 +68,11 @@ compat generated:
 
 prepare: $(VENV)/ready
 	$(CARGO) build --workspace
-	$(CARGO) run --quiet --package strata -- models pull $(MODEL)
+	$(CARGO) run --quiet --package strata -- models pull $(MODEL) $(TEST_MODELS)
 
 $(VENV)/ready: Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SDK) $(FUZZER)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SDK) $(FUZZER) $(ORACLE)
 	touch $@
 
 clean-tests:

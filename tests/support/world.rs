@@ -60,6 +60,27 @@ impl World {
         let run =
             api.post(&format!("/v1/retrievers/{retriever}/execute"), json!({ "inputs": { "query": "a stream" } }));
         let execution = run.text("/execution_id").to_owned();
+        let clicked =
+            json!({ "feature_id": document, "interaction_type": ["click"], "position": 0, "execution_id": execution });
+        let interaction = api.post("/v1/retrievers/interactions", clicked).text("/interaction_id").to_owned();
+        let judged = json!({ "document_id": document, "label": "approved" });
+        let annotation = api.post("/v1/annotations", judged).text("/annotation_id").to_owned();
+        let query =
+            json!({ "query_id": "q1", "query_input": { "query": "a stream" }, "relevant_documents": [document] });
+        let dataset = json!({ "dataset_name": "streams", "queries": [query] });
+        let dataset = api.post("/v1/retrievers/evaluations/datasets", dataset).text("/dataset_id").to_owned();
+        let started =
+            api.post(&format!("/v1/retrievers/{retriever}/evaluations"), json!({ "dataset_name": "streams" }));
+        let evaluation = started.text("/evaluation_id").to_owned();
+        assert_eq!(wait_for_task(&api, started.text("/task_id")), "COMPLETED");
+        let benchmark = json!({
+            "benchmark_name": "alone", "baseline_retriever_id": retriever, "candidate_retriever_ids": [retriever],
+        });
+        let benchmark = api.post("/v1/retrievers/benchmarks", benchmark).text("/benchmark_id").to_owned();
+        wait_for("a benchmark to end", SOON, || {
+            let status = api.get(&format!("/v1/retrievers/benchmarks/{benchmark}")).text("/status").to_owned();
+            matches!(status.as_str(), "completed" | "failed").then_some(())
+        });
         let ids = BTreeMap::from([
             ("namespace_identifier", namespace.clone()),
             ("namespace_id", namespace),
@@ -76,6 +97,12 @@ impl World {
             ("retriever_id", retriever.clone()),
             ("retriever_identifier", retriever),
             ("execution_id", execution),
+            ("interaction_id", interaction),
+            ("annotation_id", annotation),
+            ("dataset_identifier", dataset),
+            ("evaluation_id", evaluation),
+            ("benchmark_id", benchmark),
+            ("version", "1".to_owned()),
         ]);
         Self { api, ids }
     }

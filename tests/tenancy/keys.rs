@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 const OPERATIONS: &str = include_str!("../contract/operations.tsv");
 
 /// Endings of POST paths that read: a key that may only read may call them.
-const READS: [&str; 24] = [
+const READS: [&str; 25] = [
     "list",
     "execute",
     "explain",
@@ -32,6 +32,7 @@ const READS: [&str; 24] = [
     "group",
     "tree",
     "facets",
+    "score",
 ];
 
 /// Path with parameter names taken out, to how the contract says it is protected: `public`, `key` or `key+namespace`.

@@ -33,12 +33,14 @@ macro_rules! resources {
 }
 
 resources![
+    annotations,
     batches,
     blobs,
     buckets,
     collections,
     discovery,
     documents,
+    evaluations,
     events,
     features,
     health,

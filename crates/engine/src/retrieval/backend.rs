@@ -2,10 +2,13 @@
 //!
 //! A backend is made for one caller's namespace and shows nothing outside it.
 
+use super::Snapshot;
+use super::learning::Feedback;
 use super::plan::Plan;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use strata_model::Result;
 use strata_model::document::{Document, Vectors};
 use strata_model::feature::VectorIndex;
@@ -61,6 +64,9 @@ pub trait Backend: Send + Sync {
     /// The vector of a query text.
     fn embed_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<f32>>>;
 
+    /// The sparse vector of a query text: indices and values.
+    fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>>;
+
     /// The best `limit` documents that satisfy `filter` and reach `min_score`, best first.
     fn search<'a>(
         &'a self,
@@ -85,8 +91,24 @@ pub trait Backend: Send + Sync {
     /// The vectors of the documents with these sequence numbers, by index name; missing ones are left out.
     fn vectors_of<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, Vectors>>>;
 
+    /// What users did with the results of a stored retriever, by its id.
+    fn feedback<'a>(&'a self, retriever_id: &'a str) -> BoxFuture<'a, Result<Arc<Feedback>>>;
+
     /// A document's vectors by index name, or `None` where the document does not exist.
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>>;
+
+    /// What was kept under the first of these keys for which something is, if every collection it was made of is as
+    /// it was then. A backend need not keep anything.
+    fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
+        let _ = keys;
+        Box::pin(std::future::ready(None))
+    }
+
+    /// Keeps what was made of the collections that this backend has resolved so far, unless one has changed since;
+    /// for `ttl` at most.
+    fn keep(&self, key: String, snapshot: Arc<Snapshot>, ttl: Option<Duration>) {
+        let _ = (key, snapshot, ttl);
+    }
 
     /// A stored retriever by id or name; an unknown one is an [`Error::Missing`](strata_model::Error::Missing).
     fn retriever_plan<'a>(&'a self, identifier: &'a str) -> BoxFuture<'a, Result<StoredPlan>>;

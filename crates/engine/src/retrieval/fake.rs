@@ -1,12 +1,14 @@
 //! A backend in memory for tests: documents in vectors, cosine by hand, words by counting.
 
 use super::backend::{Backend, CollectionInfo, Scored, SearchQuery, StoredPlan};
+use super::learning::Feedback;
 use super::plan::Plan;
-use super::{Hit, view};
+use super::{Hit, Snapshot, view};
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use strata_model::document::{Document, Lineage, VectorValue, Vectors};
 use strata_model::feature::{Distance, VectorIndex, VectorKind};
 use strata_model::filter::Filter;
@@ -48,9 +50,11 @@ pub struct Fake {
     pub documents: Vec<(Document, Vectors)>,
     pub broken: Vec<String>,
     pub slow: Vec<String>,
+    pub feedback: Arc<Feedback>,
     /// Stored retrievers by id.
     pub plans: BTreeMap<String, Arc<Plan>>,
     pub calls: Mutex<Vec<String>>,
+    pub kept: Mutex<HashMap<String, Arc<Snapshot>>>,
 }
 
 impl Fake {
@@ -101,7 +105,14 @@ impl Fake {
                 }
                 _ => None,
             },
-            SearchQuery::Multi { .. } | SearchQuery::Sparse { .. } => None,
+            SearchQuery::Sparse { index, indices, values } => match vectors.get(index)? {
+                VectorValue::Sparse { indices: own, values: weights } => {
+                    let weight = |at: &u32| own.iter().position(|i| i == at).map_or(0.0, |place| weights[place]);
+                    Some(indices.iter().zip(values).map(|(at, value)| weight(at) * value).sum())
+                }
+                _ => None,
+            },
+            SearchQuery::Multi { .. } => None,
         }
     }
 
@@ -140,6 +151,11 @@ impl Backend for Fake {
             Ok(if text.contains("stone") { vec![0.0, 1.0] } else { vec![1.0, 0.0] })
         }
         .boxed()
+    }
+
+    fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>> {
+        self.note(format!("embed {model} {text}"));
+        async move { Ok((vec![text.len() as u32], vec![1.0])) }.boxed()
     }
 
     fn search<'a>(
@@ -193,11 +209,28 @@ impl Backend for Fake {
         async move { Ok(found) }.boxed()
     }
 
+    fn feedback<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Arc<Feedback>>> {
+        let feedback = self.feedback.clone();
+        async move { Ok(feedback) }.boxed()
+    }
+
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>> {
         let found =
             self.documents.iter().find(|(d, _)| d.collection_id == collection_id && d.document_id == document_id);
         let vectors = found.map(|(_, v)| v.clone());
         async move { Ok(vectors) }.boxed()
+    }
+
+    fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
+        let kept = self.kept.lock().unwrap();
+        let found = keys.iter().find_map(|key| Some((key.clone(), kept.get(key)?.clone())));
+        async move { found }.boxed()
+    }
+
+    fn keep(&self, key: String, snapshot: Arc<Snapshot>, ttl: Option<Duration>) {
+        if ttl.is_none_or(|ttl| ttl > Duration::ZERO) {
+            self.kept.lock().unwrap().insert(key, snapshot);
+        }
     }
 
     fn retriever_plan<'a>(&'a self, identifier: &'a str) -> BoxFuture<'a, Result<StoredPlan>> {

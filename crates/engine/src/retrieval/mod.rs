@@ -15,11 +15,15 @@ mod execute;
 mod fake;
 pub mod fusion;
 mod inputs;
+pub mod learning;
 pub mod limits;
+pub mod metrics;
 mod operators;
 pub mod pagination;
 mod params;
 mod plan;
+pub mod provenance;
+mod snapshot;
 mod spelling;
 pub mod stages;
 pub mod template;
@@ -35,6 +39,8 @@ pub use execute::{
 pub use inputs::InputSchema;
 pub use pagination::PageRequest;
 pub use plan::{Plan, PlannedStage, RetrieverSpec};
+pub use snapshot::Snapshot;
+pub(crate) use stages::context;
 pub use stages::{Category, StageDefinition, registry};
 
 use serde::Serialize;
@@ -77,14 +83,18 @@ pub struct SearchPlace {
     pub rank: usize,
     /// Raw score of that search.
     pub score: f32,
+    /// What it adds to the fused score; of `max`, what it would be alone.
+    pub share: f64,
 }
 
 /// A document's places, from 0, before and after a stage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Movement {
     /// Name of the stage.
     pub stage: String,
     /// `None` where the stage brought it in.
     pub from: Option<usize>,
     pub to: usize,
+    /// Its score after the stage.
+    pub score: Option<f64>,
 }

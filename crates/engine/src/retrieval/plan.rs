@@ -3,13 +3,14 @@
 use super::conditions::{FilterTemplate, without_documents};
 use super::inputs::InputSchema;
 use super::limits;
-use super::params::{Findings, Params, choice, is_absent};
+use super::params::{Findings, Params, choice, count, is_absent};
 use super::spelling::{self, WrittenStage};
 use super::stages::{self, Stage, StageDefinition};
 use super::template::Reference;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use strata_model::{Error, Fields, Result};
 
 /// What makes a retriever, or an ad hoc execution: the parts of a request body that a plan is made from.
@@ -65,6 +66,31 @@ pub enum OnError {
     Skip,
 }
 
+/// What a stage's parameters say about keeping its results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CacheRule {
+    pub is_allowed: bool,
+    /// How long a result is kept at most; nothing that has changed is ever answered from the cache before that either.
+    pub ttl: Option<Duration>,
+}
+
+impl CacheRule {
+    /// Reads `cache_behavior` and `cache_ttl_seconds` (0: not kept).
+    fn parse(parameters: &Fields, at: &str) -> Result<Self> {
+        let sent = |name: &str| parameters.get(name).filter(|value| !is_absent(value));
+        let behaviors = [("auto", true), ("aggressive", true), ("disabled", false)];
+        let is_allowed = match sent("cache_behavior") {
+            Some(word) => choice(word, &format!("{at}.cache_behavior"), &behaviors)?,
+            None => true,
+        };
+        let seconds = match sent("cache_ttl_seconds") {
+            Some(value) => Some(count(0..=u64::from(u32::MAX))(value, &format!("{at}.cache_ttl_seconds"))? as u64),
+            None => None,
+        };
+        Ok(Self { is_allowed: is_allowed && seconds != Some(0), ttl: seconds.map(Duration::from_secs) })
+    }
+}
+
 /// A stage of a plan.
 #[derive(Debug, Clone)]
 pub struct PlannedStage {
@@ -78,6 +104,7 @@ pub struct PlannedStage {
     pub(super) post_filters: Option<FilterTemplate>,
     pub(super) on_error: OnError,
     pub(super) output_alias: Option<String>,
+    pub(super) cache: CacheRule,
 }
 
 /// A retriever that can be executed.
@@ -198,13 +225,14 @@ fn plan_stage(written: WrittenStage, index: usize, findings: &mut Findings) -> R
             choice(word, &format!("{at}.on_error"), &known)?
         }
     };
+    let cache = CacheRule::parse(&written.parameters, &format!("{at}.config.parameters"))?;
     let params = Params::new(written.parameters, format!("{at}.config.parameters"), findings);
     let stage = (definition.parse)(
         stages::Draft { stage_id: &written.stage_id, first: index == 0, has_pre_filters: pre_filters.is_some() },
         params,
     )?;
     let output_alias = written.rest.get("output_alias").and_then(Value::as_str).map(str::to_owned);
-    Ok(PlannedStage { name, definition, json, stage, pre_filters, post_filters, on_error, output_alias })
+    Ok(PlannedStage { name, definition, json, stage, pre_filters, post_filters, on_error, output_alias, cache })
 }
 
 fn shown(written: &WrittenStage, definition: &StageDefinition) -> Value {

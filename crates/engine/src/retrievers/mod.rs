@@ -5,14 +5,18 @@
 //! as it is; an execution then names what is missing.
 
 mod backend;
+mod cache;
 mod explain;
+mod feedback;
 mod history;
 mod run;
+mod traces;
 mod typeahead;
 
 pub use explain::{Explanation, StageEstimate};
 pub use history::{MAX_RECORDS, Outcome, Record};
 pub use run::{Execute, Executed, FeatureSearch, Prepared};
+pub use traces::{Found, Search, Trace, Traced};
 pub use typeahead::{Typeahead, ValueCount};
 
 use crate::{
@@ -138,16 +142,22 @@ impl QueryVectors {
 /// What an engine's retrieval remembers between executions.
 pub(crate) struct Memory {
     history: history::History,
+    pub(crate) traces: traces::Traces,
+    pub(crate) feedback: feedback::Remembered,
     plans: Mutex<LruCache<String, ParsedPlan>>,
     query_vectors: QueryVectors,
+    cache: cache::Cache,
 }
 
 impl Default for Memory {
     fn default() -> Self {
         Self {
             history: history::History::default(),
+            traces: traces::Traces::default(),
+            feedback: feedback::Remembered::default(),
             plans: Mutex::new(LruCache::new(MAX_PLANS)),
             query_vectors: QueryVectors(Mutex::new(LruCache::new(MAX_QUERY_VECTORS))),
+            cache: cache::Cache::default(),
         }
     }
 }

@@ -2,9 +2,13 @@
 //! in [`executions`], searches and suggestions without a retriever in [`suggest`].
 
 mod batch;
+mod benchmarks;
+mod evaluations;
 mod execute;
 mod executions;
 mod explain;
+mod freshness;
+mod interactions;
 mod stream;
 mod suggest;
 mod wire;
@@ -35,6 +39,9 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(batch::routes())
         .merge(explain::routes())
         .merge(executions::routes())
+        .merge(interactions::routes())
+        .merge(evaluations::routes())
+        .merge(benchmarks::routes())
         .merge(suggest::routes())
 }
 

@@ -4,8 +4,11 @@ use super::from_sql;
 use rusqlite::Connection;
 use strata_model::{Error, Result};
 
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_spine.sql"), include_str!("migrations/0002_payload_indexes.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_spine.sql"),
+    include_str!("migrations/0002_payload_indexes.sql"),
+    include_str!("migrations/0005_feedback.sql"),
+];
 
 /// Applies what is missing, each migration in a transaction of its own.
 pub(super) fn run(connection: &mut Connection) -> Result<()> {

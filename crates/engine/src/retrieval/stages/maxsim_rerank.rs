@@ -122,6 +122,10 @@ fn query(value: &Value, at: &str) -> Result<Query> {
 type Candidates = Vec<Vec<Vec<f32>>>;
 
 impl Stage for MaxSim {
+    fn is_costly(&self) -> bool {
+        true
+    }
+
     fn run<'a>(&'a self, run: &'a mut Run<'_>, set: WorkingSet) -> BoxFuture<'a, Result<WorkingSet>> {
         Box::pin(async move {
             let match_on = value_or(self.match_on.as_ref(), run.variables, MatchOn::Document)?;

@@ -25,6 +25,8 @@ mod sort_attribute;
 mod sort_relevance;
 mod unwind;
 
+pub(crate) use feature_search::context;
+
 use super::backend::{Backend, CollectionInfo};
 use super::conditions::{FilterTemplate, Relaxation};
 use super::execute::{Degraded, LimitEntry};
@@ -191,6 +193,14 @@ pub(super) trait Stage: fmt::Debug + Send + Sync {
     fn searches(&self) -> bool {
         false
     }
+    /// Whether the same input gives the same result for as long as no document changes.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+    /// Whether its result is worth keeping for executions that differ only in what follows.
+    fn is_costly(&self) -> bool {
+        self.searches()
+    }
     /// Whether it only narrows what the collections hold, which a later search can do in one go.
     fn narrows(&self) -> bool {
         false
@@ -222,6 +232,8 @@ pub(super) struct Notes {
     pub limits: Vec<LimitEntry>,
     pub relaxations: Vec<Relaxation>,
     pub facets: Vec<Value>,
+    /// What each stage with learned fusion has learned.
+    pub learned: Vec<Value>,
 }
 
 /// The surroundings of one stage while it runs.
@@ -239,8 +251,8 @@ pub(super) struct Run<'a> {
     pub post_filters: Option<&'a FilterTemplate>,
     /// A number that no caller chose, for stages that choose by chance.
     pub chance: u64,
-    /// Unix seconds.
-    pub now: i64,
+    /// Unix time in microseconds.
+    pub now_micros: i64,
     /// Ids of the retrievers that are being executed around this stage, the outermost first.
     pub within: &'a [String],
     /// For the stage's statistics.

@@ -175,13 +175,14 @@ impl Nested {
         asked: Vec<Fields>,
         limit: usize,
     ) -> Result<Vec<Vec<Hit>>> {
-        let (backend, now, chance, deadline) = (run.backend, run.now, run.chance, run.deadline);
+        let (backend, now_micros, chance, deadline) = (run.backend, run.now_micros, run.chance, run.deadline);
         let request = |inputs: Fields| ExecuteRequest {
             inputs,
             filters: None,
             page: PageRequest::Cursor { limit, cursor: None },
             time_limit: deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
-            now,
+            skip_cache: false,
+            now_micros,
             chance,
             within: ready.within.clone(),
         };

@@ -107,6 +107,10 @@ fn query(params: &mut Params<'_>) -> Result<Setting<String>> {
 }
 
 impl Stage for Rerank {
+    fn is_costly(&self) -> bool {
+        true
+    }
+
     fn run<'a>(&'a self, run: &'a mut Run<'_>, set: WorkingSet) -> BoxFuture<'a, Result<WorkingSet>> {
         Box::pin(async move {
             let model = value_or(self.model.as_ref(), run.variables, DEFAULT_MODEL.to_owned())?;

@@ -2,6 +2,8 @@
 
 mod applying;
 mod generate;
+mod keeping;
+mod learned;
 mod nested;
 mod properties;
 mod ranking;
@@ -98,9 +100,10 @@ fn what_is_wrong_is_refused_with_its_place() {
         ),
         (
             json!([stage("feature_search", json!({"query": "x", "fusion": "learned"}))]),
-            "parameters.fusion",
-            "not available",
+            "parameters.learning_config",
+            "is required",
         ),
+        (json!([stage("feature_search", json!({"query": "x", "fusion": "newest"}))]), "parameters.fusion", "rrf, dbsf"),
         (
             json!([stage("feature_search", json!({"query": "x", "final_top_k": 0}))]),
             "parameters.final_top_k",
@@ -186,7 +189,7 @@ fn a_text_without_an_index_searches_embeddings_and_words() {
     assert!((first.score.unwrap() - (1.0 / 61.0 + 1.0 / 62.0)).abs() < 1e-9);
     let places: Vec<_> = first.searches.iter().map(|p| (p.feature.as_str(), p.search, p.rank, p.score)).collect();
     assert_eq!(places, [("mixpeek://words@v1/embedding", 0, 1, 1.0), ("lexical", 0, 2, 4.0)]);
-    assert_eq!(first.movements, [Movement { stage: "feature_search".into(), from: None, to: 0 }]);
+    assert_eq!(first.movements, [Movement { stage: "feature_search".into(), from: None, to: 0, score: first.score }]);
     let report = &execution.stages[0];
     assert_eq!(
         (report.input_count, report.output_count, report.efficiency, report.stage_id),
@@ -510,7 +513,8 @@ fn sorts_and_limits() {
         json!({"n": "2"}),
     );
     assert_eq!((seqs(&cut), cut.stages[1].input_count, cut.stages[1].efficiency), (vec![2, 6], 6, 2.0 / 6.0));
-    assert_eq!(cut.hits[0].movements[1], Movement { stage: "limit".into(), from: Some(1), to: 0 });
+    let moved = Movement { stage: "limit".into(), from: Some(1), to: 0, score: cut.hits[0].score };
+    assert_eq!(cut.hits[0].movements[1], moved);
     assert_eq!(found(json!([stage("limit", json!({"offset": 9}))]), json!({})).total, 0);
 }
 
