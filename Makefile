@@ -15,7 +15,7 @@ ORACLE := pytrec_eval-terrier==0.5.11
 test crash check generated: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
 test crash check: export STRATA_TEST_PYTHON := $(VENV)/bin/python
 
-.PHONY: demo test check lint crash bench compat generated prepare clean-tests
+.PHONY: demo test check lint crash fuzz bench compat generated prepare clean-tests
 
 demo:
 	./scripts/demo.sh
@@ -42,6 +42,19 @@ crash: prepare
 	else \
 	  $(CARGO) test --package strata --test integration crash::; \
 	fi
+
+# Looks for templates, filters and plans that panic, hang, or are not refused as the caller's. What it reaches is kept in
+# fuzz/corpus, what fails in fuzz/artifacts. No nightly compiler is needed: the counters go into this project's crates only.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= templates filters plans
+FUZZ_DIR := $(or $(FUZZ_TARGET_DIR),$(TARGET)/fuzz)
+fuzz:
+	RUSTC_WRAPPER=$(CURDIR)/fuzz/rustc.sh $(CARGO) build --manifest-path fuzz/Cargo.toml --target-dir $(FUZZ_DIR)
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/corpus/$$target fuzz/artifacts && \
+	  $(FUZZ_DIR)/debug/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=25 -rss_limit_mb=4096 -max_len=512 \
+	    -artifact_prefix=fuzz/artifacts/$$target- -print_final_stats=1 fuzz/corpus/$$target || exit 1; \
+	done
 
 bench:
 	$(CARGO) build --release --package strata

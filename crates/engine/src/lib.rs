@@ -91,6 +91,8 @@ pub struct Engine {
     /// By the names that they were asked for.
     sparse_embedders: Mutex<HashMap<&'static str, SparseEmbedder>>,
     cross_encoders: Mutex<LruCache<String, CrossEncoder>>,
+    /// Held while one is loaded, which takes seconds.
+    loading: Mutex<()>,
     first_key: Option<String>,
 }
 
@@ -119,6 +121,7 @@ impl Engine {
             embedders: Mutex::default(),
             sparse_embedders: Mutex::default(),
             cross_encoders: Mutex::new(LruCache::new(MAX_CROSS_ENCODERS)),
+            loading: Mutex::default(),
             signer,
             vault,
             catalog,
@@ -209,12 +212,12 @@ impl Engine {
         }
         let engine = self.clone();
         tokio::task::spawn_blocking(move || {
-            let mut loaded = engine.cross_encoders.lock();
-            if let Some(found) = loaded.get(&name) {
+            let _loading = engine.loading.lock();
+            if let Some(found) = engine.cross_encoders.lock().get(&name) {
                 return Ok(found.clone());
             }
             let made = CrossEncoder::load(&engine.registry, &name, EmbedConfig::default().threads)?;
-            loaded.put(name, made.clone());
+            engine.cross_encoders.lock().put(name, made.clone());
             Ok(made)
         })
         .await

@@ -91,13 +91,21 @@ fn fruit() -> Fake {
 }
 
 pub fn plan(bytes: &[u8]) {
+    executed(bytes);
+}
+
+/// Whether the plan was executed to its end.
+fn executed(bytes: &[u8]) -> bool {
     let known: Vec<(&str, Value)> = registry().iter().map(|d| (d.stage_id, (d.parameter_schema)())).collect();
     let stages = Choices::new(bytes).stages(&known);
     let spec = RetrieverSpec { stages: stages.as_array().cloned().unwrap_or_default(), ..RetrieverSpec::default() };
     let started = Instant::now();
     let plan = match Plan::parse(&spec) {
         Ok(plan) => plan,
-        Err(error) => return is_told(&error),
+        Err(error) => {
+            is_told(&error);
+            return false;
+        }
     };
     let shown = plan.stages_json();
     match Plan::parse(&RetrieverSpec { stages: shown.clone(), ..RetrieverSpec::default() }) {
@@ -112,15 +120,17 @@ pub fn plan(bytes: &[u8]) {
         ..ExecuteRequest::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    match runtime.block_on(plan.execute(&fruit(), request)) {
+    let outcome = runtime.block_on(plan.execute(&fruit(), request));
+    match &outcome {
         Ok(execution) => {
             assert!(execution.total <= limits::MAX_WORKING_SET && execution.hits.len() <= 500, "{stages}");
             assert!(execution.stages.len() <= plan.stages.len());
             assert!(execution.hits.iter().all(|hit| hit.score.is_none_or(f64::is_finite)), "{stages}");
         }
-        Err(error) => is_told(&error),
+        Err(error) => is_told(error),
     }
     assert!(started.elapsed() < SOON, "{stages}");
+    outcome.is_ok()
 }
 
 #[cfg(test)]
@@ -149,6 +159,14 @@ mod tests {
     #[test]
     fn any_filter_is_refused_or_answers() {
         hold(3_000, 60, super::filter);
+    }
+
+    #[test]
+    fn many_plans_that_are_made_can_be_executed() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut bytes = || (0..80).map(|_| random.u8(..)).collect::<Vec<u8>>();
+        let done = (0..500).filter(|_| super::executed(&bytes())).count();
+        assert!(done > 100, "{done} of 500");
     }
 
     #[test]

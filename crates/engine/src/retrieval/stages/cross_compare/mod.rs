@@ -211,6 +211,10 @@ impl Stage for CrossCompare {
         self.collection.literal().into_iter().collect()
     }
 
+    fn is_costly(&self) -> bool {
+        true
+    }
+
     fn feature_uris(&self) -> Vec<String> {
         self.visual_feature.iter().filter_map(Setting::literal).collect()
     }

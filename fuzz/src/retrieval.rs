@@ -1,0 +1,18 @@
+//! The engine's retrieval with the backend in memory and the properties of its tests, which its library does not have.
+
+pub use strata_engine::retrieval::*;
+
+#[path = "../../crates/engine/src/retrieval/fake.rs"]
+#[allow(dead_code)]
+pub mod fake;
+
+pub mod plan {
+    pub use strata_engine::retrieval::Plan;
+}
+
+pub mod tests {
+    #[path = "../../../../crates/engine/src/retrieval/tests/generate.rs"]
+    pub mod generate;
+    #[path = "../../../../crates/engine/src/retrieval/tests/properties.rs"]
+    pub mod properties;
+}
