@@ -4,6 +4,7 @@
 
 use futures::future::BoxFuture;
 use std::collections::HashMap;
+use std::time::Duration;
 use strata_model::Result;
 use strata_model::document::{Document, Vectors};
 use strata_model::feature::VectorIndex;
@@ -38,6 +39,41 @@ pub enum SearchQuery {
     Lexical {
         text: String,
     },
+}
+
+/// A request to a server outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    pub method: String,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<Vec<u8>>,
+    /// Hosts that it may go to, redirects included; `*.` before one means its subdomains. Empty: every public one.
+    pub domains: Vec<String>,
+    /// Largest answer that is taken.
+    pub max_bytes: u64,
+    pub timeout: Duration,
+    pub rate: Rate,
+}
+
+/// Most requests to one host from one namespace; `None` is without a bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rate {
+    pub per_minute: Option<u64>,
+    pub per_hour: Option<u64>,
+}
+
+/// What a server outside answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    pub status: u16,
+    /// Where it was found, after redirects.
+    pub url: String,
+    /// In lower case, without parameters.
+    pub media_type: Option<String>,
+    /// The media type's `charset`, in lower case.
+    pub charset: Option<String>,
+    pub body: Vec<u8>,
 }
 
 /// A document's sequence number and its raw score. A larger score is a better one, whatever the distance.
@@ -78,4 +114,11 @@ pub trait Backend: Send + Sync {
 
     /// A document's vectors by index name, or `None` where the document does not exist.
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>>;
+
+    /// The value of a secret of the organization, or `None` where there is none of this name.
+    fn secret<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
+
+    /// Asks a server outside. A refusal of the address is an [`Error::Invalid`](strata_model::Error::Invalid); an answer
+    /// of any status is a [`Reply`].
+    fn call<'a>(&'a self, call: Call) -> BoxFuture<'a, Result<Reply>>;
 }

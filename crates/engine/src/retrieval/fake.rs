@@ -1,6 +1,6 @@
 //! A backend in memory for tests: documents in vectors, cosine by hand, words by counting.
 
-use super::backend::{Backend, CollectionInfo, Scored, SearchQuery};
+use super::backend::{Backend, Call, CollectionInfo, Reply, Scored, SearchQuery};
 use super::{Hit, view};
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::Value;
@@ -48,6 +48,9 @@ pub struct Fake {
     pub broken: Vec<String>,
     pub slow: Vec<String>,
     pub calls: Mutex<Vec<String>>,
+    pub secrets: HashMap<String, String>,
+    /// What the world outside answers.
+    pub outside: Option<fn(&Call) -> Result<Reply>>,
 }
 
 impl Fake {
@@ -195,5 +198,14 @@ impl Backend for Fake {
             self.documents.iter().find(|(d, _)| d.collection_id == collection_id && d.document_id == document_id);
         let vectors = found.map(|(_, v)| v.clone());
         async move { Ok(vectors) }.boxed()
+    }
+
+    fn secret<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+        async move { Ok(self.secrets.get(name).cloned()) }.boxed()
+    }
+
+    fn call<'a>(&'a self, call: Call) -> BoxFuture<'a, Result<Reply>> {
+        self.note(format!("call {} {}", call.method, call.url));
+        async move { self.outside.ok_or_else(|| Error::Upstream("nobody answers".into()))?(&call) }.boxed()
     }
 }

@@ -26,7 +26,7 @@ pub mod template;
 mod tests;
 pub mod view;
 
-pub use backend::{Backend, CollectionInfo, Scored, SearchQuery};
+pub use backend::{Backend, Call, CollectionInfo, Rate, Reply, Scored, SearchQuery};
 pub use conditions::{FilterTemplate, Relaxation};
 pub use execute::{
     Degraded, ExecuteRequest, Execution, Group, Interpretation, LimitEntry, StageEvent, StageReport, Status,
@@ -34,7 +34,7 @@ pub use execute::{
 pub use inputs::InputSchema;
 pub use pagination::PageRequest;
 pub use plan::{Plan, PlannedStage, RetrieverSpec};
-pub use stages::{Category, StageDefinition, registry};
+pub use stages::{Category, StageDefinition, missing_secret, registry};
 
 use serde::Serialize;
 use serde_json::Value;

@@ -137,6 +137,16 @@ impl Plan {
         all.into_iter().collect()
     }
 
+    /// Names of the secrets that the stages read, each with the place that names it.
+    pub fn secrets(&self) -> Vec<(String, String)> {
+        self.stages.iter().flat_map(|s| s.stage.secrets()).collect()
+    }
+
+    /// Whether a stage asks anything outside this server.
+    pub fn reaches_outside(&self) -> bool {
+        self.stages.iter().any(|s| s.stage.reaches_outside())
+    }
+
     /// Names of the inputs that templates read.
     pub fn input_names(&self) -> BTreeSet<&str> {
         self.references.iter().filter_map(Reference::input).collect()

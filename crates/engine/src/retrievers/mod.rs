@@ -7,6 +7,7 @@
 mod backend;
 mod explain;
 mod history;
+mod rates;
 mod run;
 mod typeahead;
 
@@ -18,7 +19,7 @@ pub use typeahead::{Typeahead, ValueCount};
 use crate::{
     Engine,
     listing::{ListRequest, Page},
-    retrieval::{InputSchema, Plan, RetrieverSpec},
+    retrieval::{self, InputSchema, Plan, RetrieverSpec},
 };
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -28,6 +29,7 @@ use strata_model::{Error, Fields, Result, Scope, id};
 use strata_store::catalog::{
     resources::{self, Kind, Resource},
     rusqlite::Connection,
+    secrets,
 };
 
 /// Private key of a retriever's body: ids of its collections.
@@ -140,6 +142,7 @@ pub(crate) struct Memory {
     history: history::History,
     plans: Mutex<LruCache<String, ParsedPlan>>,
     query_vectors: QueryVectors,
+    rates: rates::Rates,
 }
 
 impl Default for Memory {
@@ -148,6 +151,7 @@ impl Default for Memory {
             history: history::History::default(),
             plans: Mutex::new(LruCache::new(MAX_PLANS)),
             query_vectors: QueryVectors(Mutex::new(LruCache::new(MAX_QUERY_VECTORS))),
+            rates: rates::Rates::default(),
         }
     }
 }
@@ -300,6 +304,11 @@ fn assemble(
     }
     if has_stages {
         resolved(connection, scope, &plan.stage_collections(), "stages")?;
+        for (name, at) in plan.secrets() {
+            if secrets::find(connection, &scope.organization_id, &name)?.is_none() {
+                return Err(retrieval::missing_secret(&name, &at));
+            }
+        }
     }
     Ok(made)
 }

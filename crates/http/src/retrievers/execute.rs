@@ -249,6 +249,10 @@ async fn execute_adhoc_retriever(
     let (retriever, body) = body.split();
     let asked = body.read(query, app.new_execution_id())?;
     let prepared = app.prepare_adhoc(&retriever)?;
+    if prepared.plan.reaches_outside() {
+        // A stored retriever was written by somebody who may write; one that is sent along must be, too.
+        tenant.may(Permission::Write)?;
+    }
     answered(app, tenant.scope, prepared, asked).await
 }
 

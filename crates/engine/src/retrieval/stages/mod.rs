@@ -4,8 +4,10 @@
 //! [`LATER`]. Spelling, templates in filters, statistics, deadlines and provenance are done around it.
 
 mod aggregate;
+mod api_call;
 mod attribute_filter;
 mod cluster;
+mod code_execution;
 mod deduplicate;
 mod document_enrich;
 mod feature_search;
@@ -13,12 +15,16 @@ mod group_by;
 mod json_transform;
 mod limit;
 mod mmr;
+mod outside;
 mod rag_prepare;
 mod sample;
 mod score_normalize;
 mod sort_attribute;
 mod sort_relevance;
 mod unwind;
+mod web_scrape;
+
+pub use outside::missing as missing_secret;
 
 use super::backend::{Backend, CollectionInfo};
 use super::conditions::{FilterTemplate, Relaxation};
@@ -95,7 +101,7 @@ pub struct Draft<'a> {
     pub has_pre_filters: bool,
 }
 
-static REGISTRY: [StageDefinition; 16] = [
+static REGISTRY: [StageDefinition; 19] = [
     feature_search::DEFINITION,
     attribute_filter::DEFINITION,
     sort_relevance::DEFINITION,
@@ -112,10 +118,13 @@ static REGISTRY: [StageDefinition; 16] = [
     rag_prepare::DEFINITION,
     unwind::DEFINITION,
     document_enrich::DEFINITION,
+    api_call::DEFINITION,
+    web_scrape::DEFINITION,
+    code_execution::DEFINITION,
 ];
 
 /// Stages of the API that this version does not have.
-const LATER: [&str; 17] = [
+const LATER: [&str; 14] = [
     "llm_filter",
     "query_expand",
     "agent_search",
@@ -125,11 +134,8 @@ const LATER: [&str; 17] = [
     "moment_group",
     "external_web_search",
     "external_reverse_image",
-    "api_call",
     "sql_lookup",
     "cross_compare",
-    "web_scrape",
-    "code_execution",
     "llm_enrich",
     "taxonomy_enrich",
     "agentic_enrich",
@@ -173,6 +179,14 @@ pub(super) trait Stage: fmt::Debug + Send + Sync {
     /// Collections it names literally.
     fn collections(&self) -> Vec<String> {
         Vec::new()
+    }
+    /// Names of the secrets that it reads, each with the place that names it.
+    fn secrets(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    /// Whether it asks anything outside this server.
+    fn reaches_outside(&self) -> bool {
+        false
     }
     /// Whether it searches an index, so that filters before it are better left to that search.
     fn searches(&self) -> bool {

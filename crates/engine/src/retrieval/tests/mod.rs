@@ -1,6 +1,7 @@
 //! Plans and executions as a whole, over a backend in memory.
 
 mod applying;
+mod outside;
 mod shaping;
 
 use super::fake::{self, Fake};
