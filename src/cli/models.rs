@@ -54,7 +54,7 @@ fn list(registry: &Registry, output: Output) -> Result<ExitCode> {
             let size = format!("{:.1} MB", entry.size_bytes() as f64 / 1e6);
             vec![
                 entry.id.into(),
-                entry.dimensions.to_string(),
+                if entry.dimensions > 0 { entry.dimensions.to_string() } else { "-".into() },
                 size,
                 entry.licence.into(),
                 state.into(),
@@ -109,6 +109,7 @@ fn verify(registry: &Registry, ids: Vec<String>, output: Output) -> Result<ExitC
                 FileState::WrongSize { expected_bytes, found_bytes } => {
                     format!("has {found_bytes} bytes, not {expected_bytes}")
                 }
+                FileState::Unpinned => "is there, and nothing says what it should be".to_owned(),
                 FileState::WrongHash { found_sha256 } => format!("has the SHA-256 {found_sha256}"),
             };
             rows.push(vec![model.id.to_owned(), file.name.to_owned(), state]);

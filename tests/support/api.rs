@@ -81,6 +81,16 @@ impl Api {
         self.finish(method, path, self.request(method, path).header("content-type", content_type).body(body))
     }
 
+    /// The response itself, to a request with further headers.
+    #[track_caller]
+    pub fn respond(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Response {
+        let mut request = self.request(method, path).json(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
     fn request(&self, method: &str, path: &str) -> reqwest::blocking::RequestBuilder {
         let method = method.parse().expect("a method");
         let mut request = self.http.request(method, format!("{}{path}", self.url));

@@ -4,11 +4,17 @@
 use linfa::DatasetBase;
 use linfa::traits::{Fit, Predict, Transformer};
 use linfa_clustering::{Dbscan, GaussianMixtureModel, KMeans};
-use ndarray::{Array1, Array2};
+use linfa_linalg::eigh::Eigh;
+use ndarray::{Array1, Array2, Axis};
 use strata_model::{Error, Result};
 
 /// Most vectors that are clustered at once: some algorithms compare each with each.
 pub const MAX_POINTS: usize = 5_000;
+/// Most vectors whose affinities are decomposed; of more, as many evenly spaced ones are, and each of the others joins the
+/// cluster of the nearest of them.
+pub const MAX_SPECTRAL_POINTS: usize = 500;
+/// Neighbours of a point in the graph of affinities.
+const SPECTRAL_NEIGHBOURS: usize = 10;
 /// Rounds after which an algorithm that has not settled stops.
 const MAX_ROUNDS: u64 = 100;
 /// Added to the variances of a mixture, so that few points in many dimensions have a model at all.
@@ -21,6 +27,7 @@ pub enum Algorithm {
     Dbscan,
     Agglomerative,
     GaussianMixture,
+    Spectral,
 }
 
 /// How many clusters, where the algorithm must be told, and how small they may be, where it finds that itself.
@@ -66,6 +73,7 @@ pub fn cluster(points: &[Vec<f32>], algorithm: Algorithm, sizes: Sizes) -> Resul
             Algorithm::Agglomerative => agglomerative(&unit, wanted),
             Algorithm::Dbscan => dbscan(&unit, least)?,
             Algorithm::Hdbscan => hdbscan(&unit, least)?,
+            Algorithm::Spectral => spectral(&unit, wanted, MAX_SPECTRAL_POINTS)?,
         }
     };
     let labels = by_size(&labels);
@@ -148,6 +156,86 @@ fn hdbscan(points: &[Vec<f64>], least: usize) -> Result<Vec<Option<usize>>> {
     Ok(labels.into_iter().map(|label| usize::try_from(label).ok()).collect())
 }
 
+/// Clusters of a graph in which each point is joined to its nearest ones (Ng, Jordan and Weiss, 2001, "On spectral
+/// clustering"), with scales of their own (Zelnik-Manor and Perona, 2004).
+fn spectral(points: &[Vec<f64>], wanted: usize, most: usize) -> Result<Vec<Option<usize>>> {
+    if points.len() <= most {
+        return spectral_of(points, wanted);
+    }
+    let chosen: Vec<Vec<f64>> = (0..most).map(|i| points[i * points.len() / most].clone()).collect();
+    let labels = spectral_of(&chosen, wanted)?;
+    let near = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    let label = |point: &Vec<f64>| {
+        let nearest = (0..chosen.len()).max_by(|a, b| near(point, &chosen[*a]).total_cmp(&near(point, &chosen[*b])));
+        nearest.and_then(|place| labels[place])
+    };
+    Ok(points.iter().map(label).collect())
+}
+
+fn spectral_of(points: &[Vec<f64>], wanted: usize) -> Result<Vec<Option<usize>>> {
+    let laplacian = laplacian(&affinities(points));
+    let (_, vectors) = laplacian.eigh().map_err(unfit)?;
+    // Where values are equal the vectors do not stand in the order of the values, so each tells its own.
+    let images = laplacian.dot(&vectors);
+    let value = |place: usize| vectors.column(place).dot(&images.column(place));
+    let mut order: Vec<(f64, usize)> = (0..points.len()).map(|place| (value(place), place)).collect();
+    if order.iter().any(|(value, _)| !value.is_finite()) {
+        return Err(unfit("the affinities have no eigenvectors"));
+    }
+    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let row = |point: usize| {
+        let row: Vec<f64> = order.iter().take(wanted).map(|(_, place)| vectors[[point, *place]]).collect();
+        scaled(&row)
+    };
+    let rows: Vec<Vec<f64>> = (0..points.len()).map(row).collect();
+    k_means(&rows, wanted)
+}
+
+/// The row at length 1.
+fn scaled(row: &[f64]) -> Vec<f64> {
+    let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+    row.iter().map(|x| if length > 0.0 { x / length } else { 0.0 }).collect()
+}
+
+/// How near each two points are, from 0 to 1; 0 unless one is among the nearest of the other.
+fn affinities(points: &[Vec<f64>]) -> Array2<f64> {
+    let count = points.len();
+    let mut distances = Array2::zeros((count, count));
+    for i in 0..count {
+        for j in i + 1..count {
+            distances[[i, j]] = distance(&points[i], &points[j]);
+            distances[[j, i]] = distances[[i, j]];
+        }
+    }
+    let neighbours = SPECTRAL_NEIGHBOURS.min(count - 1);
+    let nearest: Vec<Vec<usize>> = (0..count)
+        .map(|i| {
+            let mut others: Vec<usize> = (0..count).filter(|j| *j != i).collect();
+            others.sort_by(|a, b| distances[[i, *a]].total_cmp(&distances[[i, *b]]));
+            others.truncate(neighbours);
+            others
+        })
+        .collect();
+    let scale = |i: usize| nearest[i].last().map_or(0.0, |j| distances[[i, *j]]).max(1e-9);
+    let mut affinities = Array2::zeros((count, count));
+    for (i, near) in nearest.iter().enumerate() {
+        for j in near {
+            let affinity = (-distances[[i, *j]].powi(2) / (scale(i) * scale(*j))).exp();
+            affinities[[i, *j]] = affinity;
+            affinities[[*j, i]] = affinity;
+        }
+    }
+    affinities
+}
+
+/// The normalised Laplacian of a graph: `I - D^(-1/2) A D^(-1/2)`.
+fn laplacian(affinities: &Array2<f64>) -> Array2<f64> {
+    let roots: Vec<f64> = affinities.sum_axis(Axis(1)).iter().map(|degree| degree.max(1e-12).sqrt()).collect();
+    Array2::from_shape_fn(affinities.dim(), |(i, j)| {
+        f64::from(u8::from(i == j)) - affinities[[i, j]] / (roots[i] * roots[j])
+    })
+}
+
 fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f64>().sqrt()
 }
@@ -201,6 +289,7 @@ mod tests {
             (Algorithm::KMeans, Some(3)),
             (Algorithm::GaussianMixture, Some(3)),
             (Algorithm::Agglomerative, Some(3)),
+            (Algorithm::Spectral, Some(2)),
             (Algorithm::Dbscan, None),
             (Algorithm::Hdbscan, None),
         ] {
@@ -224,9 +313,35 @@ mod tests {
         assert_eq!(cluster(&points()[..2], Algorithm::Hdbscan, sizes).unwrap().labels, [Some(0), Some(0)]);
         assert!(cluster(&[], Algorithm::KMeans, sizes).unwrap().labels.is_empty());
         let same = vec![vec![1.0, 0.0]; 10];
-        for algorithm in [Algorithm::KMeans, Algorithm::Agglomerative, Algorithm::Dbscan, Algorithm::Hdbscan] {
+        for algorithm in
+            [Algorithm::KMeans, Algorithm::Agglomerative, Algorithm::Dbscan, Algorithm::Hdbscan, Algorithm::Spectral]
+        {
             assert_eq!(cluster(&same, algorithm, sizes).unwrap().labels.len(), 10, "{algorithm:?}");
         }
         assert!(matches!(cluster(&vec![vec![1.0]; MAX_POINTS + 1], Algorithm::KMeans, sizes), Err(Error::TooLarge(_))));
+    }
+
+    /// Two rings around one axis, as directions in space: no mean tells them apart.
+    fn rings(each: usize) -> Vec<Vec<f32>> {
+        let around = |i: usize, height: f32| {
+            let angle = i as f32 / each as f32 * std::f32::consts::TAU;
+            vec![angle.cos(), angle.sin(), height]
+        };
+        (0..each).map(|i| around(i, 0.2)).chain((0..each).map(|i| around(i, 1.5))).collect()
+    }
+
+    #[test]
+    fn a_graph_finds_rings_that_means_do_not() {
+        let sizes = Sizes { clusters: Some(2), least_members: 3 };
+        let apart = |labels: &[Option<usize>]| {
+            let (outer, inner) = labels.split_at(labels.len() / 2);
+            let is_one = |ring: &[Option<usize>]| ring.iter().all(|label| *label == ring[0] && label.is_some());
+            is_one(outer) && is_one(inner) && outer[0] != inner[0]
+        };
+        assert!(apart(&cluster(&rings(60), Algorithm::Spectral, sizes).unwrap().labels));
+        let many: Vec<Vec<f64>> = rings(200).iter().map(|point| unit(point)).collect();
+        assert!(apart(&spectral(&many, 2, 150).unwrap()), "of 400 points 150 are decomposed");
+        let means = cluster(&rings(60), Algorithm::KMeans, sizes).unwrap();
+        assert!(means.labels[..60].iter().any(|label| *label != means.labels[0]));
     }
 }

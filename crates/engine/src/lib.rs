@@ -32,9 +32,10 @@ pub mod uploads;
 
 pub use doctor::Check;
 
+use lru::LruCache;
 use parking_lot::Mutex;
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
-use strata_infer::{EmbedConfig, Registry, TextEmbedder};
+use std::{collections::HashMap, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use strata_infer::{CrossEncoder, EmbedConfig, Registry, Task, TextEmbedder};
 use strata_model::{Error, Result};
 use strata_store::{
     Blobs, Catalog,
@@ -78,6 +79,8 @@ pub struct Engine {
     pub(crate) memory: retrievers::Memory,
     keys: principals::KeyCache,
     embedders: Mutex<HashMap<&'static str, TextEmbedder>>,
+    /// By the names that they were asked for.
+    cross_encoders: Mutex<LruCache<String, CrossEncoder>>,
     first_key: Option<String>,
 }
 
@@ -102,6 +105,7 @@ impl Engine {
             memory: retrievers::Memory::default(),
             keys: principals::KeyCache::default(),
             embedders: Mutex::default(),
+            cross_encoders: Mutex::new(LruCache::new(MAX_CROSS_ENCODERS)),
             signer,
             vault,
             catalog,
@@ -136,7 +140,7 @@ impl Engine {
 
     /// The embedder of a model, loaded at its first use. [`Error::Unavailable`] names the command that installs it.
     pub(crate) async fn embedder(self: &Arc<Self>, model: &str) -> Result<TextEmbedder> {
-        let entry = Registry::resolve(model)?;
+        let entry = Registry::resolve_for(model, Task::EmbedText)?;
         if let Some(found) = self.embedders.lock().get(entry.id) {
             return Ok(found.clone());
         }
@@ -149,6 +153,27 @@ impl Engine {
             let loaded = TextEmbedder::load(&engine.registry, entry.id, EmbedConfig::default())?;
             embedders.insert(entry.id, loaded.clone());
             Ok(loaded)
+        })
+        .await
+        .map_err(Error::internal)?
+    }
+
+    /// A cross-encoder, loaded at its first use: a model of the registry, or a directory beside its models.
+    /// [`Error::Unavailable`] names the command that installs it, [`Error::Missing`] says that nothing has that name.
+    pub(crate) async fn cross_encoder(self: &Arc<Self>, name: &str) -> Result<CrossEncoder> {
+        let name = Registry::resolve_for(name, Task::RerankText).map_or(name, |entry| entry.id).to_owned();
+        if let Some(found) = self.cross_encoders.lock().get(&name) {
+            return Ok(found.clone());
+        }
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut loaded = engine.cross_encoders.lock();
+            if let Some(found) = loaded.get(&name) {
+                return Ok(found.clone());
+            }
+            let made = CrossEncoder::load(&engine.registry, &name, EmbedConfig::default().threads)?;
+            loaded.put(name, made.clone());
+            Ok(made)
         })
         .await
         .map_err(Error::internal)?
@@ -173,5 +198,7 @@ impl Engine {
     }
 }
 
+/// Cross-encoders that are kept loaded.
+const MAX_CROSS_ENCODERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The longest a write waits for the index. The write itself is on disk already.
 const INDEX_WAIT: Duration = Duration::from_secs(10);

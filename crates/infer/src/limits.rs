@@ -25,6 +25,12 @@ pub const MAX_QUERY_TEXTS: usize = 512;
 pub const MAX_QUERY_STREAK: usize = 8;
 /// Threads a model may use, whatever the configuration says.
 pub const MAX_THREADS: usize = 64;
+/// Tokens of a query and a document together that a cross-encoder sees where the registry does not say.
+pub const MAX_PAIR_TOKENS: usize = 512;
+/// Pairs of texts that are queued or running in one cross-encoder; a call beyond is refused with `Busy`.
+pub const MAX_WAITING_PAIRS: usize = 4_096;
+/// Largest file that is taken from a model hub, in bytes.
+pub const MAX_HUB_FILE_BYTES: u64 = 8 << 30;
 /// Time one package download may take.
 pub const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(900);
 /// Bytes of the package client's messages that are kept for an error.

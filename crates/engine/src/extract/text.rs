@@ -8,7 +8,7 @@ use crate::{
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use strata_infer::Registry;
+use strata_infer::{Registry, Task};
 use strata_model::{
     Error, Fields, Result,
     document::VectorValue,
@@ -68,7 +68,7 @@ fn model(parameters: &Fields) -> Result<&'static str> {
     let Some(asked) = parameters.get("embedding_model").and_then(Value::as_str).filter(|m| !HOSTED.contains(m)) else {
         return Ok(Registry::default_text_model());
     };
-    Registry::resolve(asked).map(|entry| entry.id).map_err(|_| {
+    Registry::resolve_for(asked, Task::EmbedText).map(|entry| entry.id).map_err(|_| {
         Error::invalid(
             "parameters.embedding_model",
             format!("`{asked}` is not a text model of this server; it has {}", Registry::default_text_model()),
@@ -106,7 +106,7 @@ fn check(parameters: &Fields) -> Result<Shape> {
         ));
     }
     config(parameters)?;
-    let entry = Registry::resolve(model(parameters)?)?;
+    let entry = Registry::resolve_for(model(parameters)?, Task::EmbedText)?;
     let index = VectorIndex {
         name: INDEX.into(),
         feature_uri: format!("mixpeek://text_extractor@v1/{}", entry.id),

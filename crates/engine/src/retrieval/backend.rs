@@ -2,8 +2,11 @@
 //!
 //! A backend is made for one caller's namespace and shows nothing outside it.
 
+use super::Snapshot;
+use super::plan::Plan;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use strata_model::Result;
 use strata_model::document::{Document, Vectors};
@@ -76,6 +79,13 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+/// A stored retriever as another one executes it.
+#[derive(Debug, Clone)]
+pub struct StoredPlan {
+    pub retriever_id: String,
+    pub plan: Arc<Plan>,
+}
+
 /// A document's sequence number and its raw score. A larger score is a better one, whatever the distance.
 pub type Scored = (i64, f32);
 
@@ -121,4 +131,30 @@ pub trait Backend: Send + Sync {
     /// Asks a server outside. A refusal of the address is an [`Error::Invalid`](strata_model::Error::Invalid); an answer
     /// of any status is a [`Reply`].
     fn call<'a>(&'a self, call: Call) -> BoxFuture<'a, Result<Reply>>;
+
+    /// What was kept under the first of these keys for which something is, if every collection it was made of is as
+    /// it was then. A backend need not keep anything.
+    fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
+        let _ = keys;
+        Box::pin(std::future::ready(None))
+    }
+
+    /// Keeps what was made of the collections that this backend has resolved so far, unless one has changed since;
+    /// for `ttl` at most.
+    fn keep(&self, key: String, snapshot: Arc<Snapshot>, ttl: Option<Duration>) {
+        let _ = (key, snapshot, ttl);
+    }
+
+    /// A stored retriever by id or name; an unknown one is an [`Error::Missing`](strata_model::Error::Missing).
+    fn retriever_plan<'a>(&'a self, identifier: &'a str) -> BoxFuture<'a, Result<StoredPlan>>;
+
+    /// How relevant each document is to the query, by a cross-encoder: one number from 0 to 1 a document, in order. `batch`
+    /// pairs run at once.
+    fn score_pairs<'a>(
+        &'a self,
+        model: &'a str,
+        query: &'a str,
+        documents: Vec<String>,
+        batch: usize,
+    ) -> BoxFuture<'a, Result<Vec<f32>>>;
 }

@@ -5,12 +5,14 @@ use super::backend::Backend;
 use super::conditions::Relaxation;
 use super::pagination::{PageRequest, query_hash};
 use super::plan::{OnError, Plan, PlannedStage};
+use super::snapshot::{Places, Snapshot};
 use super::stages::{Notes, Run, WorkingSet};
 use super::template::Variables;
 use super::{Hit, Movement, view};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 use strata_model::filter::Filter;
 use strata_model::{Error, Fields, Result};
@@ -25,10 +27,15 @@ pub struct ExecuteRequest {
     pub page: PageRequest,
     /// How long it may take; the plan's own `max_time_ms` counts too.
     pub time_limit: Option<Duration>,
-    /// Unix seconds, for scroll ids.
-    pub now: i64,
+    /// Whether stages are executed though their results are kept; what they give is kept then.
+    pub skip_cache: bool,
+    /// Unix time in microseconds, for scroll ids and the age of what is kept.
+    pub now_micros: i64,
     /// A random number, for stages that choose by chance and were not given a seed.
     pub chance: u64,
+    /// Ids of the retrievers that are being executed, the outermost first, this one included; an empty text for one that is
+    /// not stored. None of them is executed once more within this execution.
+    pub within: Vec<String>,
 }
 
 /// How an execution ended.
@@ -86,6 +93,8 @@ pub struct StageReport {
     pub duration_ms: f64,
     /// Output per input; 1 for a stage that brought documents in.
     pub efficiency: f64,
+    /// Whether its result was kept from an earlier execution.
+    pub cache_hit: bool,
     /// Why the stage was skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -119,6 +128,8 @@ pub struct Execution {
     /// The inputs with their defaults.
     pub inputs: Fields,
     pub total_ms: f64,
+    /// When the result was made, in Unix seconds, where all of it was kept from an earlier execution.
+    pub cached_at: Option<f64>,
 }
 
 impl Execution {
@@ -172,13 +183,17 @@ impl Plan {
         let started = Instant::now();
         let (inputs, filter, interpretation) = self.understand(request.inputs, request.filters.as_ref())?;
         let query = self.identity(&inputs, request.filters.as_ref());
-        request.page.check(&query, request.now)?;
+        let now = request.now_micros / 1_000_000;
+        request.page.check(&query, now)?;
         let mut journey = Journey {
             plan: self,
             backend,
             observer,
+            places: Places::of(self, &inputs, request.filters.as_ref()),
             deadline: self.deadline(started, request.time_limit),
             chance: request.chance,
+            now_micros: request.now_micros,
+            within: request.within,
             variables: Variables::new(inputs.clone(), &Fields::new(), &Fields::new()),
             set: WorkingSet::Unread(filter),
             notes: Notes { warnings: self.warnings.clone(), ..Notes::default() },
@@ -186,15 +201,32 @@ impl Plan {
             context: Fields::new(),
             results: Fields::new(),
         };
-        journey.travel().await?;
-        let Journey { set, notes, reports, .. } = journey;
-        let hits = match set {
-            WorkingSet::Read(hits) => hits,
-            // Only a skipped stage leaves the collections unread to the end, and then nothing was found.
-            WorkingSet::Unread(_) => Vec::new(),
+        let recalled = if request.skip_cache { None } else { journey.recall().await };
+        let first = recalled.as_ref().map_or(0, |(stage, _)| stage + 1);
+        let cached_at = recalled.as_ref().filter(|_| first == self.stages.len()).map(|(_, snapshot)| snapshot.made_at);
+        let cut = |hits: &[Hit]| Ok((hits.len(), request.page.cut(hits, &query, now)?));
+        let (total, page) = match recalled {
+            Some((_, snapshot)) if cached_at.is_some() => {
+                journey.report_all(&snapshot);
+                cut(&snapshot.hits)?
+            }
+            recalled => {
+                if let Some((_, snapshot)) = recalled {
+                    journey.go_on_from(&snapshot);
+                }
+                journey.travel(first).await?;
+                match std::mem::replace(&mut journey.set, WorkingSet::Read(Vec::new())) {
+                    WorkingSet::Read(hits) => {
+                        let page = cut(&hits)?;
+                        journey.keep(self.stages.len() - 1, hits);
+                        page
+                    }
+                    // Only a skipped stage leaves the collections unread to the end, and then nothing was found.
+                    WorkingSet::Unread(_) => cut(&[])?,
+                }
+            }
         };
-        let total = hits.len();
-        let page = request.page.cut(hits, &query, request.now)?;
+        let Journey { notes, reports, .. } = journey;
         Ok(Execution {
             status: if notes.degraded.is_empty() { Status::Completed } else { Status::Degraded },
             hits: page.hits,
@@ -208,6 +240,7 @@ impl Plan {
             interpretation: Interpretation { relaxations: once(notes.relaxations), ..interpretation },
             inputs,
             total_ms: millis(started.elapsed()),
+            cached_at,
         })
     }
 
@@ -259,8 +292,11 @@ struct Journey<'j> {
     plan: &'j Plan,
     backend: &'j dyn Backend,
     observer: &'j (dyn Fn(StageEvent<'_>) + Send + Sync),
+    places: Places,
     deadline: Option<Instant>,
     chance: u64,
+    now_micros: i64,
+    within: Vec<String>,
     variables: Variables,
     set: WorkingSet,
     notes: Notes,
@@ -270,10 +306,65 @@ struct Journey<'j> {
 }
 
 impl<'j> Journey<'j> {
-    async fn travel(&mut self) -> Result<()> {
+    /// What an earlier execution has left of this one, and the last of its stages.
+    async fn recall(&self) -> Option<(usize, Arc<Snapshot>)> {
+        let keys = self.places.keys();
+        if keys.is_empty() {
+            return None;
+        }
+        let (key, snapshot) = self.backend.recall(&keys).await?;
+        Some((self.places.stage(&key)?, snapshot))
+    }
+
+    /// Takes over what a snapshot says about its stages.
+    fn report_all(&mut self, snapshot: &Snapshot) {
+        let total = self.plan.stages.len();
+        for (index, report) in snapshot.reports.iter().enumerate() {
+            let report = StageReport { duration_ms: 0.0, cache_hit: true, ..report.clone() };
+            (self.observer)(StageEvent::Started { index, total, name: &report.name });
+            (self.observer)(StageEvent::Completed { index, total, report: &report, hits: &[] });
+            self.reports.push(report);
+        }
+        self.notes.warnings.clone_from(&snapshot.warnings);
+        self.notes.limits.clone_from(&snapshot.limits);
+        self.notes.relaxations.clone_from(&snapshot.relaxations);
+        self.notes.facets.clone_from(&snapshot.facets);
+    }
+
+    fn go_on_from(&mut self, snapshot: &Snapshot) {
+        self.report_all(snapshot);
+        self.context.clone_from(&snapshot.context);
+        self.results.clone_from(&snapshot.results);
+        if self.plan.reads_results() {
+            self.variables = self.variables.with_results(&self.context, &self.results);
+        }
+        self.set = WorkingSet::Read(snapshot.hits.clone());
+    }
+
+    /// Leaves the result of a stage to later executions, if it is complete and worth it.
+    fn keep(&self, index: usize, hits: Vec<Hit>) {
+        let is_complete = self.notes.degraded.is_empty() && self.reports.len() > index;
+        let Some(key) = self.places.key(index).filter(|_| is_complete) else { return };
+        let snapshot = Snapshot {
+            hits,
+            reports: self.reports.clone(),
+            warnings: self.notes.warnings.clone(),
+            limits: self.notes.limits.clone(),
+            relaxations: self.notes.relaxations.clone(),
+            facets: self.notes.facets.clone(),
+            context: self.context.clone(),
+            results: self.results.clone(),
+            made_at: self.now_micros as f64 / 1e6,
+        };
+        let ttl = self.plan.stages[..=index].iter().filter_map(|planned| planned.cache.ttl).min();
+        self.backend.keep(key.to_owned(), Arc::new(snapshot), ttl);
+    }
+
+    /// Executes the stages from `first` on.
+    async fn travel(&mut self, first: usize) -> Result<()> {
         let plan = self.plan;
         let total = plan.stages.len();
-        for (index, planned) in plan.stages.iter().enumerate() {
+        for (index, planned) in plan.stages.iter().enumerate().skip(first) {
             (self.observer)(StageEvent::Started { index, total, name: &planned.name });
             let started = Instant::now();
             let places = places(&self.set);
@@ -303,6 +394,12 @@ impl<'j> Journey<'j> {
             };
             (self.observer)(StageEvent::Completed { index, total, report: &report, hits });
             self.reports.push(report);
+            if let WorkingSet::Read(hits) = &self.set
+                && index + 1 < total
+                && self.places.key(index).is_some()
+            {
+                self.keep(index, hits.clone());
+            }
         }
         Ok(())
     }
@@ -326,6 +423,8 @@ impl<'j> Journey<'j> {
             pre_filters: planned.pre_filters.as_ref(),
             post_filters: planned.post_filters.as_ref(),
             chance: self.chance,
+            now_micros: self.now_micros,
+            within: &self.within,
             metadata: Fields::new(),
             notes: &mut self.notes,
         };
@@ -374,7 +473,8 @@ impl<'j> Journey<'j> {
     fn moved(&mut self, stage: &str, before: &HashMap<i64, usize>) {
         let WorkingSet::Read(hits) = &mut self.set else { return };
         for (to, hit) in hits.iter_mut().enumerate() {
-            hit.movements.push(Movement { stage: stage.to_owned(), from: before.get(&hit.document.seq).copied(), to });
+            let from = before.get(&hit.document.seq).copied();
+            hit.movements.push(Movement { stage: stage.to_owned(), from, to, score: hit.score });
         }
     }
 
@@ -393,7 +493,7 @@ impl<'j> Journey<'j> {
 
 impl Plan {
     /// Whether the stages after `index` come to a search before anything needs documents.
-    fn search_follows(&self, index: usize) -> bool {
+    pub(super) fn search_follows(&self, index: usize) -> bool {
         let mut after =
             self.stages.iter().skip(index + 1).skip_while(|s| s.stage.narrows() && s.output_alias.is_none());
         let own = self
@@ -458,6 +558,7 @@ fn report(
         output_count,
         duration_ms,
         efficiency,
+        cache_hit: false,
         error,
         metadata,
     }

@@ -1,11 +1,13 @@
 //! A backend in memory for tests: documents in vectors, cosine by hand, words by counting.
 
-use super::backend::{Backend, Call, CollectionInfo, Reply, Scored, SearchQuery};
-use super::{Hit, view};
+use super::backend::{Backend, Call, CollectionInfo, Reply, Scored, SearchQuery, StoredPlan};
+use super::plan::Plan;
+use super::{Hit, Snapshot, view};
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use strata_model::document::{Document, Lineage, VectorValue, Vectors};
 use strata_model::feature::{Distance, VectorIndex, VectorKind};
 use strata_model::filter::Filter;
@@ -47,10 +49,13 @@ pub struct Fake {
     pub documents: Vec<(Document, Vectors)>,
     pub broken: Vec<String>,
     pub slow: Vec<String>,
+    /// Stored retrievers by id.
+    pub plans: BTreeMap<String, Arc<Plan>>,
     pub calls: Mutex<Vec<String>>,
     pub secrets: HashMap<String, String>,
     /// What the world outside answers.
     pub outside: Option<fn(&Call) -> Result<Reply>>,
+    pub kept: Mutex<HashMap<String, Arc<Snapshot>>>,
 }
 
 impl Fake {
@@ -207,5 +212,50 @@ impl Backend for Fake {
     fn call<'a>(&'a self, call: Call) -> BoxFuture<'a, Result<Reply>> {
         self.note(format!("call {} {}", call.method, call.url));
         async move { self.outside.ok_or_else(|| Error::Upstream("nobody answers".into()))?(&call) }.boxed()
+    }
+
+    fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
+        let kept = self.kept.lock().unwrap();
+        let found = keys.iter().find_map(|key| Some((key.clone(), kept.get(key)?.clone())));
+        async move { found }.boxed()
+    }
+
+    fn keep(&self, key: String, snapshot: Arc<Snapshot>, ttl: Option<Duration>) {
+        if ttl.is_none_or(|ttl| ttl > Duration::ZERO) {
+            self.kept.lock().unwrap().insert(key, snapshot);
+        }
+    }
+
+    fn retriever_plan<'a>(&'a self, identifier: &'a str) -> BoxFuture<'a, Result<StoredPlan>> {
+        self.note(format!("plan {identifier}"));
+        let found = self.plans.get(identifier).cloned();
+        let found = found.map(|plan| StoredPlan { retriever_id: identifier.to_owned(), plan });
+        async move { found.ok_or_else(|| Error::missing("retriever", identifier)) }.boxed()
+    }
+
+    /// The part of a document's words that the query has.
+    fn score_pairs<'a>(
+        &'a self,
+        model: &'a str,
+        query: &'a str,
+        documents: Vec<String>,
+        batch: usize,
+    ) -> BoxFuture<'a, Result<Vec<f32>>> {
+        self.note(format!("pairs {model} {query} {} {batch}", documents.len()));
+        async move {
+            if self.broken.iter().any(|m| m == model) {
+                return Err(Error::Unavailable(format!("model `{model}` is not installed")));
+            }
+            if self.slow.iter().any(|m| m == model) {
+                return futures::future::pending().await;
+            }
+            let share = |text: &String| {
+                let words: Vec<&str> = text.split_whitespace().collect();
+                let common = words.iter().filter(|word| query.split_whitespace().any(|q| q == **word)).count();
+                common as f32 / words.len().max(1) as f32
+            };
+            Ok(documents.iter().map(share).collect())
+        }
+        .boxed()
     }
 }

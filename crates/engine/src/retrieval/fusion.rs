@@ -53,6 +53,8 @@ pub struct Place {
     pub rank: usize,
     /// The raw score.
     pub score: f32,
+    /// What the ranking adds to the fused score; of [`Fusion::Max`], what it would be alone.
+    pub share: f64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +78,7 @@ pub fn fuse(fusion: Fusion, rankings: &[Ranking]) -> Vec<Fused> {
                 Fusion::Dbsf => weight * scale.place(raw),
                 Fusion::Weighted | Fusion::Max => weight * raw,
             };
-            let place = Place { ranking, rank: position + 1, score: *score };
+            let place = Place { ranking, rank: position + 1, score: *score, share };
             match fused.get_mut(seq) {
                 None => {
                     fused.insert(*seq, Fused { seq: *seq, score: share, places: vec![place] });
@@ -131,8 +133,10 @@ mod tests {
         let rankings = [ranking(1.0, &[(1, 0.9), (2, 0.8), (3, 0.7)]), ranking(0.5, &[(3, 12.0), (1, 9.0)])];
         // 1: 1/61 + 0.5/62; 2: 1/62; 3: 1/63 + 0.5/61.
         assert_eq!(scores(Fusion::default(), &rankings), [(1, 0.024458), (3, 0.02407), (2, 0.016129)]);
-        let places = &fuse(Fusion::default(), &rankings)[1].places;
-        assert_eq!(places, &[Place { ranking: 0, rank: 3, score: 0.7 }, Place { ranking: 1, rank: 1, score: 12.0 }]);
+        let third = &fuse(Fusion::default(), &rankings)[1];
+        let places: Vec<_> = third.places.iter().map(|p| (p.ranking, p.rank, p.score)).collect();
+        assert_eq!(places, [(0, 3, 0.7), (1, 1, 12.0)]);
+        assert_eq!(third.places.iter().map(|p| p.share).sum::<f64>(), third.score);
     }
 
     #[test]

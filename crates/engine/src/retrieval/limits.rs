@@ -22,6 +22,10 @@ pub const MAX_FACETS: usize = 20;
 pub const FETCH_CHUNK: usize = 256;
 /// Largest `final_top_k`.
 pub const MAX_FINAL_TOP_K: usize = 5_000;
+/// How deep retrievers may stand within each other.
+pub const MAX_NESTED_RETRIEVERS: usize = 3;
+/// Executions of another retriever in one stage.
+pub const MAX_NESTED_EXECUTIONS: usize = 1_000;
 /// Milliseconds that a `feature_search` may take unless it says otherwise.
 pub const SEARCH_TIMEOUT_MS: u64 = 5_000;
 /// Longest `hard_timeout_ms`.

@@ -19,6 +19,8 @@ pub mod limits;
 pub mod pagination;
 mod params;
 mod plan;
+pub mod provenance;
+mod snapshot;
 mod spelling;
 pub mod stages;
 pub mod template;
@@ -26,7 +28,7 @@ pub mod template;
 mod tests;
 pub mod view;
 
-pub use backend::{Backend, Call, CollectionInfo, Rate, Reply, Scored, SearchQuery};
+pub use backend::{Backend, Call, CollectionInfo, Rate, Reply, Scored, SearchQuery, StoredPlan};
 pub use conditions::{FilterTemplate, Relaxation};
 pub use execute::{
     Degraded, ExecuteRequest, Execution, Group, Interpretation, LimitEntry, StageEvent, StageReport, Status,
@@ -34,6 +36,7 @@ pub use execute::{
 pub use inputs::InputSchema;
 pub use pagination::PageRequest;
 pub use plan::{Plan, PlannedStage, RetrieverSpec};
+pub use snapshot::Snapshot;
 pub use stages::{Category, StageDefinition, missing_secret, registry};
 
 use serde::Serialize;
@@ -76,14 +79,18 @@ pub struct SearchPlace {
     pub rank: usize,
     /// Raw score of that search.
     pub score: f32,
+    /// What it adds to the fused score; of `max`, what it would be alone.
+    pub share: f64,
 }
 
 /// A document's places, from 0, before and after a stage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Movement {
     /// Name of the stage.
     pub stage: String,
     /// `None` where the stage brought it in.
     pub from: Option<usize>,
     pub to: usize,
+    /// Its score after the stage.
+    pub score: Option<f64>,
 }

@@ -181,12 +181,12 @@ impl PageRequest {
     }
 
     /// Cuts the page out of all hits.
-    pub fn cut(&self, hits: Vec<Hit>, query: &str, now: i64) -> Result<Page> {
+    pub fn cut(&self, hits: &[Hit], query: &str, now: i64) -> Result<Page> {
         let total = hits.len();
-        let start = self.start(&hits, query, now)?.min(total);
+        let start = self.start(hits, query, now)?.min(total);
         let end = start.saturating_add(self.size()).min(total);
         let has_next = end < total;
-        let hits: Vec<Hit> = hits.into_iter().skip(start).take(end - start).collect();
+        let hits = hits[start..end].to_vec();
         let mut answer = Fields::new();
         answer.insert("method".into(), self.method().into());
         let size_name = if matches!(self, Self::Offset { .. }) { "page_size" } else { "limit" };
@@ -358,7 +358,7 @@ mod tests {
             let mut seen = Vec::new();
             let mut body = json!({"pagination": {"method": method, "limit": 3}});
             loop {
-                let page = request(body.clone()).unwrap().cut(hits(7), "q", 100).unwrap();
+                let page = request(body.clone()).unwrap().cut(&hits(7), "q", 100).unwrap();
                 seen.extend(ids(&page));
                 assert_eq!(page.answer["total"], 7);
                 if page.answer["has_next"] == false {
@@ -381,19 +381,19 @@ mod tests {
 
     #[test]
     fn cursors_are_bound_to_their_query_and_survive_new_hits() {
-        let first = request(json!({"limit": 3})).unwrap().cut(hits(7), "q", 0).unwrap();
+        let first = request(json!({"limit": 3})).unwrap().cut(&hits(7), "q", 0).unwrap();
         let next = request(json!({"limit": 3, "cursor": first.answer["cursor"]})).unwrap();
         assert!(next.check("other", 0).unwrap_err().to_string().contains("another query"));
         let mut more = hits(7);
         more.insert(0, Hit::new(fake::document(99, json!({}))));
-        assert_eq!(ids(&next.cut(more, "q", 0).unwrap()), [3, 4, 5]);
+        assert_eq!(ids(&next.cut(&more, "q", 0).unwrap()), [3, 4, 5]);
         assert!(request(json!({"cursor": "junk"})).unwrap().check("q", 0).is_err());
     }
 
     #[test]
     fn scroll_ids_expire_and_keysets_outlive_their_document() {
         let body = json!({"pagination": {"method": "scroll", "limit": 2, "scroll_ttl": 60}});
-        let page = request(body).unwrap().cut(hits(5), "q", 1000).unwrap();
+        let page = request(body).unwrap().cut(&hits(5), "q", 1000).unwrap();
         let next =
             request(json!({"pagination": {"method": "scroll", "limit": 2, "scroll_id": page.answer["scroll_id"]}}))
                 .unwrap();
@@ -403,13 +403,13 @@ mod tests {
             json!({"pagination": {"method": "keyset", "limit": 2, "after": {"score": 0.5, "document_id": "doc_gone"}}}),
         )
         .unwrap();
-        assert_eq!(ids(&gone.cut(hits(5), "q", 0).unwrap()), [2, 3]);
+        assert_eq!(ids(&gone.cut(&hits(5), "q", 0).unwrap()), [2, 3]);
         let beyond = request(json!({"pagination": {"method": "offset", "page_number": 9}}))
             .unwrap()
-            .cut(hits(5), "q", 0)
+            .cut(&hits(5), "q", 0)
             .unwrap();
         assert_eq!((beyond.hits.len(), &beyond.answer["has_next"]), (0, &json!(false)));
-        assert_eq!(PageRequest::default().cut(Vec::new(), "q", 0).unwrap().answer["total"], 0);
+        assert_eq!(PageRequest::default().cut(&Vec::new(), "q", 0).unwrap().answer["total"], 0);
     }
 
     #[test]

@@ -31,6 +31,8 @@ type SharedCheck<T> = Arc<dyn Fn(&Value, &str) -> Result<T> + Send + Sync>;
 pub struct Findings {
     pub references: Vec<Reference>,
     pub warnings: Vec<String>,
+    /// How many retrievers are around this one.
+    pub depth: usize,
 }
 
 /// Parameters not read yet.
@@ -75,6 +77,11 @@ impl<'f> Params<'f> {
         &self.at
     }
 
+    /// How many retrievers are around the one that this stage is of.
+    pub fn depth(&self) -> usize {
+        self.findings.depth
+    }
+
     /// A parameter that may hold templates.
     pub fn setting<T: 'static>(
         &mut self,
@@ -91,13 +98,34 @@ impl<'f> Params<'f> {
         names: &[&str],
         check: impl Fn(&Value, &str) -> Result<T> + Send + Sync + 'static,
     ) -> Result<Option<Setting<T>>> {
-        let Some((at, value)) = self.take(names) else { return Ok(None) };
-        let node = self.note(Node::parse_in(&value, &at, dialect)?);
+        match self.take(names) {
+            Some((at, value)) => self.made(dialect, &value, at, check).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub fn setting_of<T: 'static>(
+        &mut self,
+        value: &Value,
+        at: String,
+        check: impl Fn(&Value, &str) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<Setting<T>> {
+        self.made(Dialect::Plain, value, at, check)
+    }
+
+    fn made<T: 'static>(
+        &mut self,
+        dialect: Dialect,
+        value: &Value,
+        at: String,
+        check: impl Fn(&Value, &str) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<Setting<T>> {
+        let node = self.note(Node::parse_in(value, &at, dialect)?);
         let setting = Setting { node, at, check: Arc::new(check) };
         if setting.node.is_literal() {
-            (setting.check)(&value, &setting.at)?;
+            (setting.check)(value, &setting.at)?;
         }
-        Ok(Some(setting))
+        Ok(setting)
     }
 
     /// A parameter that is known when the plan is made.

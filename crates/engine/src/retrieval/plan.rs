@@ -3,13 +3,14 @@
 use super::conditions::{FilterTemplate, without_documents};
 use super::inputs::InputSchema;
 use super::limits;
-use super::params::{Findings, Params, choice, is_absent};
+use super::params::{Findings, Params, choice, count, is_absent};
 use super::spelling::{self, WrittenStage};
 use super::stages::{self, Stage, StageDefinition};
 use super::template::Reference;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use strata_model::{Error, Fields, Result};
 
 /// What makes a retriever, or an ad hoc execution: the parts of a request body that a plan is made from.
@@ -65,6 +66,31 @@ pub enum OnError {
     Skip,
 }
 
+/// What a stage's parameters say about keeping its results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CacheRule {
+    pub is_allowed: bool,
+    /// How long a result is kept at most; nothing that has changed is ever answered from the cache before that either.
+    pub ttl: Option<Duration>,
+}
+
+impl CacheRule {
+    /// Reads `cache_behavior` and `cache_ttl_seconds` (0: not kept).
+    fn parse(parameters: &Fields, at: &str) -> Result<Self> {
+        let sent = |name: &str| parameters.get(name).filter(|value| !is_absent(value));
+        let behaviors = [("auto", true), ("aggressive", true), ("disabled", false)];
+        let is_allowed = match sent("cache_behavior") {
+            Some(word) => choice(word, &format!("{at}.cache_behavior"), &behaviors)?,
+            None => true,
+        };
+        let seconds = match sent("cache_ttl_seconds") {
+            Some(value) => Some(count(0..=u64::from(u32::MAX))(value, &format!("{at}.cache_ttl_seconds"))? as u64),
+            None => None,
+        };
+        Ok(Self { is_allowed: is_allowed && seconds != Some(0), ttl: seconds.map(Duration::from_secs) })
+    }
+}
+
 /// A stage of a plan.
 #[derive(Debug, Clone)]
 pub struct PlannedStage {
@@ -78,6 +104,7 @@ pub struct PlannedStage {
     pub(super) post_filters: Option<FilterTemplate>,
     pub(super) on_error: OnError,
     pub(super) output_alias: Option<String>,
+    pub(super) cache: CacheRule,
 }
 
 /// A retriever that can be executed.
@@ -95,6 +122,15 @@ pub struct Plan {
 impl Plan {
     /// Understands a retriever, or refuses it naming the field. No data is read.
     pub fn parse(spec: &RetrieverSpec) -> Result<Self> {
+        Self::parse_within(spec, 0)
+    }
+
+    /// [`Plan::parse`] of a retriever that stands within `depth` others.
+    pub(super) fn parse_within(spec: &RetrieverSpec, depth: usize) -> Result<Self> {
+        if depth > limits::MAX_NESTED_RETRIEVERS {
+            let reason = format!("retrievers nest more than {} deep here", limits::MAX_NESTED_RETRIEVERS);
+            return Err(Error::invalid("stages", reason));
+        }
         if spec.stages.is_empty() {
             return Err(Error::invalid("stages", "must hold at least one stage"));
         }
@@ -102,7 +138,7 @@ impl Plan {
             return Err(Error::invalid("stages", format!("a retriever has at most {} stages", limits::MAX_STAGES)));
         }
         let input_schema = InputSchema::parse(&spec.input_schema, "input_schema")?;
-        let mut findings = Findings::default();
+        let mut findings = Findings { depth, ..Findings::default() };
         let mut stages: Vec<PlannedStage> = Vec::new();
         for (index, stage) in spec.stages.iter().enumerate() {
             let written = spelling::read(stage, index, stages::is_known)?;
@@ -147,6 +183,24 @@ impl Plan {
         self.stages.iter().any(|s| s.stage.reaches_outside())
     }
 
+    /// Every collection that is named, by the retriever or by a stage.
+    pub fn named_collections(&self) -> Vec<String> {
+        let mut all = self.collection_identifiers.clone();
+        all.extend(self.stage_collections());
+        all
+    }
+
+    /// Ids or names of stored retrievers that stages name literally, each once.
+    pub fn retrievers(&self) -> Vec<String> {
+        let all: BTreeSet<String> = self.stages.iter().flat_map(|s| s.stage.retrievers()).collect();
+        all.into_iter().collect()
+    }
+
+    /// Whether a stage executes another retriever, whose collections may not be known.
+    pub fn nests(&self) -> bool {
+        self.stages.iter().any(|s| s.stage.nests())
+    }
+
     /// Names of the inputs that templates read.
     pub fn input_names(&self) -> BTreeSet<&str> {
         self.references.iter().filter_map(Reference::input).collect()
@@ -181,13 +235,14 @@ fn plan_stage(written: WrittenStage, index: usize, findings: &mut Findings) -> R
             choice(word, &format!("{at}.on_error"), &known)?
         }
     };
+    let cache = CacheRule::parse(&written.parameters, &format!("{at}.config.parameters"))?;
     let params = Params::new(written.parameters, format!("{at}.config.parameters"), findings);
     let stage = (definition.parse)(
         stages::Draft { stage_id: &written.stage_id, first: index == 0, has_pre_filters: pre_filters.is_some() },
         params,
     )?;
     let output_alias = written.rest.get("output_alias").and_then(Value::as_str).map(str::to_owned);
-    Ok(PlannedStage { name, definition, json, stage, pre_filters, post_filters, on_error, output_alias })
+    Ok(PlannedStage { name, definition, json, stage, pre_filters, post_filters, on_error, output_alias, cache })
 }
 
 fn shown(written: &WrittenStage, definition: &StageDefinition) -> Value {

@@ -1,16 +1,17 @@
 //! What retrieval reads, of one namespace: collections and documents from the catalog, rankings from the index, vectors
 //! of query texts from the models.
 
+use super::cache::{self, Resolved};
 use crate::{
     Engine,
     collections::{VECTORS, private},
     fetch::{Request, media_type_of},
-    retrieval::{Backend, Call, CollectionInfo, Reply, Scored, SearchQuery},
+    retrieval::{Backend, Call, CollectionInfo, Reply, Scored, SearchQuery, Snapshot, StoredPlan},
 };
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use strata_model::{
     Error, Result, Scope,
     document::{Document, Vectors},
@@ -20,7 +21,8 @@ use strata_model::{
 use strata_store::{
     catalog::{
         documents::{self, Page},
-        resources::{self, Kind, Resource},
+        resources::Resource,
+        rusqlite::Connection,
     },
     index::{Query, Restriction},
 };
@@ -29,8 +31,8 @@ use strata_store::{
 pub(super) struct ScopedBackend {
     engine: Arc<Engine>,
     scope: Scope,
-    /// Vector indexes of the collections that were resolved so far.
-    known: Mutex<HashMap<String, Vec<VectorIndex>>>,
+    /// The collections that were resolved so far. One execution sees them as they were at first.
+    known: Mutex<Vec<Resolved>>,
 }
 
 impl ScopedBackend {
@@ -39,32 +41,21 @@ impl ScopedBackend {
     }
 
     async fn resolve(&self, identifiers: &[String]) -> Result<Vec<CollectionInfo>> {
-        let (scope, wanted) = (self.scope.clone(), identifiers.to_vec());
-        let found = self
+        if let Some(known) = self.known.lock().iter().find(|known| known.identifiers == identifiers) {
+            return Ok(known.infos());
+        }
+        let (engine, scope, wanted) = (self.engine.clone(), self.scope.clone(), identifiers.to_vec());
+        let resolved = self
             .engine
             .catalog
             .read(move |connection| {
-                if wanted.is_empty() {
-                    let rows = resources::list(connection, Kind::Collection, &scope)?;
-                    return rows.into_iter().map(info).collect::<Result<Vec<_>>>();
-                }
-                let mut found: Vec<CollectionInfo> = Vec::with_capacity(wanted.len());
-                for identifier in &wanted {
-                    let Some(row) = resources::find(connection, Kind::Collection, &scope, identifier)? else {
-                        return Err(unknown("collection_identifiers", identifier));
-                    };
-                    if found.iter().all(|known| known.collection_id != row.id) {
-                        found.push(info(row)?);
-                    }
-                }
-                Ok(found)
+                let found = cache::resolve(connection, &scope, &wanted, |id| engine.index.applied(id))?;
+                Ok(Resolved { identifiers: wanted, found })
             })
             .await?;
-        let mut known = self.known.lock();
-        for collection in &found {
-            known.insert(collection.collection_id.clone(), collection.vector_indexes.clone());
-        }
-        Ok(found)
+        let infos = resolved.infos();
+        self.known.lock().push(resolved);
+        Ok(infos)
     }
 
     /// Whether the index named in a query measures how far things are, so that less is better.
@@ -77,8 +68,14 @@ impl ScopedBackend {
             let mut named = indexes.iter().filter(|i| i.name == *name);
             named.any(|i| i.distance == Distance::Euclidean && i.kind != VectorKind::Sparse)
         };
-        if let Some(indexes) = self.known.lock().get(collection_id) {
-            return Ok(far(indexes));
+        let known = self
+            .known
+            .lock()
+            .iter()
+            .flat_map(|one| &one.found)
+            .find_map(|seen| (seen.info.collection_id == collection_id).then(|| far(&seen.info.vector_indexes)));
+        if let Some(known) = known {
+            return Ok(known);
         }
         let found = self.resolve(&[collection_id.to_owned()]).await?;
         Ok(found.first().is_some_and(|c| far(&c.vector_indexes)))
@@ -169,7 +166,7 @@ fn farthest(least: f32) -> Option<f32> {
     (least > 0.0).then(|| (1.0 / least - 1.0) * (1.0 + f32::EPSILON * 4.0))
 }
 
-fn info(row: Resource) -> Result<CollectionInfo> {
+pub(super) fn info(row: Resource) -> Result<CollectionInfo> {
     Ok(CollectionInfo {
         vector_indexes: private(&row.body, VECTORS)?,
         collection_id: row.id,
@@ -249,12 +246,74 @@ impl Backend for ScopedBackend {
 
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>> {
         let (scope, collection, document) = (self.scope.clone(), collection_id.to_owned(), document_id.to_owned());
-        let read = self.engine.catalog.read(move |c| match documents::get(c, &scope, Some(&collection), &document) {
-            Ok(found) => documents::vectors(c, found.seq).map(Some),
-            Err(Error::Missing { .. }) => Ok(None),
-            Err(other) => Err(other),
+        async move {
+            // What is kept of this execution depends on that collection, too.
+            self.resolve(&[collection_id.to_owned()]).await?;
+            let read = move |c: &Connection| match documents::get(c, &scope, Some(&collection), &document) {
+                Ok(found) => documents::vectors(c, found.seq).map(Some),
+                Err(Error::Missing { .. }) => Ok(None),
+                Err(other) => Err(other),
+            };
+            self.engine.catalog.read(read).await
+        }
+        .boxed()
+    }
+
+    fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
+        async move {
+            for key in keys {
+                let Some(kept) = self.engine.memory.cache.get(&self.scope, key) else { continue };
+                let (engine, scope, resolved) = (self.engine.clone(), self.scope.clone(), kept.resolved.clone());
+                let unchanged = self.engine.catalog.read(move |connection| {
+                    cache::is_unchanged(connection, &scope, &resolved, |id| engine.index.applied(id))
+                });
+                match unchanged.await {
+                    Ok(true) => {
+                        metrics::counter!("strata_retrieval_cache_total", "outcome" => "hit").increment(1);
+                        self.known.lock().extend(kept.resolved.iter().cloned());
+                        return Some((key.clone(), kept.snapshot));
+                    }
+                    Ok(false) => self.engine.memory.cache.forget(&self.scope, key),
+                    Err(error) => tracing::warn!(%error, "what is kept of executions could not be checked"),
+                }
+            }
+            metrics::counter!("strata_retrieval_cache_total", "outcome" => "miss").increment(1);
+            None
+        }
+        .boxed()
+    }
+
+    fn keep(&self, key: String, snapshot: Arc<Snapshot>, ttl: Option<Duration>) {
+        let resolved = self.known.lock().clone();
+        let (engine, scope) = (self.engine.clone(), self.scope.clone());
+        // The answer need not wait for this.
+        tokio::spawn(async move {
+            let (of, seen, reader) = (scope.clone(), resolved.clone(), engine.clone());
+            let unchanged = engine
+                .catalog
+                .read(move |connection| cache::is_unchanged(connection, &of, &seen, |id| reader.index.applied(id)));
+            if unchanged.await.unwrap_or(false) {
+                engine.memory.cache.put(&scope, key, snapshot, resolved, ttl);
+            }
         });
-        read.boxed()
+    }
+
+    fn retriever_plan<'a>(&'a self, identifier: &'a str) -> BoxFuture<'a, Result<StoredPlan>> {
+        async move {
+            let retriever = self.engine.retriever(&self.scope, identifier).await?;
+            Ok(StoredPlan { plan: self.engine.retriever_plan(&retriever)?, retriever_id: retriever.id })
+        }
+        .boxed()
+    }
+
+    fn score_pairs<'a>(
+        &'a self,
+        model: &'a str,
+        query: &'a str,
+        documents: Vec<String>,
+        batch: usize,
+    ) -> BoxFuture<'a, Result<Vec<f32>>> {
+        async move { self.engine.cross_encoder(model).await?.score(query, documents, batch).await }.boxed()
     }
 
     fn secret<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>> {

@@ -5,6 +5,7 @@
 //! as it is; an execution then names what is missing.
 
 mod backend;
+mod cache;
 mod explain;
 mod history;
 mod rates;
@@ -143,6 +144,7 @@ pub(crate) struct Memory {
     plans: Mutex<LruCache<String, ParsedPlan>>,
     query_vectors: QueryVectors,
     rates: rates::Rates,
+    cache: cache::Cache,
 }
 
 impl Default for Memory {
@@ -152,6 +154,7 @@ impl Default for Memory {
             plans: Mutex::new(LruCache::new(MAX_PLANS)),
             query_vectors: QueryVectors(Mutex::new(LruCache::new(MAX_QUERY_VECTORS))),
             rates: rates::Rates::default(),
+            cache: cache::Cache::default(),
         }
     }
 }
@@ -309,8 +312,38 @@ fn assemble(
                 return Err(retrieval::missing_secret(&name, &at));
             }
         }
+        without_cycle(connection, scope, &made, &plan)?;
     }
     Ok(made)
+}
+
+/// Refuses a retriever that executes one that is not there, or, at whatever depth, itself.
+fn without_cycle(connection: &Connection, scope: &Scope, made: &Retriever, plan: &Plan) -> Result<()> {
+    let mut open: Vec<(String, bool)> = plan.retrievers().into_iter().map(|name| (name, true)).collect();
+    let mut seen = std::collections::HashSet::new();
+    while let Some((identifier, is_own)) = open.pop() {
+        let Some(found) = resources::find(connection, Kind::Retriever, scope, &identifier)? else {
+            if is_own {
+                return Err(Error::invalid("stages", format!("the retriever `{identifier}` does not exist")));
+            }
+            continue;
+        };
+        if found.id == made.id {
+            return Err(Error::invalid(
+                "stages",
+                format!("the retriever `{identifier}` would be executed within itself"),
+            ));
+        }
+        if seen.insert(found.id.clone()) {
+            let body = Retriever::from_row(found)?.body;
+            // One that cannot be understood any more fails when it is executed.
+            let further = RetrieverSpec::from_body(&body).and_then(|spec| Plan::parse(&spec));
+            open.extend(
+                further.map(|plan| plan.retrievers()).unwrap_or_default().into_iter().map(|name| (name, false)),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Leaves one of the names under which clients send the collections.

@@ -47,6 +47,8 @@ pub struct Execute {
     /// A filter that every document must satisfy besides the stages'.
     pub filters: Option<Value>,
     pub page: PageRequest,
+    /// Whether it is executed though an equal execution's result is kept.
+    pub skip_cache: bool,
     /// Whether it must see every write that was acknowledged before; it waits for the index then.
     pub sees_all_writes: bool,
 }
@@ -158,8 +160,10 @@ impl Engine {
             filters: request.filters,
             page: request.page,
             time_limit: Some(MAX_TIME),
-            now: self.catalog.now_micros() / 1_000_000,
+            skip_cache: request.skip_cache,
+            now_micros: self.catalog.now_micros(),
             chance: self.catalog.random(),
+            within: vec![prepared.retriever_id().unwrap_or_default()],
         };
         let outcome = prepared.plan.execute_observed(&backend, asked, &watch).await;
         let record = begun.record(prepared, &outcome, reports.into_inner(), self.catalog.now(), started.elapsed());
@@ -170,10 +174,9 @@ impl Engine {
 
     /// Waits until the index has every change of the plan's collections.
     async fn catch_up(&self, backend: &ScopedBackend, plan: &Plan) -> Result<()> {
-        let mut named = plan.collection_identifiers.clone();
-        if !named.is_empty() {
-            named.extend(plan.stage_collections());
-        }
+        // Without names it is every collection; another retriever may read any of them.
+        let reads_all = plan.collection_identifiers.is_empty() || plan.nests();
+        let named = if reads_all { Vec::new() } else { plan.named_collections() };
         let collections = backend.collections(&named).await?;
         let index = self.index.clone();
         let catalog = self.catalog.clone();

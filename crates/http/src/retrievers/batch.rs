@@ -124,6 +124,7 @@ async fn execute_batch_retrievers(
             inputs: item.inputs,
             filters: item.filters,
             page: page.clone(),
+            skip_cache: false,
             sees_all_writes: false,
         };
         runs.push(one(app.clone(), tenant.scope.clone(), prepared.clone(), index, execute, show.clone()));

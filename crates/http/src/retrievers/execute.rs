@@ -1,6 +1,6 @@
 //! Executing a retriever, stored or sent along, and what an execution answers.
 
-use super::stream;
+use super::{freshness, stream};
 use crate::{
     App,
     documents::{MAX_REFERENCES, document_json, expand},
@@ -8,15 +8,12 @@ use crate::{
     extract::{Json, Path, Query, Tenant},
     openapi::any_object,
 };
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use strata_engine::{
     documents::{Show, ShowVectors, Shown},
-    retrieval::{Degraded, Execution, Group, Hit, LimitEntry, PageRequest, Plan},
+    retrieval::{Degraded, Execution, Group, Hit, LimitEntry, PageRequest, Plan, provenance},
     retrievers::{Execute, Executed, Outcome, Prepared},
 };
 use strata_model::{Error, Fields, Permission, Result, Scope};
@@ -39,7 +36,7 @@ struct ExecuteQuery {
     explain: Option<bool>,
     /// `false` leaves out `results`, the copy of `documents` that older clients read.
     include_legacy_results: Option<bool>,
-    /// Taken and of no effect: answers are never cached.
+    /// Executes the stages though what an equal execution has found is kept.
     skip_cache: Option<bool>,
 }
 
@@ -75,7 +72,7 @@ struct ExecuteRetrieverRequest {
     stream: Option<bool>,
     /// Paths of fields that name other documents, which then stand in the hit's `_expanded`.
     expand: Option<Vec<String>>,
-    /// Taken and of no effect: answers are never cached.
+    /// Executes the stages though what an equal execution has found is kept.
     skip_cache: Option<bool>,
     return_presigned_urls: Option<bool>,
     return_vectors: Option<bool>,
@@ -197,6 +194,7 @@ impl ExecuteRetrieverRequest {
             inputs: self.inputs.unwrap_or_default(),
             filters: self.filters,
             page,
+            skip_cache: either(self.skip_cache, query.skip_cache),
             sees_all_writes,
         };
         let style = Style {
@@ -238,14 +236,16 @@ impl AdhocExecuteRequest {
 ///
 /// Runs `stages` once. The answer is that of a stored retriever, without `retriever_id`.
 #[utoipa::path(post, path = "/v1/retrievers/execute", tag = "AdhocRetrievers", params(ExecuteQuery),
-    responses((status = 200, body = ExecuteRetrieverResponse)))]
+    responses((status = 200, body = ExecuteRetrieverResponse), (status = 304, description = "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`")))]
 async fn execute_adhoc_retriever(
     State(app): State<App>,
     tenant: Tenant,
+    headers: HeaderMap,
     Query(query): Query<ExecuteQuery>,
     Json(body): Json<AdhocExecuteRequest>,
 ) -> Result<Response, ApiError> {
     tenant.may(Permission::Read)?;
+    let known = freshness::known(&headers);
     let (retriever, body) = body.split();
     let asked = body.read(query, app.new_execution_id())?;
     let prepared = app.prepare_adhoc(&retriever)?;
@@ -253,7 +253,7 @@ async fn execute_adhoc_retriever(
         // A stored retriever was written by somebody who may write; one that is sent along must be, too.
         tenant.may(Permission::Write)?;
     }
-    answered(app, tenant.scope, prepared, asked).await
+    answered(app, tenant.scope, prepared, asked, known).await
 }
 
 /// Execute a retriever
@@ -262,10 +262,11 @@ async fn execute_adhoc_retriever(
 /// What had to be left out is in `degraded`, with `status` `degraded`.
 #[utoipa::path(post, path = "/v1/retrievers/{retriever_id}/execute", tag = "Retrievers",
     params(("retriever_id" = String, Path), ExecuteQuery),
-    responses((status = 200, body = ExecuteRetrieverResponse)))]
+    responses((status = 200, body = ExecuteRetrieverResponse), (status = 304, description = "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`")))]
 async fn execute_retriever(
     State(app): State<App>,
     tenant: Tenant,
+    headers: HeaderMap,
     Path(identifier): Path<String>,
     Query(query): Query<ExecuteQuery>,
     Json(body): Json<ExecuteRetrieverRequest>,
@@ -273,17 +274,24 @@ async fn execute_retriever(
     tenant.may(Permission::Read)?;
     let prepared = app.prepare_retriever(&tenant.scope, &identifier).await?;
     let asked = body.read(query, app.new_execution_id())?;
-    answered(app, tenant.scope, prepared, asked).await
+    answered(app, tenant.scope, prepared, asked, freshness::known(&headers)).await
 }
 
-async fn answered(app: App, scope: Scope, prepared: Prepared, asked: Asked) -> Result<Response, ApiError> {
+async fn answered(
+    app: App,
+    scope: Scope,
+    prepared: Prepared,
+    asked: Asked,
+    known: Vec<String>,
+) -> Result<Response, ApiError> {
     let Asked { execute, style, stream } = asked;
     if stream {
         return Ok(stream::events(app, scope, prepared, execute, style));
     }
+    let skipped = execute.skip_cache;
     let executed = app.execute(&scope, &prepared, execute).await?;
     let answer = response(&app, &scope, &prepared.plan, executed, style).await?;
-    Ok(Json(answer).into_response())
+    Ok(freshness::respond(answer, skipped, &known))
 }
 
 /// What an execution answers.
@@ -294,7 +302,8 @@ pub(super) struct ExecuteRetrieverResponse {
     pub execution_id: String,
     /// `completed`, or `degraded` where something was left out.
     pub status: String,
-    /// The hits of the page, best first: documents with their `score`.
+    /// The hits of the page, best first: documents with their `score` and, in `_provenance`, the searches that found them
+    /// (rank, raw score, share of the fused score), their place after each stage and their position in their source.
     #[schema(value_type = Vec<Object>)]
     pub documents: Vec<Value>,
     /// The same as `documents`.
@@ -328,8 +337,11 @@ pub(super) struct ExecuteRetrieverResponse {
     #[schema(schema_with = any_object)]
     pub interpretation: Value,
     pub optimization_applied: bool,
-    /// Always false: answers are never cached.
+    /// Whether what an equal execution has found was still true and is answered.
     pub cache_hit: bool,
+    /// When that was found, in Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_at: Option<f64>,
     pub enrichment_skipped: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency_mode: Option<String>,
@@ -381,6 +393,8 @@ pub(super) async fn response(
         consistency_mode: style.consistency_mode.map(str::to_owned),
         explain_plan: style.explain.then(|| explained(plan, &execution)),
         pagination: execution.pagination,
+        cache_hit: execution.cached_at.is_some(),
+        cached_at: execution.cached_at,
         facets: execution.facets,
         degraded: execution.degraded,
         limits: execution.limits,
@@ -395,6 +409,7 @@ fn hit_json(hit: &Hit, shown: Shown) -> Fields {
         json.insert("scores".into(), Value::Object(hit.scores.clone()));
     }
     json.extend(hit.group.clone().map(|key| ("group_key".to_owned(), key)));
+    json.insert("_provenance".into(), provenance::of(hit));
     json
 }
 

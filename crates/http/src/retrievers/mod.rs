@@ -5,6 +5,7 @@ mod batch;
 mod execute;
 mod executions;
 mod explain;
+mod freshness;
 mod stream;
 mod suggest;
 mod wire;

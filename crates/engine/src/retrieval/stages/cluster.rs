@@ -21,13 +21,14 @@ pub(super) const DEFINITION: StageDefinition = StageDefinition {
     parse,
 };
 
-const ALGORITHMS: [(&str, Algorithm); 6] = [
+const ALGORITHMS: [(&str, Algorithm); 7] = [
     ("kmeans", Algorithm::KMeans),
     ("k_means", Algorithm::KMeans),
     ("hdbscan", Algorithm::Hdbscan),
     ("dbscan", Algorithm::Dbscan),
     ("agglomerative", Algorithm::Agglomerative),
     ("gaussian_mixture", Algorithm::GaussianMixture),
+    ("spectral", Algorithm::Spectral),
 ];
 
 fn schema() -> Value {
@@ -35,8 +36,8 @@ fn schema() -> Value {
         "type": "object",
         "properties": {
             "algorithm": {
-                "type": "string", "enum": ["kmeans", "hdbscan", "dbscan", "agglomerative", "gaussian_mixture"], "default": "hdbscan",
-                "description": "`hdbscan` and `dbscan` find how many clusters there are and leave out what belongs to none.",
+                "type": "string", "enum": ["kmeans", "hdbscan", "dbscan", "agglomerative", "gaussian_mixture", "spectral"], "default": "hdbscan",
+                "description": format!("`hdbscan` and `dbscan` find how many clusters there are and leave out what belongs to none. `spectral` follows chains of neighbours; of more than {} documents it works on as many, and each of the others joins the cluster of the nearest of them.", clustering::MAX_SPECTRAL_POINTS),
             },
             "n_clusters": {"type": "integer", "minimum": 2, "maximum": 100, "description": "Of the others; a tenth of the documents, from 2 to 8, where left out."},
             "min_cluster_size": {"type": "integer", "minimum": 2, "maximum": 100, "default": 5, "description": "Least documents of a cluster that is found; fewer where there are few."},
@@ -70,12 +71,7 @@ struct Cluster {
 }
 
 fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
-    let algorithm = |value: &Value, at: &str| match value.as_str() {
-        Some("spectral") => {
-            Err(Error::invalid(at, "`spectral` is not available in this version; `agglomerative` is near to it"))
-        }
-        _ => choice(value, at, &ALGORITHMS),
-    };
+    let algorithm = |value: &Value, at: &str| choice(value, at, &ALGORITHMS);
     let mode = |value: &Value, at: &str| {
         let known =
             [("clusters", Mode::Clusters), ("labeled", Mode::Labeled), ("representatives", Mode::Representatives)];
@@ -112,6 +108,9 @@ impl Stage for Cluster {
             if hits.len() > clustering::MAX_POINTS {
                 run.cut("clustered_documents", hits.len(), clustering::MAX_POINTS);
                 hits.truncate(clustering::MAX_POINTS);
+            }
+            if algorithm == Algorithm::Spectral && hits.len() > clustering::MAX_SPECTRAL_POINTS {
+                run.cut("spectral_documents", hits.len(), clustering::MAX_SPECTRAL_POINTS);
             }
             let vectors = self.vectors(run, &hits).await?;
             // What has no vector belongs to no cluster.

@@ -1,6 +1,6 @@
-//! `document_enrich`: fields of other documents, joined by equal values.
+//! `document_enrich`: fields of other documents, joined by equal values, or found by another retriever.
 
-use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet};
+use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet, nested};
 use crate::retrieval::conditions::FilterTemplate;
 use crate::retrieval::params::{Params, Setting, choice, count, flag, text, texts, value_or};
 use crate::retrieval::{Hit, limits, view};
@@ -8,7 +8,6 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-use strata_model::document::Document;
 use strata_model::filter::{Condition, Filter, Operator};
 use strata_model::{Error, Fields, Result, path};
 
@@ -16,7 +15,7 @@ pub(super) const DEFINITION: StageDefinition = StageDefinition {
     stage_id: "document_enrich",
     aliases: &["join"],
     category: Category::Enrich,
-    description: "Adds fields of documents of another collection whose value equals one of the document's own.",
+    description: "Adds fields of documents of another collection whose value equals one of the document's own, or of what another retriever finds for it.",
     icon: "merge",
     parameter_schema: schema,
     reads_collections: false,
@@ -29,9 +28,11 @@ const VALUES_A_READ: usize = 500;
 fn schema() -> Value {
     json!({
         "type": "object",
-        "required": ["target_collection_id"],
         "properties": {
-            "target_collection_id": {"type": "string", "description": "The other collection, by id or name."},
+            "target_collection_id": {"type": "string", "description": "The other collection, by id or name. Either this, `retriever_id` or `retriever_config` is needed."},
+            "retriever_id": {"type": "string", "description": "Another retriever, by id or name, that is executed for each document; equal inputs are executed once."},
+            "retriever_config": {"type": "object", "description": "The same, written out: `stages`, `collection_identifiers`, `input_schema`."},
+            "retriever_inputs": {"type": "object", "description": "Inputs of that retriever by name, with templates that may read DOC. A document that lacks what they read is not looked up."},
             "source_field": {"type": "string", "default": "source_object_id", "description": "Dot path of the document's own value; of a list each element counts."},
             "target_field": {"type": "string", "default": "document_id", "description": "Dot path of the value in the other collection."},
             "fields_to_merge": {"type": "array", "items": {"type": "string"}, "description": "Fields to add; all of them where left out."},
@@ -55,10 +56,17 @@ enum Strategy {
     Append,
 }
 
+/// Where the other documents come from.
+#[derive(Debug)]
+enum From {
+    Collection(Setting<String>),
+    Retriever(nested::Nested),
+}
+
 #[derive(Debug)]
 struct DocumentEnrich {
     at: String,
-    collection: Setting<String>,
+    from: From,
     source_field: Option<Setting<String>>,
     target_field: Option<Setting<String>>,
     fields: Option<Setting<Vec<String>>>,
@@ -71,23 +79,12 @@ struct DocumentEnrich {
 }
 
 fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
-    for unknown in ["retriever_id", "retriever_config"] {
-        if params.has(&[unknown]) {
-            return Err(Error::invalid(
-                params.place(unknown),
-                "is not available in this version; name `target_collection_id`",
-            ));
-        }
-    }
-    // Clients send the default of what they do not use.
-    params.take(&["retriever_inputs"]);
     let strategy = |value: &Value, at: &str| {
         choice(value, at, &[("enrich", Strategy::Enrich), ("replace", Strategy::Replace), ("append", Strategy::Append)])
     };
-    let collection = params.setting(&["target_collection_id", "collection_id"], text)?;
     let stage = DocumentEnrich {
         at: params.at().to_owned(),
-        collection: collection.ok_or_else(|| Error::invalid(params.place("target_collection_id"), "is required"))?,
+        from: from(&mut params)?,
         source_field: params.setting(&["source_field", "lookup_field"], text)?,
         target_field: params.setting(&["target_field"], text)?,
         fields: params.setting(&["fields_to_merge", "select_fields"], texts)?,
@@ -102,40 +99,53 @@ fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
     Ok(Arc::new(stage))
 }
 
+fn from(params: &mut Params<'_>) -> Result<From> {
+    // The SDK sends this where nothing was said.
+    let is_placeholder = |value: &Value| value.as_str() == Some("{{COLLECTION_ID}}");
+    let collection =
+        params.take(&["target_collection_id", "collection_id"]).filter(|(_, value)| !is_placeholder(value));
+    match (nested::Nested::parse(params)?, collection) {
+        (Some(_), Some((at, _))) => Err(Error::invalid(at, "is there beside a retriever; name one of them")),
+        (Some(retriever), None) => Ok(From::Retriever(retriever)),
+        (None, Some((at, value))) => params.setting_of(&value, at, text).map(From::Collection),
+        (None, None) => {
+            let place = params.place("target_collection_id");
+            Err(Error::invalid(place, "is required, or `retriever_id` or `retriever_config`"))
+        }
+    }
+}
+
 /// The other documents by their value.
-type Found = HashMap<String, Vec<Document>>;
+type Found = HashMap<String, Vec<Hit>>;
 
 impl Stage for DocumentEnrich {
     fn run<'a>(&'a self, run: &'a mut Run<'_>, set: WorkingSet) -> BoxFuture<'a, Result<WorkingSet>> {
         Box::pin(async move {
-            let source = value_or(self.source_field.as_ref(), run.variables, "source_object_id".to_owned())?;
-            let target = value_or(self.target_field.as_ref(), run.variables, "document_id".to_owned())?;
             let limit = value_or(self.limit.as_ref(), run.variables, 100)?;
             let allow_missing = value_or(self.allow_missing.as_ref(), run.variables, true)?;
             let how = self.how(run)?;
             let hits = run.read(set).await?;
-            let mut asked = Vec::with_capacity(hits.len());
+            let mut meant = Vec::with_capacity(hits.len());
             for hit in &hits {
-                let is_meant = match &self.when {
+                meant.push(match &self.when {
                     Some(when) => run.meets(hit, when)?,
                     None => true,
-                };
-                asked.push(is_meant.then(|| values(hit, &source)));
+                });
             }
-            let found = self.look_up(run, &asked, &target).await?;
+            let others = match &self.from {
+                From::Collection(collection) => self.joined(run, collection, &hits, &meant, limit).await?,
+                From::Retriever(retriever) => {
+                    let wanted = if how.takes_many() { limit } else { 1 };
+                    retriever.found_for(run, &hits, &meant, wanted).await?
+                }
+            };
             let (mut made, mut matched) = (Vec::with_capacity(hits.len()), 0);
-            for (hit, values) in hits.into_iter().zip(asked) {
-                let Some(values) = values else {
-                    made.push(hit);
-                    continue;
-                };
-                let others = values.iter().filter_map(|value| found.get(&key(value))).flatten();
-                let others: Vec<&Document> = others.take(limit).collect();
+            for ((hit, is_meant), others) in hits.into_iter().zip(meant).zip(&others) {
                 matched += usize::from(!others.is_empty());
                 match others.is_empty() {
-                    true if allow_missing => made.push(hit),
+                    true if allow_missing || !is_meant => made.push(hit),
                     true => {}
-                    false => made.push(how.join(hit, &others)),
+                    false => made.push(how.join(hit, others)),
                 }
             }
             run.metadata.insert("matched".into(), matched.into());
@@ -143,8 +153,46 @@ impl Stage for DocumentEnrich {
         })
     }
 
+    fn feature_uris(&self) -> Vec<String> {
+        match &self.from {
+            From::Collection(_) => Vec::new(),
+            From::Retriever(retriever) => retriever.written_out().map(|plan| plan.feature_uris()).unwrap_or_default(),
+        }
+    }
+
+    fn nests(&self) -> bool {
+        matches!(self.from, From::Retriever(_))
+    }
+
+    fn secrets(&self) -> Vec<(String, String)> {
+        match &self.from {
+            From::Collection(_) => Vec::new(),
+            From::Retriever(retriever) => retriever.secrets(),
+        }
+    }
+
+    /// A stored retriever may reach outside, too, but not by the will of who executes this one.
+    fn reaches_outside(&self) -> bool {
+        match &self.from {
+            From::Collection(_) => false,
+            From::Retriever(retriever) => retriever.written_out().is_some_and(|plan| plan.reaches_outside()),
+        }
+    }
+
+    fn retrievers(&self) -> Vec<String> {
+        match &self.from {
+            From::Collection(_) => Vec::new(),
+            From::Retriever(retriever) => retriever.retrievers(),
+        }
+    }
+
     fn collections(&self) -> Vec<String> {
-        self.collection.literal().into_iter().collect()
+        match &self.from {
+            From::Collection(collection) => collection.literal().into_iter().collect(),
+            From::Retriever(retriever) => {
+                retriever.written_out().map(|plan| plan.named_collections()).unwrap_or_default()
+            }
+        }
     }
 }
 
@@ -161,37 +209,61 @@ impl DocumentEnrich {
             fields,
             output,
         };
-        if how.output.is_none() && (how.multiple || how.strategy == Strategy::Append) {
+        if how.output.is_none() && how.takes_many() {
             return Err(Error::invalid(format!("{}.output_field", self.at), "is required for a list"));
         }
         Ok(how)
     }
 
-    async fn look_up(&self, run: &mut Run<'_>, asked: &[Option<Vec<Value>>], target: &str) -> Result<Found> {
-        let mut wanted: Vec<Value> = asked.iter().flatten().flatten().cloned().collect();
-        wanted.sort_by_key(key);
-        wanted.dedup_by_key(|value| key(value));
-        let Some(name) = self.collection.value(run.variables)? else { return Ok(Found::new()) };
-        let collections = run.backend.collections(&[name]).await?;
-        let mut found = Found::new();
-        for part in wanted.chunks(VALUES_A_READ) {
-            let filter = Filter::Is(Condition {
-                field: target.to_owned(),
-                operator: Operator::In,
-                value: part.to_vec().into(),
-                case_sensitive: true,
-            });
-            for collection in &collections {
-                let documents = run.backend.scan(&collection.collection_id, &filter, limits::MAX_WORKING_SET).await?;
-                for document in documents {
-                    for value in values(&Hit::new(document.clone()), target) {
-                        found.entry(key(&value)).or_default().push(document.clone());
-                    }
+    /// The documents of the collection whose value equals one of each hit's own, at most `limit` for one.
+    async fn joined(
+        &self,
+        run: &mut Run<'_>,
+        collection: &Setting<String>,
+        hits: &[Hit],
+        meant: &[bool],
+        limit: usize,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let source = value_or(self.source_field.as_ref(), run.variables, "source_object_id".to_owned())?;
+        let target = value_or(self.target_field.as_ref(), run.variables, "document_id".to_owned())?;
+        let asked: Vec<Vec<Value>> = hits
+            .iter()
+            .zip(meant)
+            .map(|(hit, is_meant)| if *is_meant { values(hit, &source) } else { Vec::new() })
+            .collect();
+        let found = look_up(run, collection, &asked, &target).await?;
+        let of = |values: &Vec<Value>| {
+            let others = values.iter().filter_map(|value| found.get(&key(value))).flatten();
+            others.take(limit).cloned().collect()
+        };
+        Ok(asked.iter().map(of).collect())
+    }
+}
+
+async fn look_up(run: &mut Run<'_>, collection: &Setting<String>, asked: &[Vec<Value>], target: &str) -> Result<Found> {
+    let mut wanted: Vec<Value> = asked.iter().flatten().cloned().collect();
+    wanted.sort_by_key(key);
+    wanted.dedup_by_key(|value| key(value));
+    let Some(name) = collection.value(run.variables)? else { return Ok(Found::new()) };
+    let collections = run.backend.collections(&[name]).await?;
+    let mut found = Found::new();
+    for part in wanted.chunks(VALUES_A_READ) {
+        let filter = Filter::Is(Condition {
+            field: target.to_owned(),
+            operator: Operator::In,
+            value: part.to_vec().into(),
+            case_sensitive: true,
+        });
+        for collection in &collections {
+            let documents = run.backend.scan(&collection.collection_id, &filter, limits::MAX_WORKING_SET).await?;
+            for other in documents.into_iter().map(Hit::new) {
+                for value in values(&other, target) {
+                    found.entry(key(&value)).or_default().push(other.clone());
                 }
             }
         }
-        Ok(found)
     }
+    Ok(found)
 }
 
 /// The values that can be looked up.
@@ -215,7 +287,12 @@ struct How {
 }
 
 impl How {
-    fn join(&self, mut hit: Hit, others: &[&Document]) -> Hit {
+    /// Whether more than one other document goes into one.
+    fn takes_many(&self) -> bool {
+        self.multiple || self.strategy == Strategy::Append
+    }
+
+    fn join(&self, mut hit: Hit, others: &[Hit]) -> Hit {
         let mut parts: Vec<Value> = others.iter().map(|other| self.part(other)).collect();
         if self.strategy == Strategy::Replace {
             hit.document.fields = Fields::new();
@@ -242,8 +319,8 @@ impl How {
     }
 
     /// What of another document is added. At the root its identity would stand in the way of the document's own.
-    fn part(&self, other: &Document) -> Value {
-        let whole = if self.output.is_some() { other.view() } else { other.fields.clone() };
+    fn part(&self, other: &Hit) -> Value {
+        let whole = if self.output.is_some() { view::field_view(other) } else { other.document.fields.clone() };
         if self.fields.is_empty() {
             return Value::Object(whole);
         }

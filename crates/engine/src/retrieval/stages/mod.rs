@@ -14,9 +14,13 @@ mod feature_search;
 mod group_by;
 mod json_transform;
 mod limit;
+mod maxsim_rerank;
 mod mmr;
+mod moment_group;
+mod nested;
 mod outside;
 mod rag_prepare;
+mod rerank;
 mod sample;
 mod score_normalize;
 mod sort_attribute;
@@ -101,11 +105,13 @@ pub struct Draft<'a> {
     pub has_pre_filters: bool,
 }
 
-static REGISTRY: [StageDefinition; 19] = [
+static REGISTRY: [StageDefinition; 22] = [
     feature_search::DEFINITION,
     attribute_filter::DEFINITION,
     sort_relevance::DEFINITION,
     sort_attribute::DEFINITION,
+    rerank::DEFINITION,
+    maxsim_rerank::DEFINITION,
     mmr::DEFINITION,
     score_normalize::DEFINITION,
     aggregate::DEFINITION,
@@ -114,6 +120,7 @@ static REGISTRY: [StageDefinition; 19] = [
     deduplicate::DEFINITION,
     group_by::DEFINITION,
     cluster::DEFINITION,
+    moment_group::DEFINITION,
     json_transform::DEFINITION,
     rag_prepare::DEFINITION,
     unwind::DEFINITION,
@@ -124,14 +131,11 @@ static REGISTRY: [StageDefinition; 19] = [
 ];
 
 /// Stages of the API that this version does not have.
-const LATER: [&str; 14] = [
+const LATER: [&str; 11] = [
     "llm_filter",
     "query_expand",
     "agent_search",
-    "rerank",
-    "maxsim_rerank",
     "summarize",
-    "moment_group",
     "external_web_search",
     "external_reverse_image",
     "sql_lookup",
@@ -188,9 +192,25 @@ pub(super) trait Stage: fmt::Debug + Send + Sync {
     fn reaches_outside(&self) -> bool {
         false
     }
+    /// Ids or names of stored retrievers it names literally.
+    fn retrievers(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// Whether it executes another retriever.
+    fn nests(&self) -> bool {
+        false
+    }
     /// Whether it searches an index, so that filters before it are better left to that search.
     fn searches(&self) -> bool {
         false
+    }
+    /// Whether the same input gives the same result for as long as no document changes.
+    fn is_repeatable(&self) -> bool {
+        !self.reaches_outside()
+    }
+    /// Whether its result is worth keeping for executions that differ only in what follows.
+    fn is_costly(&self) -> bool {
+        self.searches()
     }
     /// Whether it only narrows what the collections hold, which a later search can do in one go.
     fn narrows(&self) -> bool {
@@ -240,6 +260,10 @@ pub(super) struct Run<'a> {
     pub post_filters: Option<&'a FilterTemplate>,
     /// A number that no caller chose, for stages that choose by chance.
     pub chance: u64,
+    /// Unix time in microseconds.
+    pub now_micros: i64,
+    /// Ids of the retrievers that are being executed around this stage, the outermost first.
+    pub within: &'a [String],
     /// For the stage's statistics.
     pub metadata: Fields,
     pub notes: &'a mut Notes,

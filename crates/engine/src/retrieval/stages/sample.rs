@@ -91,6 +91,10 @@ fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
 }
 
 impl Stage for Sample {
+    fn is_repeatable(&self) -> bool {
+        self.seed.as_ref().is_some_and(|seed| seed.literal().is_some())
+    }
+
     fn run<'a>(&'a self, run: &'a mut Run<'_>, set: WorkingSet) -> BoxFuture<'a, Result<WorkingSet>> {
         Box::pin(async move {
             let count = value_or(self.count.as_ref(), run.variables, 10)?;

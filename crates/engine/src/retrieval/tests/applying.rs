@@ -186,8 +186,8 @@ fn another_collection_s_fields_join_by_equal_values() {
 #[test]
 fn a_join_that_cannot_be_is_refused() {
     assert!(refused(scan(json!({}), "document_enrich")).contains("parameters.target_collection_id"));
-    let by_retriever = json!({"target_collection_id": "kinds", "retriever_id": "ret_1"});
-    assert!(refused(scan(by_retriever, "document_enrich")).contains("not available in this version"));
+    let both = json!({"target_collection_id": "kinds", "retriever_id": "ret_1"});
+    assert!(refused(scan(both, "document_enrich")).contains("name one of them"));
     let list = scan(json!({"target_collection_id": "fruit", "multiple": true}), "document_enrich");
     assert!(failed(list, json!({})).contains("output_field"));
     let unknown = scan(json!({"target_collection_id": "nobody", "source_field": "kind"}), "document_enrich");

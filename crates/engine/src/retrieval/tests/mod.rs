@@ -1,7 +1,10 @@
 //! Plans and executions as a whole, over a backend in memory.
 
 mod applying;
+mod keeping;
+mod nested;
 mod outside;
+mod ranking;
 mod shaping;
 
 use super::fake::{self, Fake};
@@ -68,7 +71,7 @@ fn what_is_wrong_is_refused_with_its_place() {
         (json!([]), "`stages`", "at least one"),
         (json!([stage("feature_serch", json!({}))]), "`stages.0.config.stage_id`", "feature_search, attribute_filter"),
         (
-            json!([stage("limit", json!({})), stage("rerank", json!({}))]),
+            json!([stage("limit", json!({})), stage("agent_search", json!({}))]),
             "`stages.1.config.stage_id`",
             "not available in this version",
         ),
@@ -183,7 +186,7 @@ fn a_text_without_an_index_searches_embeddings_and_words() {
     assert!((first.score.unwrap() - (1.0 / 61.0 + 1.0 / 62.0)).abs() < 1e-9);
     let places: Vec<_> = first.searches.iter().map(|p| (p.feature.as_str(), p.search, p.rank, p.score)).collect();
     assert_eq!(places, [("mixpeek://words@v1/embedding", 0, 1, 1.0), ("lexical", 0, 2, 4.0)]);
-    assert_eq!(first.movements, [Movement { stage: "feature_search".into(), from: None, to: 0 }]);
+    assert_eq!(first.movements, [Movement { stage: "feature_search".into(), from: None, to: 0, score: first.score }]);
     let report = &execution.stages[0];
     assert_eq!(
         (report.input_count, report.output_count, report.efficiency, report.stage_id),
@@ -507,7 +510,8 @@ fn sorts_and_limits() {
         json!({"n": "2"}),
     );
     assert_eq!((seqs(&cut), cut.stages[1].input_count, cut.stages[1].efficiency), (vec![2, 6], 6, 2.0 / 6.0));
-    assert_eq!(cut.hits[0].movements[1], Movement { stage: "limit".into(), from: Some(1), to: 0 });
+    let moved = Movement { stage: "limit".into(), from: Some(1), to: 0, score: cut.hits[0].score };
+    assert_eq!(cut.hits[0].movements[1], moved);
     assert_eq!(found(json!([stage("limit", json!({"offset": 9}))]), json!({})).total, 0);
 }
 

@@ -257,5 +257,7 @@ fn what_resembles_each_other_stands_together() {
         stage("cluster", json!({}))
     ]);
     assert!(failed(unsearched, json!({})).contains("feature_uri"));
-    assert!(refused(json!([stage("cluster", json!({"algorithm": "spectral"}))])).contains("not available"));
+    let spectral = of(json!({"algorithm": "spectral", "n_clusters": 2, "output_mode": "labeled"}));
+    assert!(spectral.hits.iter().all(|hit| hit.document.fields["cluster_id"].is_number()), "{:?}", spectral.hits);
+    assert!(refused(json!([stage("cluster", json!({"algorithm": "best"}))])).contains("must be one of kmeans"));
 }

@@ -201,6 +201,11 @@ impl Stage for CodeExecution {
             Ok(WorkingSet::Read(hits))
         })
     }
+
+    /// Code may read the clock.
+    fn is_repeatable(&self) -> bool {
+        false
+    }
 }
 
 impl CodeExecution {

@@ -106,6 +106,7 @@ fn scored(mut hit: Hit, fused: &Fused, legs: &[Leg], stage: &str) -> Hit {
             feature: leg.feature.clone(),
             rank: place.rank,
             score: place.score,
+            share: place.share,
         })
     }));
     hit
