@@ -2,6 +2,7 @@
 
 mod api;
 mod openapi;
+pub mod postgres;
 mod random;
 mod server;
 mod world;

@@ -16,17 +16,21 @@ pub struct Server {
     url: String,
     logs: Arc<Mutex<Vec<String>>>,
     dir: TempDir,
+    arguments: Vec<String>,
 }
 
 impl Server {
     pub fn start() -> Self {
-        Self::start_in(tempfile::tempdir().expect("temporary directory"))
+        Self::start_with(&[])
     }
 
-    fn start_in(dir: TempDir) -> Self {
+    /// [`Server::start`] with more arguments of `strata serve`.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let logs = Arc::new(Mutex::new(Vec::new()));
-        let (child, url) = spawn(&dir.path().join("data"), &logs);
-        let server = Self { child, url, logs, dir };
+        let (child, url) = spawn(&dir.path().join("data"), &arguments, &logs);
+        let server = Self { child, url, logs, dir, arguments };
         server.wait_until_healthy();
         server
     }
@@ -60,7 +64,7 @@ impl Server {
 
     /// Starts again on the same directory after `kill` or `stop`, and waits until it answers.
     pub fn start_again(&mut self) {
-        let (child, url) = spawn(&self.data_dir(), &self.logs);
+        let (child, url) = spawn(&self.data_dir(), &self.arguments, &self.logs);
         self.child = child;
         self.url = url;
         self.wait_until_healthy();
@@ -73,7 +77,8 @@ impl Server {
         });
     }
 
-    fn log_text(&self) -> String {
+    /// What the server has logged so far.
+    pub fn log_text(&self) -> String {
         self.logs.lock().expect("no test panics while it holds the logs").join("\n")
     }
 }
@@ -90,10 +95,11 @@ impl Drop for Server {
     }
 }
 
-fn spawn(data: &Path, logs: &Arc<Mutex<Vec<String>>>) -> (Child, String) {
+fn spawn(data: &Path, arguments: &[String], logs: &Arc<Mutex<Vec<String>>>) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_strata"))
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
+        .args(arguments)
         .env("STRATA_BOOTSTRAP_KEY", KEY)
         .env("STRATA_LOG", "info")
         .env_remove("STRATA_LISTEN")

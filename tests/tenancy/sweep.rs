@@ -8,7 +8,7 @@ const NOT_A_TENANTS: [&str; 6] =
     ["feature_extractor_id", "extractor_id", "stage_id", "tier_num", "ray_job_id", "token"];
 
 /// Parameters that name people, keys and other things of the whole organization; `keys.rs` looks at those.
-const OF_THE_ORGANIZATION: [&str; 4] = ["user_email", "key_name", "key_id", "secret_name"];
+const OF_THE_ORGANIZATION: [&str; 5] = ["user_email", "key_name", "key_id", "secret_name", "connection_identifier"];
 
 /// A key that may do everything, in one namespace only.
 fn confined(admin: &Api, world: &World, name: &str) -> Api {

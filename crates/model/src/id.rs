@@ -18,6 +18,7 @@ pub const DERIVATION: &str = "der_";
 pub const RETRIEVER: &str = "ret_";
 pub const EXECUTION: &str = "exec_";
 pub const EVENT: &str = "evt_";
+pub const CONNECTION: &str = "conn_";
 
 /// SHA-256 of `bytes` as 64 lower-case hex digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {

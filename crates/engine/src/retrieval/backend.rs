@@ -5,13 +5,14 @@
 use super::Snapshot;
 use super::plan::Plan;
 use futures::future::BoxFuture;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use strata_model::Result;
 use strata_model::document::{Document, Vectors};
 use strata_model::feature::VectorIndex;
 use strata_model::filter::Filter;
+use strata_model::{Fields, Result};
 
 /// A collection as retrieval sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +78,36 @@ pub struct Reply {
     /// The media type's `charset`, in lower case.
     pub charset: Option<String>,
     pub body: Vec<u8>,
+}
+
+/// A query of a database outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lookup {
+    /// Id or name of a connection of the organization.
+    pub connection: String,
+    pub sql: Vec<SqlPart>,
+    /// By their places.
+    pub values: Vec<Value>,
+    pub timeout: Duration,
+    pub max_rows: usize,
+    /// Of all rows together.
+    pub max_bytes: usize,
+}
+
+/// A piece of a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SqlPart {
+    Text(String),
+    /// The place of a value, from 0.
+    Value(usize),
+}
+
+/// What a query found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rows {
+    pub rows: Vec<Fields>,
+    /// Whether there are more than were wanted.
+    pub is_cut: bool,
 }
 
 /// A stored retriever as another one executes it.
@@ -157,4 +188,8 @@ pub trait Backend: Send + Sync {
         documents: Vec<String>,
         batch: usize,
     ) -> BoxFuture<'a, Result<Vec<f32>>>;
+
+    /// Asks a database outside. What is wrong with the query or the connection is an
+    /// [`Error::Invalid`](strata_model::Error::Invalid).
+    fn look_up<'a>(&'a self, lookup: Lookup) -> BoxFuture<'a, Result<Rows>>;
 }

@@ -1,6 +1,6 @@
 //! A backend in memory for tests: documents in vectors, cosine by hand, words by counting.
 
-use super::backend::{Backend, Call, CollectionInfo, Reply, Scored, SearchQuery, StoredPlan};
+use super::backend::{Backend, Call, CollectionInfo, Lookup, Reply, Rows, Scored, SearchQuery, StoredPlan};
 use super::plan::Plan;
 use super::{Hit, Snapshot, view};
 use futures::future::{BoxFuture, FutureExt};
@@ -55,6 +55,8 @@ pub struct Fake {
     pub secrets: HashMap<String, String>,
     /// What the world outside answers.
     pub outside: Option<fn(&Call) -> Result<Reply>>,
+    /// What databases outside answer.
+    pub databases: Option<fn(&Lookup) -> Result<Rows>>,
     pub kept: Mutex<HashMap<String, Arc<Snapshot>>>,
 }
 
@@ -257,5 +259,10 @@ impl Backend for Fake {
             Ok(documents.iter().map(share).collect())
         }
         .boxed()
+    }
+
+    fn look_up<'a>(&'a self, lookup: Lookup) -> BoxFuture<'a, Result<Rows>> {
+        self.note(format!("look_up {} {:?}", lookup.connection, lookup.values));
+        async move { self.databases.ok_or_else(|| Error::Upstream("nobody answers".into()))?(&lookup) }.boxed()
     }
 }

@@ -28,7 +28,7 @@ pub mod template;
 mod tests;
 pub mod view;
 
-pub use backend::{Backend, Call, CollectionInfo, Rate, Reply, Scored, SearchQuery, StoredPlan};
+pub use backend::{Backend, Call, CollectionInfo, Lookup, Rate, Reply, Rows, Scored, SearchQuery, SqlPart, StoredPlan};
 pub use conditions::{FilterTemplate, Relaxation};
 pub use execute::{
     Degraded, ExecuteRequest, Execution, Group, Interpretation, LimitEntry, StageEvent, StageReport, Status,

@@ -178,6 +178,11 @@ impl Plan {
         self.stages.iter().flat_map(|s| s.stage.secrets()).collect()
     }
 
+    /// Connections of the organization that the stages read, each with the place that names it.
+    pub fn connections(&self) -> Vec<(String, String)> {
+        self.stages.iter().flat_map(|s| s.stage.connections()).collect()
+    }
+
     /// Whether a stage asks anything outside this server.
     pub fn reaches_outside(&self) -> bool {
         self.stages.iter().any(|s| s.stage.reaches_outside())

@@ -205,7 +205,7 @@ static URLS: LazyLock<Environment<'static>> = LazyLock::new(|| {
 });
 
 /// A text as a part of a URL that keeps its meaning wherever it stands.
-fn percent_encoded(text: &str) -> impl Iterator<Item = String> + '_ {
+pub fn percent_encoded(text: &str) -> impl Iterator<Item = String> + '_ {
     text.bytes().map(|byte| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),

@@ -6,7 +6,7 @@ use crate::{
     Engine,
     collections::{VECTORS, private},
     fetch::{Request, media_type_of},
-    retrieval::{Backend, Call, CollectionInfo, Reply, Scored, SearchQuery, Snapshot, StoredPlan},
+    retrieval::{Backend, Call, CollectionInfo, Lookup, Reply, Rows, Scored, SearchQuery, Snapshot, StoredPlan},
 };
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
@@ -322,6 +322,10 @@ impl Backend for ScopedBackend {
 
     fn call<'a>(&'a self, call: Call) -> BoxFuture<'a, Result<Reply>> {
         self.ask(call).boxed()
+    }
+
+    fn look_up<'a>(&'a self, lookup: Lookup) -> BoxFuture<'a, Result<Rows>> {
+        self.engine.look_up(&self.scope.organization_id, lookup).boxed()
     }
 }
 

@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 use std::{num::NonZeroUsize, sync::Arc};
 use strata_model::{Error, Fields, Result, Scope, id};
 use strata_store::catalog::{
+    connections,
     resources::{self, Kind, Resource},
     rusqlite::Connection,
     secrets,
@@ -310,6 +311,11 @@ fn assemble(
         for (name, at) in plan.secrets() {
             if secrets::find(connection, &scope.organization_id, &name)?.is_none() {
                 return Err(retrieval::missing_secret(&name, &at));
+            }
+        }
+        for (name, at) in plan.connections() {
+            if connections::find(connection, &scope.organization_id, &name)?.is_none() {
+                return Err(crate::connections::missing(&name, &at));
             }
         }
         without_cycle(connection, scope, &made, &plan)?;

@@ -234,7 +234,8 @@ impl AdhocExecuteRequest {
 
 /// Execute stages without storing them
 ///
-/// Runs `stages` once. The answer is that of a stored retriever, without `retriever_id`.
+/// Runs `stages` once. The answer is that of a stored retriever, without `retriever_id`. Stages that call something outside
+/// need `write`.
 #[utoipa::path(post, path = "/v1/retrievers/execute", tag = "AdhocRetrievers", params(ExecuteQuery),
     responses((status = 200, body = ExecuteRetrieverResponse), (status = 304, description = "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`")))]
 async fn execute_adhoc_retriever(

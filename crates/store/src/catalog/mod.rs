@@ -5,6 +5,7 @@
 
 pub mod batches;
 pub mod browse;
+pub mod connections;
 pub mod derivations;
 pub mod documents;
 mod error;

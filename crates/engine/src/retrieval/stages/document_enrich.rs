@@ -171,6 +171,13 @@ impl Stage for DocumentEnrich {
         }
     }
 
+    fn connections(&self) -> Vec<(String, String)> {
+        match &self.from {
+            From::Collection(_) => Vec::new(),
+            From::Retriever(retriever) => retriever.connections(),
+        }
+    }
+
     /// A stored retriever may reach outside, too, but not by the will of who executes this one.
     fn reaches_outside(&self) -> bool {
         match &self.from {

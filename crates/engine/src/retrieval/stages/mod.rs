@@ -25,6 +25,7 @@ mod sample;
 mod score_normalize;
 mod sort_attribute;
 mod sort_relevance;
+mod sql_lookup;
 mod unwind;
 mod web_scrape;
 
@@ -105,7 +106,7 @@ pub struct Draft<'a> {
     pub has_pre_filters: bool,
 }
 
-static REGISTRY: [StageDefinition; 22] = [
+static REGISTRY: [StageDefinition; 23] = [
     feature_search::DEFINITION,
     attribute_filter::DEFINITION,
     sort_relevance::DEFINITION,
@@ -126,19 +127,19 @@ static REGISTRY: [StageDefinition; 22] = [
     unwind::DEFINITION,
     document_enrich::DEFINITION,
     api_call::DEFINITION,
+    sql_lookup::DEFINITION,
     web_scrape::DEFINITION,
     code_execution::DEFINITION,
 ];
 
 /// Stages of the API that this version does not have.
-const LATER: [&str; 11] = [
+const LATER: [&str; 10] = [
     "llm_filter",
     "query_expand",
     "agent_search",
     "summarize",
     "external_web_search",
     "external_reverse_image",
-    "sql_lookup",
     "cross_compare",
     "llm_enrich",
     "taxonomy_enrich",
@@ -186,6 +187,10 @@ pub(super) trait Stage: fmt::Debug + Send + Sync {
     }
     /// Names of the secrets that it reads, each with the place that names it.
     fn secrets(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    /// Connections of the organization that it reads, each with the place that names it.
+    fn connections(&self) -> Vec<(String, String)> {
         Vec::new()
     }
     /// Whether it asks anything outside this server.

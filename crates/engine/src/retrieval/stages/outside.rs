@@ -4,6 +4,7 @@
 use super::Run;
 use crate::retrieval::conditions::FilterTemplate;
 use crate::retrieval::params::{choice, text};
+use crate::retrieval::template::percent_encoded;
 use crate::retrieval::{Hit, view};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt, stream};
@@ -47,6 +48,20 @@ pub(super) enum Outcome {
     Untouched,
     Made(Value),
     Failed(Error),
+}
+
+impl Outcome {
+    /// The same for another document.
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Untouched => Self::Untouched,
+            Self::Made(value) => Self::Made(value.clone()),
+            Self::Failed(Error::Invalid(fields)) => Self::Failed(Error::Invalid(fields.clone())),
+            Self::Failed(Error::TooLarge(text)) => Self::Failed(Error::TooLarge(text.clone())),
+            Self::Failed(Error::Unavailable(text)) => Self::Failed(Error::Unavailable(text.clone())),
+            Self::Failed(other) => Self::Failed(Error::Upstream(other.to_string())),
+        }
+    }
 }
 
 impl From<Result<Value>> for Outcome {
@@ -131,7 +146,8 @@ pub(super) fn meant(run: &mut Run<'_>, hits: &[Hit], when: Option<&FilterTemplat
 }
 
 /// A document that only the answer has; `place` is its place among such documents.
-pub(super) fn answer_document(document_id: String, place: usize, fields: Fields) -> Document {
+pub(super) fn answer_document(run: &Run<'_>, document_id: String, place: usize, fields: Fields) -> Document {
+    let now = strata_store::seams::rfc3339(run.now_micros);
     Document {
         seq: -1 - i64::try_from(place).unwrap_or(i64::MAX - 1),
         document_id,
@@ -143,8 +159,8 @@ pub(super) fn answer_document(document_id: String, place: usize, fields: Fields)
         internal_metadata: Fields::new(),
         content_hash: None,
         derivation_id: None,
-        created_at: String::new(),
-        updated_at: String::new(),
+        created_at: now.clone(),
+        updated_at: now,
     }
 }
 
@@ -181,15 +197,23 @@ impl Secrets {
 
     /// Takes a text that holds a secret out of what is shown, too.
     pub fn hide(&mut self, value: &str) {
-        let encoded: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+        let form: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
         let quoted = Value::from(value).to_string();
         self.spellings.extend([
-            encoded.replace('+', "%20"),
-            encoded,
+            form.replace('+', "%20"),
+            form,
+            percent_encoded(value).collect(),
             STANDARD.encode(value),
             quoted[1..quoted.len() - 1].to_owned(),
             value.to_owned(),
         ]);
+        // As a URL spells what it was made of without encoding.
+        if let Ok(mut url) = url::Url::parse("http://host/") {
+            url.set_query(Some(value));
+            self.spellings.extend(url.query().map(str::to_owned));
+            url.set_path(value);
+            self.spellings.push(url.path().trim_start_matches('/').to_owned());
+        }
         self.spellings.retain(|spelling| !spelling.is_empty());
         self.spellings.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
         self.spellings.dedup();
@@ -261,6 +285,9 @@ mod tests {
                 "echo": r#"{"key": "[secret]"}"#, "list": ["[secret]", 4712, "x[secret]"], "[secret]": 1,
             })
         );
+        let odd = Secrets::of(BTreeMap::from([("a".into(), "a*~ <b>".into())]));
+        let urls = json!(["/a%2A~%20%3Cb%3E", "/a*~%20%3Cb%3E", "?a*~%20%3Cb%3E", "?a*%7E+%3Cb%3E"]);
+        assert_eq!(odd.hidden_in(urls), json!(["/[secret]", "/[secret]", "?[secret]", "?[secret]"]));
         let error = secrets.hidden_in_error(Error::Upstream("`http://h/?key=4711` cannot be reached".into()));
         assert_eq!(error.to_string(), "`http://h/?key=[secret]` cannot be reached");
     }

@@ -1,7 +1,7 @@
 //! Stages that ask something outside, or run code of others.
 
 use super::*;
-use crate::retrieval::backend::{Call, Reply};
+use crate::retrieval::backend::{Call, Lookup, Reply, Rows};
 use std::collections::HashMap;
 
 fn scan(parameters: Value, id: &str) -> Value {
@@ -268,4 +268,120 @@ fn code_that_fails_skips_removes_or_raises() {
         let message = refused(scan(parameters.clone(), "code_execution"));
         assert!(message.contains(place) && message.contains(word), "{parameters}: {message}");
     }
+}
+
+/// A table of kinds: cake has one row, plant two, everything else none. `broken` fails.
+fn table(lookup: &Lookup) -> strata_model::Result<Rows> {
+    let row = |fields: Value| fields.as_object().cloned().unwrap();
+    if lookup.connection != "shop" {
+        return Err(strata_model::Error::invalid("connection_id", format!("`{}` does not exist", lookup.connection)));
+    }
+    let rows = match lookup.values.first().and_then(Value::as_str) {
+        Some("cake") => vec![row(json!({"taste": "sweet", "n": 1}))],
+        Some("plant") => vec![row(json!({"taste": "green"})), row(json!({"taste": "bitter"}))],
+        Some("broken") => return Err(strata_model::Error::Upstream("the database closed the connection".into())),
+        None => vec![row(json!({"id": 1})), row(json!({"id": 2}))],
+        _ => Vec::new(),
+    };
+    Ok(Rows { rows, is_cut: false })
+}
+fn sql(parameters: Value) -> Value {
+    let mut all = json!({"connection_id": "shop", "query": "SELECT * FROM kinds WHERE kind = :kind", "parameters": {"kind": "{{DOC.kind}}"}});
+    all.as_object_mut().unwrap().extend(parameters.as_object().cloned().unwrap());
+    all
+}
+fn databases() -> Fake {
+    Fake { databases: Some(table), ..world() }
+}
+fn rows(stages: Value) -> Execution {
+    run(&databases(), &plan(stages), request(json!({"kind": "cake"}))).unwrap()
+}
+
+#[test]
+fn rows_join_documents_by_bound_values() {
+    let fake = databases();
+    let first = run(&fake, &plan(scan(sql(json!({})), "sql_lookup")), request(json!({}))).unwrap();
+    assert_eq!(at(&first, 0, "sql_result"), &json!({"taste": "sweet", "n": 1}));
+    assert_eq!(at(&first, 1, "sql_result/taste"), "green");
+    assert!(first.hits[4].document.fields.get("sql_result").is_none(), "a stone has no row");
+    assert_eq!(fake.called("look_up"), 3, "documents with the same values share a query");
+    let all = rows(scan(sql(json!({"result_handling": "all", "on_no_results": "null"})), "sql_lookup"));
+    assert_eq!((at(&all, 1, "sql_result/1/taste"), at(&all, 4, "sql_result")), (&json!("bitter"), &Value::Null));
+    assert!(all.hits[4].document.fields.contains_key("sql_result"));
+    let inline = rows(scan(
+        sql(json!({"query": "SELECT * FROM kinds WHERE kind = '{{DOC.kind}}'", "parameters": {}})),
+        "sql_lookup",
+    ));
+    assert_eq!(at(&inline, 0, "sql_result/taste"), "sweet");
+    let several = rows(scan(sql(json!({"result_handling": "error_if_multiple", "on_error": "remove"})), "sql_lookup"));
+    assert_eq!(seqs(&several), [1, 4, 5, 6]);
+    let empty = rows(scan(sql(json!({"result_handling": "error_if_empty", "on_error": "remove"})), "sql_lookup"));
+    assert_eq!(seqs(&empty), [1, 2, 3, 4, 6]);
+    let error = scan(sql(json!({"on_no_results": "error", "on_error": "raise"})), "sql_lookup");
+    assert!(run(&databases(), &plan(error), request(json!({}))).unwrap_err().contains("found no row"));
+    let when = rows(scan(sql(json!({"when": {"field": "kind", "value": "plant"}})), "sql_lookup"));
+    assert!(when.hits[0].document.fields.get("sql_result").is_none() && at(&when, 1, "sql_result/taste") == "green");
+}
+
+#[test]
+fn rows_become_documents_where_there_are_none() {
+    let alone = rows(json!([stage("sql_lookup", json!({"connection_id": "shop", "query": "SELECT id FROM t"}))]));
+    assert_eq!((alone.hits.len(), alone.hits[1].document.document_id.as_str()), (2, "sql_2"));
+    assert_eq!(at(&alone, 1, "id"), 2);
+    let by_input = sql(json!({"parameters": {"kind": "{{INPUT.kind}}"}}));
+    assert_eq!(at(&rows(json!([stage("sql_lookup", by_input.clone())])), 0, "taste"), "sweet");
+    assert_eq!(at(&rows(nothing(by_input, "sql_lookup")), 0, "taste"), "sweet");
+    assert!(rows(nothing(sql(json!({})), "sql_lookup")).hits.is_empty(), "a query of each document needs some");
+    let sorted = json!([
+        stage("sql_lookup", json!({"connection_id": "shop", "query": "SELECT id FROM t"})),
+        stage("sort_attribute", json!({"field": "id", "direction": "desc"}))
+    ]);
+    assert_eq!(at(&rows(sorted), 0, "id"), 2);
+}
+
+#[test]
+fn a_lookup_that_cannot_be_is_refused_or_told() {
+    for (parameters, place, word) in [
+        (json!({"connection_id": null}), "parameters.connection_id", "is required"),
+        (json!({"query": null}), "parameters.query", "is required"),
+        (json!({"query": "DELETE FROM kinds"}), "parameters.query", "one SELECT"),
+        (json!({"query": "SELECT 1; SELECT 2"}), "parameters.query", "one statement"),
+        (json!({"parameters": {}}), "parameters.parameters.kind", "is required"),
+        (
+            json!({"parameters": {"kind": "{{SECRET.token}}"}}),
+            "parameters.parameters.kind",
+            "secrets are not available",
+        ),
+        (json!({"result_handling": "some"}), "result_handling", "one of"),
+        (json!({"on_no_results": "cry"}), "on_no_results", "one of"),
+        (json!({"timeout": 301}), "timeout", "from 1 to 300"),
+    ] {
+        let message = refused(scan(sql(parameters.clone()), "sql_lookup"));
+        assert!(message.contains(place) && message.contains(word), "{parameters}: {message}");
+    }
+    let broken = scan(sql(json!({"parameters": {"kind": "broken"}, "on_error": "raise"})), "sql_lookup");
+    assert!(run(&databases(), &plan(broken), request(json!({}))).unwrap_err().contains("closed the connection"));
+    let unknown = rows(scan(sql(json!({"connection_id": "nobody"})), "sql_lookup"));
+    assert!(unknown.warnings[0].contains("`nobody` does not exist"), "{:?}", unknown.warnings);
+    let missing = rows(scan(sql(json!({"parameters": {"kind": "{{DOC.absent}}"}})), "sql_lookup"));
+    assert!(missing.stages[1].metadata["failed"] == 6 && missing.warnings[0].contains("`DOC.absent`"));
+}
+
+#[test]
+fn what_is_outside_is_never_taken_from_what_was_kept() {
+    let fake = databases();
+    let stages = plan(scan(sql(json!({})), "sql_lookup"));
+    for _ in 0..2 {
+        run(&fake, &stages, request(json!({}))).unwrap();
+    }
+    assert_eq!(fake.called("look_up"), 6, "asked each time");
+    assert!(
+        stages.reaches_outside()
+            && stages.connections() == [("shop".to_owned(), "stages.1.config.parameters.connection_id".to_owned())]
+    );
+    let inner = json!({"stages": [stage("api_call", api(json!({"auth": {"type": "bearer", "secret_ref": "token"}})))]});
+    let nested = plan(scan(json!({"retriever_config": inner, "output_field": "x"}), "document_enrich"));
+    assert!(nested.reaches_outside());
+    let place = "stages.1.config.parameters.retriever_config.stages.0.config.parameters.auth.secret_ref";
+    assert_eq!(nested.secrets(), [("token".to_owned(), place.to_owned())]);
 }

@@ -243,7 +243,7 @@ impl WebScrape {
         run.metadata.insert("made".into(), pages.len().into());
         for (place, page) in pages.into_iter().enumerate() {
             let id = format!("web_{}", place + 1);
-            let mut hit = Hit::new(outside::answer_document(id, hits.len(), Fields::new()));
+            let mut hit = Hit::new(outside::answer_document(run, id, hits.len(), Fields::new()));
             view::set(&mut hit, output, Value::Object(page));
             hits.push(hit);
         }
