@@ -4,8 +4,12 @@ PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 VENV := $(TARGET)/venv-test
 MODEL := all_minilm_l6_v2_int8
+# What tests need besides.
+TEST_MODELS := splade_tiny
 SDK := mixpeek==1.3.783
 FUZZER := schemathesis==4.32.5
+# What the metrics of rankings are compared with.
+ORACLE := pytrec_eval-terrier==0.5.11
 
 # Tests take nothing from the user's own directories: model and Python packages live beside the build.
 test crash check generated: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
@@ -51,11 +55,11 @@ compat generated:
 
 prepare: $(VENV)/ready
 	$(CARGO) build --workspace
-	$(CARGO) run --quiet --package strata -- models pull $(MODEL)
+	$(CARGO) run --quiet --package strata -- models pull $(MODEL) $(TEST_MODELS)
 
 $(VENV)/ready: Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SDK) $(FUZZER)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SDK) $(FUZZER) $(ORACLE)
 	touch $@
 
 clean-tests:

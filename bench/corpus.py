@@ -49,9 +49,10 @@ def _unit(rows):
     return rows / numpy.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def read_glosses(path):
+def read_entries(path):
+    """The dictionary: `text`, a gloss, and `lemma`, one of the words that it explains."""
     with open(path, encoding="utf-8") as lines:
-        return [json.loads(line)["text"] for line in lines]
+        return [json.loads(line) for line in lines]
 
 
 def spread(items, count):

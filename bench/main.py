@@ -9,19 +9,21 @@ import pathlib
 import tempfile
 
 import creates
+import known
 import many
 import memory
+import pipeline
 import query
 import runtimes
 import start
 import texts
 import vectors
-from corpus import Corpus, read_glosses
+from corpus import Corpus, read_entries
 from loaded import load
 from report import Report
 
 # In this order whatever the order they are named in: `start` adds documents to those that the others search.
-PARTS = {part.__name__: part.run for part in (creates, many, texts, query, vectors, memory, start, runtimes)}
+PARTS = {part.__name__: part.run for part in (creates, many, texts, known, query, pipeline, vectors, memory, start, runtimes)}
 # What runs where none is named.
 USUAL = [name for name in PARTS if name != "runtimes"]
 
@@ -34,7 +36,8 @@ class Bench:
     embed_rate: pathlib.Path
     cache: pathlib.Path  # kept for later runs
     work: pathlib.Path  # removed after this one
-    glosses: list
+    entries: list  # of the dictionary
+    glosses: list  # their texts
     text_count: int
     document_count: int
     many_count: int
@@ -52,6 +55,7 @@ class Bench:
 
 def main():
     arguments = parse()
+    entries = read_entries(arguments.glosses)
     report = Report(arguments)
     with tempfile.TemporaryDirectory(prefix="run-", dir=arguments.cache) as work:
         bench = Bench(
@@ -59,7 +63,8 @@ def main():
             embed_rate=arguments.embed_rate,
             cache=arguments.cache,
             work=pathlib.Path(work),
-            glosses=read_glosses(arguments.glosses),
+            entries=entries,
+            glosses=[entry["text"] for entry in entries],
             text_count=arguments.texts,
             document_count=arguments.documents,
             many_count=arguments.many,

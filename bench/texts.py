@@ -52,7 +52,7 @@ def _end_to_end(bench, texts, number):
             made = server.call("POST", f"/v1/buckets/{bucket}/objects/batch", {"objects": objects})
             waiting += [row["object_id"] for row in made["succeeded"]]
             if len(waiting) >= OBJECTS_A_BATCH or first + OBJECTS_A_REQUEST >= len(texts):
-                tasks.append(_submit(server, bucket, collection, waiting))
+                tasks.append(submit(server, bucket, collection, waiting))
                 waiting = []
         while not all(server.call("GET", f"/v1/tasks/{task}")["status"] in ENDED for task in tasks):
             time.sleep(0.05)
@@ -63,7 +63,7 @@ def _end_to_end(bench, texts, number):
     return len(texts) / seconds
 
 
-def _submit(server, bucket, collection, objects):
+def submit(server, bucket, collection, objects):
     """Makes a batch and submits it. Answers its task."""
     batch = {"object_ids": objects, "collection_ids": [collection.id]}
     batch_id = server.call("POST", f"/v1/buckets/{bucket}/batches", batch)["batch_id"]

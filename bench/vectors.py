@@ -39,7 +39,7 @@ def _strata(bench):
         for name, field in CASES.items():
             filters = {"AND": [{"field": field, "operator": "eq", "value": WANTED}]} if field else {}
             requests = [
-                server.request("POST", loaded.by_vector, {"inputs": {"query": query}, "filters": filters})
+                server.request("POST", loaded.by_vector, {"skip_cache": True, "inputs": {"query": query}, "filters": filters})
                 for query in bench.corpus.queries.astype(float).round(5).tolist()
             ]
             found = drive(server.address, QUERIES, requests.__getitem__, 1, keep_bodies=True).bodies

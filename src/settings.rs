@@ -23,6 +23,7 @@ pub struct File {
     public_url: Option<String>,
     allow_private_urls: Option<bool>,
     sql_files: Option<PathBuf>,
+    trust_proxy: Option<bool>,
     workers: Option<usize>,
 }
 
@@ -64,6 +65,9 @@ pub struct ServeArguments {
     /// Directory of the SQLite files that connections may read [default: none may be read]
     #[arg(long, env = "STRATA_SQL_FILES", value_name = "DIR")]
     pub sql_files: Option<PathBuf>,
+    /// Take a caller's address from the last entry of `X-Forwarded-For`, which the proxy in front has written
+    #[arg(long, env = "STRATA_TRUST_PROXY")]
+    pub trust_proxy: bool,
     /// How many derivations run at once [default: one per processor, at most 8]
     #[arg(long, env = "STRATA_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
@@ -80,6 +84,7 @@ pub struct Settings {
     pub public_url: Option<String>,
     pub allow_private_urls: bool,
     pub sql_files: Option<PathBuf>,
+    pub trust_proxy: bool,
     pub workers: usize,
 }
 
@@ -99,6 +104,7 @@ impl Settings {
             public_url: arguments.public_url.or(file.public_url).map(|url| url.trim_end_matches('/').to_owned()),
             allow_private_urls: arguments.allow_private_urls || file.allow_private_urls.unwrap_or(false),
             sql_files: arguments.sql_files.or(file.sql_files),
+            trust_proxy: arguments.trust_proxy || file.trust_proxy.unwrap_or(false),
             workers,
         })
     }

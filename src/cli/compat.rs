@@ -110,10 +110,14 @@ fn served(openapi: &Value) -> BTreeSet<(String, String)> {
     served
 }
 
-/// `/v1/buckets/{bucket_id}/objects` becomes `/v1/buckets/{}/objects`: parameter names are nobody's business.
+/// `/v1/buckets/{bucket_id}/objects` becomes `/v1/buckets/{}/objects`: parameter names are nobody's business. A slash at
+/// the end makes no difference to the router.
 fn shape(path: &str) -> String {
-    let segments: Vec<&str> =
-        path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment }).collect();
+    let segments: Vec<&str> = path
+        .trim_end_matches('/')
+        .split('/')
+        .map(|segment| if segment.starts_with('{') { "{}" } else { segment })
+        .collect();
     segments.join("/")
 }
 

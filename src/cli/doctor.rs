@@ -33,6 +33,7 @@ pub fn run(arguments: DoctorArguments, output: Output) -> Result<ExitCode> {
             public_url: crate::settings::DEFAULT_URL.to_owned(),
             allow_private_urls: false,
             sql_files: None,
+            trust_proxy: false,
             workers: settings.workers,
         })
         .await

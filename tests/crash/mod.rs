@@ -1,2 +1,3 @@
+mod experiments;
 mod index_damage;
 mod kill;

@@ -1,8 +1,12 @@
 mod command_line;
 mod first_path;
 mod kept_answers;
+mod learning;
+mod metrics;
 mod official_sdk;
 mod outside;
+mod published;
 mod removal;
 mod sql_lookup;
 mod standalone;
+mod words;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub struct World {
     pub api: Api,
     pub ids: BTreeMap<&'static str, String>,
+    /// A key that is for the retriever alone.
+    pub retriever_key: String,
 }
 
 impl World {
@@ -60,6 +62,31 @@ impl World {
         let run =
             api.post(&format!("/v1/retrievers/{retriever}/execute"), json!({ "inputs": { "query": "a stream" } }));
         let execution = run.text("/execution_id").to_owned();
+        let key = api.post(&format!("/v1/retrievers/{retriever}/api-keys"), json!({ "name": "page" }));
+        let (key_id, retriever_key) = (key.text("/key_id").to_owned(), key.text("/key").to_owned());
+        let published = api.post(&format!("/v1/retrievers/{retriever}/publish"), json!({ "display_name": name }));
+        let public_name = published.text("/public_name").to_owned();
+        let clicked =
+            json!({ "feature_id": document, "interaction_type": ["click"], "position": 0, "execution_id": execution });
+        let interaction = api.post("/v1/retrievers/interactions", clicked).text("/interaction_id").to_owned();
+        let judged = json!({ "document_id": document, "label": "approved" });
+        let annotation = api.post("/v1/annotations", judged).text("/annotation_id").to_owned();
+        let query =
+            json!({ "query_id": "q1", "query_input": { "query": "a stream" }, "relevant_documents": [document] });
+        let dataset = json!({ "dataset_name": "streams", "queries": [query] });
+        let dataset = api.post("/v1/retrievers/evaluations/datasets", dataset).text("/dataset_id").to_owned();
+        let started =
+            api.post(&format!("/v1/retrievers/{retriever}/evaluations"), json!({ "dataset_name": "streams" }));
+        let evaluation = started.text("/evaluation_id").to_owned();
+        assert_eq!(wait_for_task(&api, started.text("/task_id")), "COMPLETED");
+        let benchmark = json!({
+            "benchmark_name": "alone", "baseline_retriever_id": retriever, "candidate_retriever_ids": [retriever],
+        });
+        let benchmark = api.post("/v1/retrievers/benchmarks", benchmark).text("/benchmark_id").to_owned();
+        wait_for("a benchmark to end", SOON, || {
+            let status = api.get(&format!("/v1/retrievers/benchmarks/{benchmark}")).text("/status").to_owned();
+            matches!(status.as_str(), "completed" | "failed").then_some(())
+        });
         let ids = BTreeMap::from([
             ("namespace_identifier", namespace.clone()),
             ("namespace_id", namespace),
@@ -76,8 +103,16 @@ impl World {
             ("retriever_id", retriever.clone()),
             ("retriever_identifier", retriever),
             ("execution_id", execution),
+            ("key_id", key_id),
+            ("public_name", public_name),
+            ("interaction_id", interaction),
+            ("annotation_id", annotation),
+            ("dataset_identifier", dataset),
+            ("evaluation_id", evaluation),
+            ("benchmark_id", benchmark),
+            ("version", "1".to_owned()),
         ]);
-        Self { api, ids }
+        Self { api, ids, retriever_key }
     }
 
     pub fn id(&self, parameter: &str) -> &str {

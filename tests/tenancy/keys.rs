@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 const OPERATIONS: &str = include_str!("../contract/operations.tsv");
 
 /// Endings of POST paths that read: a key that may only read may call them.
-const READS: [&str; 24] = [
+const READS: [&str; 25] = [
     "list",
     "execute",
     "explain",
@@ -32,6 +32,7 @@ const READS: [&str; 24] = [
     "group",
     "tree",
     "facets",
+    "score",
 ];
 
 /// Path with parameter names taken out, to how the contract says it is protected: `public`, `key` or `key+namespace`.
@@ -148,6 +149,50 @@ fn a_key_that_may_not_read_answers_403_on_every_read_of_a_namespace() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a key that is for one retriever may call, of that one.
+const OF_ITS_RETRIEVER: [(&str, &str); 6] = [
+    ("GET", "/v1/me"),
+    ("GET", "/v1/retrievers/{retriever_id}"),
+    ("POST", "/v1/retrievers/{retriever_id}/execute"),
+    ("POST", "/v1/retrievers/{retriever_id}/execute/batch"),
+    ("POST", "/v1/retrievers/{retriever_id}/execute/explain"),
+    ("POST", "/v1/retrievers/{retriever_id}/explain"),
+];
+
+#[test]
+fn a_key_for_a_retriever_answers_403_on_everything_else() {
+    let server = Server::start();
+    let admin = server.api();
+    let world = World::create(&admin, "locked");
+    let stranger = admin.without_key().within(world.id("namespace_id"));
+    let holder = admin.with_key(&world.retriever_key);
+    let other = crate::support::retriever_body(&world.api, "other", world.id("collection_id"));
+    let other = world.api.post("/v1/retrievers", other).text("/retriever_id").to_owned();
+    let known = |name: &str| world.ids.get(name).cloned().unwrap_or_else(|| "unknown".to_owned());
+    let (mut wrong, mut refused) = (Vec::new(), 0);
+    for operation in Operation::all(&admin) {
+        let (path, body) = (operation.path_with(known), operation.sample_body());
+        if stranger.send(&operation.method, &path, body.as_ref()).status != 401 {
+            continue;
+        }
+        let own = OF_ITS_RETRIEVER.contains(&(operation.method.as_str(), operation.path.as_str()));
+        let answer = holder.send(&operation.method, &path, body.as_ref());
+        if own == matches!(answer.status, 401 | 403) {
+            wrong.push(format!("{}: {} {}", answer.request, answer.status, answer.body));
+        }
+        refused += usize::from(!own);
+        // The same of another retriever in the same namespace.
+        if own && operation.path_parameters.len() == 1 {
+            let answer = holder.send(&operation.method, &operation.path_with(|_| other.clone()), body.as_ref());
+            if answer.status != 403 {
+                wrong.push(format!("{}: {} {}", answer.request, answer.status, answer.body));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(refused > 100, "only {refused} operations were refused");
 }
 
 #[test]

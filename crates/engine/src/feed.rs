@@ -62,6 +62,7 @@ impl Feed for CatalogFeed {
                 collection_id: row.id,
                 vectors: private(&row.body, crate::collections::VECTORS)?,
                 payload: payload_indexes(&namespace, &row.body)?,
+                language: language(&row.body),
             }))
         })
     }
@@ -88,6 +89,14 @@ impl Feed for CatalogFeed {
     fn head(&self, collection_id: &str) -> Result<i64> {
         self.catalog.read_blocking(|connection| documents::head(connection, collection_id))
     }
+}
+
+/// The language of a collection's texts, where its extractor says that they are not English.
+fn language(collection: &Fields) -> Option<String> {
+    let parameters = collection.get("feature_extractor")?.get("parameters")?;
+    let language = parameters.get("language")?.as_str()?.trim().to_lowercase();
+    let is_english = language.is_empty() || ["en", "english", "auto"].contains(&language.as_str());
+    (!is_english && !language.starts_with("en-")).then_some(language)
 }
 
 /// The payload indexes of a shard, one for each field: what every shard has wins, then what the namespace declares.

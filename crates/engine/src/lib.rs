@@ -4,6 +4,7 @@
 //! This crate knows no HTTP: it takes values that were checked, answers values, and says in [`strata_model::Error`]
 //! whose fault it is when it cannot.
 
+pub mod annotations;
 pub mod batches;
 pub mod buckets;
 pub mod clustering;
@@ -13,9 +14,11 @@ pub mod derivations;
 pub mod doctor;
 pub mod documents;
 pub mod events;
+pub mod experiments;
 pub mod extract;
 mod feed;
 pub mod fetch;
+pub mod interactions;
 pub mod listing;
 pub mod namespaces;
 pub mod objects;
@@ -23,11 +26,13 @@ mod payload;
 pub mod presign;
 pub mod principals;
 mod private_file;
+pub mod published;
 pub mod retrieval;
 pub mod retrievers;
 pub mod secrets;
 pub mod split;
 pub mod standalone;
+pub mod times;
 mod upkeep;
 pub mod uploads;
 
@@ -36,7 +41,7 @@ pub use doctor::Check;
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::{collections::HashMap, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
-use strata_infer::{CrossEncoder, EmbedConfig, Registry, Task, TextEmbedder};
+use strata_infer::{CrossEncoder, EmbedConfig, Registry, SparseEmbedder, Task, TextEmbedder};
 use strata_model::{Error, Result};
 use strata_store::{
     Blobs, Catalog,
@@ -61,6 +66,8 @@ pub struct Config {
     pub allow_private_urls: bool,
     /// Where SQLite files lie that connections may read; without it, none may.
     pub sql_files: Option<PathBuf>,
+    /// Whether a proxy stands in front that says in `X-Forwarded-For` whom it asks for.
+    pub trust_proxy: bool,
     /// Derivations that run at once.
     pub workers: usize,
 }
@@ -81,9 +88,12 @@ pub struct Engine {
     /// Memory for inputs of derivations, in KiB.
     pub(crate) input_room: Arc<Semaphore>,
     pub(crate) memory: retrievers::Memory,
+    pub(crate) experiments: experiments::Runner,
+    pub(crate) limiter: published::Limiter,
     keys: principals::KeyCache,
     embedders: Mutex<HashMap<&'static str, TextEmbedder>>,
     /// By the names that they were asked for.
+    sparse_embedders: Mutex<HashMap<&'static str, SparseEmbedder>>,
     cross_encoders: Mutex<LruCache<String, CrossEncoder>>,
     first_key: Option<String>,
 }
@@ -107,8 +117,11 @@ impl Engine {
             payload: payload::Builder::default(),
             input_room: Arc::new(Semaphore::new(objects::INPUT_KIBIBYTES as usize)),
             memory: retrievers::Memory::default(),
+            experiments: experiments::Runner::default(),
+            limiter: published::Limiter::default(),
             keys: principals::KeyCache::default(),
             embedders: Mutex::default(),
+            sparse_embedders: Mutex::default(),
             cross_encoders: Mutex::new(LruCache::new(MAX_CROSS_ENCODERS)),
             signer,
             vault,
@@ -121,6 +134,7 @@ impl Engine {
         });
         derivations::start(&engine);
         payload::start(&engine);
+        experiments::start(&engine);
         upkeep::start(&engine);
         Ok(engine)
     }
@@ -161,6 +175,34 @@ impl Engine {
         })
         .await
         .map_err(Error::internal)?
+    }
+
+    /// A model for sparse vectors of text, loaded at its first use, with the same errors.
+    pub(crate) async fn sparse_embedder(self: &Arc<Self>, model: &str) -> Result<SparseEmbedder> {
+        let entry = Registry::resolve_for(model, Task::EmbedSparse)?;
+        if let Some(found) = self.sparse_embedders.lock().get(entry.id) {
+            return Ok(found.clone());
+        }
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut loaded = engine.sparse_embedders.lock();
+            if let Some(found) = loaded.get(entry.id) {
+                return Ok(found.clone());
+            }
+            let made = SparseEmbedder::load(&engine.registry, entry.id, EmbedConfig::default())?;
+            loaded.insert(entry.id, made.clone());
+            Ok(made)
+        })
+        .await
+        .map_err(Error::internal)?
+    }
+
+    /// What tells a model's vectors from those of every other, whatever it embeds.
+    pub(crate) async fn model_fingerprint(self: &Arc<Self>, model: &str) -> Result<String> {
+        Ok(match Registry::resolve(model)?.task {
+            Task::EmbedSparse => self.sparse_embedder(model).await?.fingerprint().to_owned(),
+            _ => self.embedder(model).await?.fingerprint().to_owned(),
+        })
     }
 
     /// A cross-encoder, loaded at its first use: a model of the registry, or a directory beside its models.

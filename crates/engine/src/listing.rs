@@ -1,11 +1,11 @@
 //! Lists of resources that are few enough to be read whole: search, filter, sort and page over their views.
 
-use crate::Engine;
+use crate::{Engine, published::MAX_PUBLISHED};
 use serde_json::Value;
 use std::cmp::Ordering;
 use strata_model::{Error, Fields, Principal, Result, Scope, filter, filter::Filter, limits, path};
 use strata_store::catalog::{
-    principals,
+    principals, publications,
     resources::{self, Kind},
 };
 
@@ -145,7 +145,7 @@ fn has_text(value: &Value, needle: &str, case_sensitive: bool) -> bool {
 /// A resource that was found by its name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// `namespace`, or [`Kind::name`].
+    /// `namespace`, `published_retriever`, or [`Kind::name`].
     pub kind: &'static str,
     pub id: String,
     pub name: String,
@@ -173,6 +173,12 @@ impl Engine {
             {
                 let rows = resources::list(connection, kind, &scope)?.into_iter();
                 all.extend(rows.map(|r| found(kind.name(), r.id, r.name, &r.body, r.created_at, r.updated_at)));
+            }
+            if wants("published_retriever") {
+                let rows = publications::list(connection, &scope, MAX_PUBLISHED, 0)?.into_iter();
+                all.extend(rows.map(|p| {
+                    found("published_retriever", p.public_id, p.public_name, &p.body, p.created_at, p.updated_at)
+                }));
             }
             if wants("namespace") {
                 let rows = principals::namespaces(connection, &principal)?.into_iter();

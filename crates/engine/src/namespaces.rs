@@ -203,7 +203,8 @@ impl Engine {
     /// Removes a namespace and everything in it; answers what went. Without `force` only an empty one goes.
     pub async fn delete_namespace(&self, principal: &Principal, identifier: &str, force: bool) -> Result<Described> {
         let (principal, identifier) = (principal.clone(), identifier.to_owned());
-        let write = self.catalog.write(move |tx| {
+        // The keys of its retrievers go with it, by the schema's cascades.
+        let write = self.change_keys(move |tx| {
             let described = describe(tx, principals::namespace(tx, &principal, &identifier)?)?;
             let (counts, scope) = (described.counts, described.namespace.scope());
             if !force && !counts.is_empty() {

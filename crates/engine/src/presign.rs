@@ -11,7 +11,7 @@ use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use std::ops::Range;
-use strata_model::{Error, Result};
+use strata_model::{Error, Result, id};
 use strata_store::{
     Catalog,
     catalog::{objects::ObjectBlob, settings},
@@ -66,6 +66,15 @@ impl Signer {
         let mut mac = self.key.clone();
         mac.update(body.as_bytes());
         Ok(format!("{body}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())))
+    }
+
+    /// A proof that this server made of `parts` for one purpose; of no use as a token or for another purpose.
+    pub fn stamp(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = self.key.clone();
+        // Tokens are signed as URL-safe base64, which begins with no space.
+        mac.update(b" ");
+        mac.update(&id::sha256_parts(&[&[purpose.as_bytes()], parts].concat()));
+        mac.finalize().into_bytes().into()
     }
 
     /// What the token allows at `now_seconds`. A wrong one and an expired one are [`Error::Forbidden`].

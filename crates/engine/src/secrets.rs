@@ -194,6 +194,7 @@ mod tests {
             public_url: String::new(),
             allow_private_urls: false,
             sql_files: None,
+            trust_proxy: false,
             workers: 1,
         };
         let catalog = Catalog::open(&directory.path().join("catalog.db"), Arc::new(System::default())).unwrap();

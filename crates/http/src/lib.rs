@@ -12,7 +12,7 @@ mod openapi;
 mod paging;
 
 use axum::{Router, extract::Request, http::Uri};
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 use strata_engine::Engine;
 use tokio::net::TcpListener;
 use tower::util::MapRequest;
@@ -33,12 +33,14 @@ macro_rules! resources {
 }
 
 resources![
+    annotations,
     batches,
     blobs,
     buckets,
     collections,
     discovery,
     documents,
+    evaluations,
     events,
     features,
     health,
@@ -47,6 +49,7 @@ resources![
     namespaces,
     objects,
     organizations,
+    published,
     retrievers,
     search,
     standalone,
@@ -73,7 +76,8 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .keys()
         .filter_map(|path| path.strip_prefix("/v1/")?.split('/').next().map(str::to_owned))
         .collect();
-    let app = routes.merge(openapi::pages(&document)).fallback(not_found).with_state(engine);
+    let app =
+        routes.merge(openapi::pages(&document)).merge(published::short_links()).fallback(not_found).with_state(engine);
     let app = middleware::around(app);
     Router::new().fallback_service(MapRequest::new(app, move |request| canonical(request, &heads)))
 }
@@ -114,7 +118,9 @@ pub async fn serve(
         // Nobody listens any more where the server has failed already.
         let _ = stopping.send(());
     };
-    let serving = axum::serve(listener, router(engine)).with_graceful_shutdown(signal).into_future();
+    let serving = axum::serve(listener, router(engine).into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(signal)
+        .into_future();
     let too_long = async move {
         match stopped.await {
             Ok(()) => tokio::time::sleep(DRAIN).await,

@@ -5,6 +5,7 @@ use crate::{
     error::ApiError,
     extract::{Caller, Json},
     openapi::time,
+    organizations::key_type,
 };
 use axum::extract::State;
 use serde::Serialize;
@@ -65,8 +66,8 @@ pub async fn whoami(State(app): State<App>, caller: Caller) -> Result<Json<MeRes
         account_type: ACCOUNT_TYPE.into(),
         user_email: me.user.email,
         key: MeKeyInfo {
+            key_type: key_type(&me.key).into(),
             name: me.key.name,
-            key_type: "standard".into(),
             permissions: caller.0.permissions.iter().map(|p| permission_name(*p).to_owned()).collect(),
             expires_at: me.key.expires_at,
         },

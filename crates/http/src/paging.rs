@@ -195,6 +195,23 @@ impl PaginationResponse {
         Self { next_cursor: next.map(|next| write_cursor(&json!({ "a": next }))), ..Self::bare(paging, total) }
     }
 
+    /// [`PaginationResponse::after`] for a page of `rows`; one that was reached by number says also which one it is and
+    /// which are beside it.
+    pub fn marked(paging: &Paging, rows: usize, next: Option<Value>, total: Option<i64>) -> Self {
+        let (has_more, page) = (next.is_some() && rows > 0, paging.page());
+        let shown = Self::after(paging, next, total);
+        if paging.after.is_some() {
+            return shown;
+        }
+        let link = |page: usize| format!("?page={page}&page_size={}", paging.limit);
+        Self {
+            page: i64::try_from(page).ok(),
+            next_page: has_more.then(|| link(page + 1)),
+            previous_page: (paging.offset > 0).then(|| link(page.saturating_sub(1).max(1))),
+            ..shown
+        }
+    }
+
     fn bare(paging: &Paging, total: Option<i64>) -> Self {
         let total = total.filter(|_| paging.include_total);
         Self {

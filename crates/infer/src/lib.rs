@@ -11,6 +11,7 @@ pub mod limits;
 mod queue;
 pub mod registry;
 pub mod rerank;
+pub mod sparse;
 mod worker;
 
 pub use embed::{EmbedConfig, TextEmbedder};
@@ -19,3 +20,4 @@ pub use registry::{
     Runtime, Source, Task, Verify,
 };
 pub use rerank::CrossEncoder;
+pub use sparse::{SparseEmbedder, SparseVector};

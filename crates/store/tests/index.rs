@@ -127,6 +127,7 @@ fn spec(dimensions: usize) -> ShardSpec {
             vector("e", VectorKind::Dense, Some(2), Distance::Euclidean),
         ],
         payload: payload.map(|(field, kind)| PayloadIndex { field: field.into(), kind }).to_vec(),
+        language: None,
     }
 }
 

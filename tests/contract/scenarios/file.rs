@@ -80,7 +80,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// All of them by id.
+    /// All of them by id, or by method and path where another one has the id.
     pub fn all() -> BTreeMap<String, Self> {
         let lines = include_str!("../operations.tsv").lines().filter(|line| !line.starts_with('#'));
         let read = |line: &str| {
@@ -89,7 +89,15 @@ impl Operation {
             let text = str::to_owned;
             (text(id), Self { method: text(method), path: text(path), id: text(id), area: text(area) })
         };
-        lines.map(read).collect()
+        let mut all = BTreeMap::new();
+        for (id, operation) in lines.map(read) {
+            // An id that several operations have is that of the last; the others go by method and path.
+            if let Some(other) = all.insert(id, operation) {
+                let id = format!("{} {}", other.method, other.path);
+                all.insert(id.clone(), Self { id, ..other });
+            }
+        }
+        all
     }
 
     /// Names of the parameters in the path.

@@ -199,13 +199,18 @@ impl Engine {
         }
     }
 
-    /// Cancels the batch behind a task.
+    /// Cancels the batch or the evaluation behind a task.
     pub async fn cancel_task(&self, principal: &Principal, task_id: &str) -> Result<()> {
         let task = self.task_for(principal, task_id).await?;
         match (task.batch_id, task.namespace_id) {
             (Some(batch), Some(namespace_id)) => {
                 let scope = Scope { organization_id: principal.organization_id.clone(), namespace_id };
                 self.cancel_batch(&scope, None, &batch, None, None).await.map(drop)
+            }
+            (None, Some(namespace_id)) if task.body.contains_key("evaluation_id") => {
+                let scope = Scope { organization_id: principal.organization_id.clone(), namespace_id };
+                let evaluation_id = task.body.get("evaluation_id").and_then(Value::as_str).unwrap_or_default();
+                self.cancel_evaluation(&scope, evaluation_id).await
             }
             _ => Err(Error::Conflict(format!("task `{task_id}` is over"))),
         }

@@ -324,6 +324,7 @@ mod tests {
             sql_files: directory.map(Path::to_owned),
             public_url: String::new(),
             allow_private_urls: false,
+            trust_proxy: false,
             workers: 1,
         }
     }

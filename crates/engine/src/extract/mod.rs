@@ -5,6 +5,7 @@
 
 mod inputs;
 mod passthrough;
+mod splade;
 mod text;
 
 pub use inputs::{InputMapping, Passthrough};
@@ -72,7 +73,7 @@ pub struct Output {
     pub vectors: Vectors,
 }
 
-static DEFINITIONS: [&Definition; 2] = [&passthrough::DEFINITION, &text::DEFINITION];
+static DEFINITIONS: [&Definition; 3] = [&passthrough::DEFINITION, &text::DEFINITION, &splade::DEFINITION];
 
 /// Every built-in extractor.
 pub fn definitions() -> &'static [&'static Definition] {
@@ -205,7 +206,7 @@ impl Configured {
             inputs::canonical(&self.to_json()).into_bytes(),
         ];
         for model in &self.models {
-            parts.push(engine.embedder(model).await?.fingerprint().as_bytes().to_vec());
+            parts.push(engine.model_fingerprint(model).await?.into_bytes());
         }
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         Ok(hex::encode(id::sha256_parts(&parts)))

@@ -28,33 +28,61 @@ pub(super) static DEFINITION: Definition = Definition {
     icon: "file-text",
     category: "text",
     input_types: &[FieldType::Text, FieldType::String],
-    input_schema: || json!({ "type": "object", "required": ["text"], "properties": { "text": { "type": "string" } } }),
-    output_schema: || {
-        json!({ "type": "object", "properties": {
-            "text": { "type": "string" }, "chunk_index": { "type": "integer" }, "total_chunks": { "type": "integer" },
-            "start_char": { "type": "integer" }, "end_char": { "type": "integer" }, "page_number": { "type": "integer" },
-            "heading_path": { "type": "array", "items": { "type": "string" } }, "chunk_kind": { "type": "string" },
-            "code_language": { "type": "string" },
-        } })
-    },
+    input_schema,
+    output_schema,
     parameter_schema: || {
-        json!({ "type": "object", "properties": {
+        let mut schema = splitting_schema();
+        let model = json!({ "type": "string", "default": Registry::default_text_model() });
+        schema["properties"]["embedding_model"] = model;
+        schema
+    },
+    default_parameters: || json!({ "source_type": "text", "split_by": "none", "chunk_size": 1000, "chunk_overlap": 0, "language": "en" }),
+    position_fields: POSITION_FIELDS,
+    reads_source: false,
+    check,
+    run,
+};
+
+/// Fields in which a chunk says where in its text it stands.
+pub(super) const POSITION_FIELDS: &[&str] = &["chunk_index", "start_char", "end_char", "page_number"];
+
+pub(super) fn input_schema() -> Value {
+    json!({ "type": "object", "required": ["text"], "properties": { "text": { "type": "string" } } })
+}
+
+pub(super) fn output_schema() -> Value {
+    json!({ "type": "object", "properties": {
+        "text": { "type": "string" }, "chunk_index": { "type": "integer" }, "total_chunks": { "type": "integer" },
+        "start_char": { "type": "integer" }, "end_char": { "type": "integer" }, "page_number": { "type": "integer" },
+        "heading_path": { "type": "array", "items": { "type": "string" } }, "chunk_kind": { "type": "string" },
+        "code_language": { "type": "string" },
+    } })
+}
+
+/// JSON Schema of the parameters that say how a text is split.
+pub(super) fn splitting_schema() -> Value {
+    json!({ "type": "object", "properties": {
             "split_by": { "type": "string", "default": "none",
                 "enum": ["characters", "words", "sentences", "paragraphs", "pages", "time_segments", "markdown", "none"] },
             "chunk_size": { "type": "integer", "default": 1000, "minimum": 1, "maximum": split::MAX_CHUNK_SIZE,
                 "description": "In the unit of `split_by`." },
             "chunk_overlap": { "type": "integer", "default": 0, "minimum": 0, "maximum": split::MAX_CHUNK_OVERLAP,
                 "description": "In the unit of `split_by`; smaller than `chunk_size`." },
-            "language": { "type": "string", "default": "en" },
-            "embedding_model": { "type": "string", "default": Registry::default_text_model() },
+            "language": { "type": "string", "default": "en",
+                "description": "Of the words: how a search by words cuts and compares them." },
         } })
-    },
-    default_parameters: || json!({ "source_type": "text", "split_by": "none", "chunk_size": 1000, "chunk_overlap": 0, "language": "en" }),
-    position_fields: &["chunk_index", "start_char", "end_char", "page_number"],
-    reads_source: false,
-    check,
-    run,
-};
+}
+
+/// The fields of every chunk.
+pub(super) fn fields() -> Vec<(&'static str, FieldType)> {
+    vec![
+        ("text", FieldType::String),
+        ("chunk_index", FieldType::Integer),
+        ("total_chunks", FieldType::Integer),
+        ("start_char", FieldType::Integer),
+        ("end_char", FieldType::Integer),
+    ]
+}
 
 /// The hosted service's model names stand for the best local model of the same task.
 const HOSTED: [&str; 4] = [
@@ -76,7 +104,7 @@ fn model(parameters: &Fields) -> Result<&'static str> {
     })
 }
 
-fn config(parameters: &Fields) -> Result<SplitConfig> {
+pub(super) fn config(parameters: &Fields) -> Result<SplitConfig> {
     let number = |key: &str, default: usize| match parameters.get(key) {
         None | Some(Value::Null) => Ok(default),
         Some(v) => v
@@ -121,39 +149,42 @@ fn check(parameters: &Fields) -> Result<Shape> {
             .map(str::to_owned)
             .collect(),
     };
-    let fields = vec![
-        ("text", FieldType::String),
-        ("chunk_index", FieldType::Integer),
-        ("total_chunks", FieldType::Integer),
-        ("start_char", FieldType::Integer),
-        ("end_char", FieldType::Integer),
-    ];
-    Ok(Shape { vectors: vec![index], fields, models: vec![entry.id.into()] })
+    Ok(Shape { vectors: vec![index], fields: fields(), models: vec![entry.id.into()] })
+}
+
+/// The chunks of an input's text.
+pub(super) async fn chunks(parameters: &Fields, input: &Input) -> Result<Vec<Chunk>> {
+    let text = match input.values.get("text") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => parts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n\n"),
+        Some(Value::Null) | None => {
+            return Err(Error::invalid("text", "the input has no text: map one with `input_mappings`"));
+        }
+        Some(other) => other.to_string(),
+    };
+    let config = config(parameters)?;
+    tokio::task::spawn_blocking(move || split::split_bounded(&text, &config, limits::MAX_DERIVED_DOCUMENTS))
+        .await
+        .map_err(Error::internal)?
 }
 
 fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> BoxFuture<'a, Result<Vec<Output>>> {
     Box::pin(async move {
-        let text = match input.values.get("text") {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Array(parts)) => parts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n\n"),
-            Some(Value::Null) | None => {
-                return Err(Error::invalid("text", "the input has no text: map one with `input_mappings`"));
-            }
-            Some(other) => other.to_string(),
-        };
-        let config = config(&extractor.parameters)?;
-        let chunks =
-            tokio::task::spawn_blocking(move || split::split_bounded(&text, &config, limits::MAX_DERIVED_DOCUMENTS))
-                .await
-                .map_err(Error::internal)??;
+        let chunks = chunks(&extractor.parameters, &input).await?;
         let embedder = engine.embedder(model(&extractor.parameters)?).await?;
         let vectors = embedder.embed(chunks.iter().map(|c| c.text.clone()).collect()).await?;
         let total = chunks.len();
-        Ok(chunks.into_iter().zip(vectors).map(|(chunk, vector)| output(chunk, vector, total)).collect())
+        let output = |(chunk, vector)| {
+            let mut output = output(chunk, total);
+            output.vectors.insert(INDEX.into(), VectorValue::Dense(vector));
+            output
+        };
+        Ok(chunks.into_iter().zip(vectors).map(output).collect())
     })
 }
 
-fn output(chunk: Chunk, vector: Vec<f32>, total: usize) -> Output {
+/// A chunk's fields, without its vector.
+pub(super) fn output(chunk: Chunk, total: usize) -> Output {
     let mut output = Output::default();
     let mut put = |name: &str, value: Value| output.fields.insert(name.to_owned(), value);
     put("chunk_index", chunk.index.into());
@@ -173,6 +204,5 @@ fn output(chunk: Chunk, vector: Vec<f32>, total: usize) -> Output {
         put("page_number", page.into());
     }
     put("text", chunk.text.into());
-    output.vectors.insert(INDEX.into(), VectorValue::Dense(vector));
     output
 }

@@ -70,6 +70,7 @@ impl Rows {
                 updated_at: now.clone(),
             },
             key: ApiKey {
+                retriever_id: None,
                 key_id: catalog.new_id(id::KEY, 15),
                 organization_id: organization_id.clone(),
                 user_id,

@@ -74,6 +74,7 @@ impl Engine {
         let mut body = without_nulls(new.body);
         body.insert("created_by".into(), principal.user_id.clone().into());
         let key = ApiKey {
+            retriever_id: None,
             key_id: self.catalog.new_id(id::KEY, 15),
             organization_id: principal.organization_id.clone(),
             user_id: String::new(),
@@ -109,6 +110,9 @@ impl Engine {
         let change = self.change_keys(move |tx| {
             let user = principals::user(tx, &principal.organization_id, &user)?;
             let mut key = principals::key(tx, &user.user_id, &key)?;
+            if !change.only_revokes() {
+                refuse_of_retriever(&key)?;
+            }
             match (key.status.as_str(), change.active) {
                 (ACTIVE, Some(false)) => revoke(&mut key, &principal, &now),
                 (ACTIVE, _) | (_, None | Some(false)) => {}
@@ -143,6 +147,7 @@ impl Engine {
             if key.status != ACTIVE {
                 return Err(Error::Conflict(format!("the key `{}` is revoked; make a new one", key.name)));
             }
+            refuse_of_retriever(&key)?;
             let key = ApiKey { key_hash: hash, key_prefix: prefix, updated_at: now, ..key };
             principals::update_key(tx, &key)?;
             Ok(key)
@@ -157,7 +162,26 @@ impl Engine {
     }
 }
 
-fn revoke(key: &mut ApiKey, principal: &Principal, now: &str) {
+impl KeyChange {
+    fn only_revokes(&self) -> bool {
+        let Self { name, permissions, scopes, expires_at, active, body } = self;
+        let changes = name.is_some() || permissions.is_some() || scopes.is_some() || expires_at.is_some();
+        *active == Some(false) && !changes && body.is_empty()
+    }
+}
+
+/// A key that is for one retriever is revoked and made anew, and never changed into something else.
+fn refuse_of_retriever(key: &ApiKey) -> Result<()> {
+    match &key.retriever_id {
+        None => Ok(()),
+        Some(retriever_id) => Err(Error::Conflict(format!(
+            "the key `{}` is for the retriever `{retriever_id}` and cannot be changed; revoke it and make another",
+            key.name
+        ))),
+    }
+}
+
+pub(super) fn revoke(key: &mut ApiKey, principal: &Principal, now: &str) {
     key.status = REVOKED.into();
     key.body.insert("revoked_at".into(), now.into());
     key.body.insert("revoked_by".into(), principal.user_id.clone().into());

@@ -5,18 +5,20 @@
 
 mod bootstrap;
 mod keys;
+mod retriever_keys;
 mod users;
 
 pub(crate) use bootstrap::bootstrap;
 pub(crate) use keys::canonical_time;
 pub use keys::{KeyChange, NewKey, Secret};
+pub use retriever_keys::NewRetrieverKey;
 pub use users::{NewUser, OrganizationChange, Role, UserChange, UserStatus};
 pub(crate) use users::{check_name, merge, without_nulls};
 
 use crate::Engine;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
-use strata_model::{Error, Permission, Principal, Result, Scope, id};
+use strata_model::{Error, OnlyRetriever, Permission, Principal, Result, Scope, id};
 pub use strata_store::catalog::principals::{ApiKey, Organization, User};
 use strata_store::catalog::{principals, rusqlite::Transaction};
 use subtle::ConstantTimeEq;
@@ -129,9 +131,10 @@ impl Engine {
                 return Ok(None);
             }
             let user = principals::user(connection, &key.organization_id, &key.user_id)?;
-            Ok(Some((key, user)))
+            let namespace = principals::namespace_of_key(connection, &key)?;
+            Ok(Some((key, user, namespace)))
         });
-        let Some((key, user)) = found.await? else { return Ok(None) };
+        let Some((key, user, namespace)) = found.await? else { return Ok(None) };
         if key.status != keys::ACTIVE {
             return Err(Error::Unauthenticated("this API key was revoked".into()));
         }
@@ -139,12 +142,12 @@ impl Engine {
             return Err(Error::Unauthenticated(format!("the user of this API key is {}", user.status)));
         }
         let expires = key.expires_at.as_deref().map(micros).transpose()?;
-        Ok(Some(Cached { principal: principal(&key, &user), expires, touched: 0 }))
+        Ok(Some(Cached { principal: principal(&key, &user, namespace), expires, touched: 0 }))
     }
 
     /// Changes users or keys and forgets what was remembered of them. Runs to its end even where the caller has gone: a
     /// revoked key must not live on in memory because its revoker hung up.
-    async fn change_keys<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn change_keys<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
@@ -206,8 +209,8 @@ impl Engine {
     }
 }
 
-/// What a key lets its holder do.
-fn principal(key: &ApiKey, user: &User) -> Principal {
+/// What a key lets its holder do. `namespace` is that of the retriever that it is for, if it is for one.
+fn principal(key: &ApiKey, user: &User, namespace: Option<String>) -> Principal {
     let role = Role::parse(&user.role).unwrap_or(Role::Viewer);
     let operations = keys::allowed_by_scopes(&key.scopes);
     let all = [Permission::Read, Permission::Write, Permission::Delete, Permission::Admin];
@@ -222,7 +225,15 @@ fn principal(key: &ApiKey, user: &User) -> Principal {
         user_id: key.user_id.clone(),
         key_id: key.key_id.clone(),
         permissions: permissions.collect(),
-        namespaces: keys::namespaces_of_scopes(&key.scopes),
+        namespaces: match &key.retriever_id {
+            // Without its retriever there is nothing that it may enter.
+            Some(_) => Some(namespace.into_iter().collect()),
+            None => keys::namespaces_of_scopes(&key.scopes),
+        },
+        only: key
+            .retriever_id
+            .clone()
+            .map(|retriever_id| OnlyRetriever { retriever_id, origins: retriever_keys::origins(key) }),
     }
 }
 
@@ -244,6 +255,7 @@ mod tests {
             key_id: key_id.into(),
             permissions: vec![Permission::Read],
             namespaces: None,
+            only: None,
         };
         Cached { principal, expires: None, touched: 0 }
     }
@@ -288,6 +300,7 @@ mod tests {
             body: Default::default(),
             created_at: String::new(),
             updated_at: String::new(),
+            retriever_id: None,
         }
     }
 
@@ -309,14 +322,26 @@ mod tests {
     fn a_key_does_no_more_than_its_user_and_its_scopes_allow() {
         use Permission::{Admin, Delete, Read, Write};
         let may = |permissions: &[Permission], role: &str, scopes| {
-            principal(&key(permissions, scopes), &user(role)).permissions
+            principal(&key(permissions, scopes), &user(role), None).permissions
         };
         assert_eq!(may(&[Admin], "admin", json!([])), [Read, Write, Delete, Admin]);
         assert_eq!(may(&[Admin], "member", json!([])), [Read, Write, Delete]);
         assert_eq!(may(&[Admin, Write], "viewer", json!([])), [Read]);
         let scopes = json!([{ "resource_type": "namespace", "resource_id": "ns_1", "operations": ["read_data", "execute_retriever"] }]);
         assert_eq!(may(&[Admin], "admin", scopes.clone()), [Read]);
-        let confined = principal(&key(&[Read], scopes), &user("admin"));
+        let confined = principal(&key(&[Read], scopes), &user("admin"), None);
         assert!(confined.may_enter("ns_1") && !confined.may_enter("ns_2"));
+    }
+
+    #[test]
+    fn a_key_for_a_retriever_enters_its_namespace_and_none_without_it() {
+        let scopes =
+            json!([{ "resource_type": "retriever", "resource_id": "ret_1", "operations": ["execute_retriever"] }]);
+        let key = ApiKey { retriever_id: Some("ret_1".into()), ..key(&[Permission::Read], scopes) };
+        let found = principal(&key, &user("admin"), Some("ns_1".into()));
+        assert_eq!(found.permissions, [Permission::Read]);
+        assert!(found.may_enter("ns_1") && !found.may_enter("ns_2") && !found.may_enter("ret_1"));
+        assert_eq!(found.only.map(|only| only.retriever_id).as_deref(), Some("ret_1"));
+        assert!(!principal(&key, &user("admin"), None).may_enter("ns_1"));
     }
 }

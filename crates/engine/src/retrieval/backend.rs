@@ -3,6 +3,7 @@
 //! A backend is made for one caller's namespace and shows nothing outside it.
 
 use super::Snapshot;
+use super::learning::Feedback;
 use super::plan::Plan;
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -129,6 +130,9 @@ pub trait Backend: Send + Sync {
     /// The vector of a query text.
     fn embed_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<f32>>>;
 
+    /// The sparse vector of a query text: indices and values.
+    fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>>;
+
     /// The best `limit` documents that satisfy `filter` and reach `min_score`, best first.
     fn search<'a>(
         &'a self,
@@ -152,6 +156,9 @@ pub trait Backend: Send + Sync {
 
     /// The vectors of the documents with these sequence numbers, by index name; missing ones are left out.
     fn vectors_of<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, Vectors>>>;
+
+    /// What users did with the results of a stored retriever, by its id.
+    fn feedback<'a>(&'a self, retriever_id: &'a str) -> BoxFuture<'a, Result<Arc<Feedback>>>;
 
     /// A document's vectors by index name, or `None` where the document does not exist.
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>>;

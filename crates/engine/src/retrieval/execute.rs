@@ -121,6 +121,8 @@ pub struct Execution {
     /// In the order of the stages; fewer where the time ran out.
     pub stages: Vec<StageReport>,
     pub facets: Vec<Value>,
+    /// What learned fusion did, where a stage has it: that of the first such stage.
+    pub learned_fusion: Option<Value>,
     pub warnings: Vec<String>,
     pub degraded: Vec<Degraded>,
     pub limits: Vec<LimitEntry>,
@@ -234,6 +236,7 @@ impl Plan {
             total,
             stages: reports,
             facets: notes.facets,
+            learned_fusion: notes.learned.into_iter().next(),
             warnings: notes.warnings,
             degraded: notes.degraded,
             limits: notes.limits,

@@ -1,6 +1,7 @@
 //! A backend in memory for tests: documents in vectors, cosine by hand, words by counting.
 
 use super::backend::{Backend, Call, CollectionInfo, Lookup, Reply, Rows, Scored, SearchQuery, StoredPlan};
+use super::learning::Feedback;
 use super::plan::Plan;
 use super::{Hit, Snapshot, view};
 use futures::future::{BoxFuture, FutureExt};
@@ -49,6 +50,7 @@ pub struct Fake {
     pub documents: Vec<(Document, Vectors)>,
     pub broken: Vec<String>,
     pub slow: Vec<String>,
+    pub feedback: Arc<Feedback>,
     /// Stored retrievers by id.
     pub plans: BTreeMap<String, Arc<Plan>>,
     pub calls: Mutex<Vec<String>>,
@@ -108,7 +110,14 @@ impl Fake {
                 }
                 _ => None,
             },
-            SearchQuery::Multi { .. } | SearchQuery::Sparse { .. } => None,
+            SearchQuery::Sparse { index, indices, values } => match vectors.get(index)? {
+                VectorValue::Sparse { indices: own, values: weights } => {
+                    let weight = |at: &u32| own.iter().position(|i| i == at).map_or(0.0, |place| weights[place]);
+                    Some(indices.iter().zip(values).map(|(at, value)| weight(at) * value).sum())
+                }
+                _ => None,
+            },
+            SearchQuery::Multi { .. } => None,
         }
     }
 
@@ -147,6 +156,11 @@ impl Backend for Fake {
             Ok(if text.contains("stone") { vec![0.0, 1.0] } else { vec![1.0, 0.0] })
         }
         .boxed()
+    }
+
+    fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>> {
+        self.note(format!("embed {model} {text}"));
+        async move { Ok((vec![text.len() as u32], vec![1.0])) }.boxed()
     }
 
     fn search<'a>(
@@ -198,6 +212,11 @@ impl Backend for Fake {
         let found = self.documents.iter().filter(|(d, _)| seqs.contains(&d.seq)).map(|(d, v)| (d.seq, v.clone()));
         let found = found.collect();
         async move { Ok(found) }.boxed()
+    }
+
+    fn feedback<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Arc<Feedback>>> {
+        let feedback = self.feedback.clone();
+        async move { Ok(feedback) }.boxed()
     }
 
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>> {

@@ -15,7 +15,9 @@ mod execute;
 mod fake;
 pub mod fusion;
 mod inputs;
+pub mod learning;
 pub mod limits;
+pub mod metrics;
 pub mod pagination;
 mod params;
 mod plan;
@@ -37,6 +39,7 @@ pub use inputs::InputSchema;
 pub use pagination::PageRequest;
 pub use plan::{Plan, PlannedStage, RetrieverSpec};
 pub use snapshot::Snapshot;
+pub(crate) use stages::context;
 pub use stages::{Category, StageDefinition, missing_secret, registry};
 
 use serde::Serialize;

@@ -203,6 +203,16 @@ impl PageRequest {
         Ok(Page { hits, answer })
     }
 
+    /// Makes a page that has more than `most` hits as small; answers how many it had.
+    pub fn cap(&mut self, most: usize) -> Option<usize> {
+        match self {
+            Self::Offset { page_size: size, .. }
+            | Self::Cursor { limit: size, .. }
+            | Self::Keyset { limit: size, .. }
+            | Self::Scroll { limit: size, .. } => (*size > most).then(|| std::mem::replace(size, most)),
+        }
+    }
+
     fn method(&self) -> &'static str {
         match self {
             Self::Offset { .. } => "offset",
@@ -350,6 +360,12 @@ mod tests {
         let both = json!({"limit": 5, "pagination": {"method": "cursor", "limit": 2}});
         let (page, warnings) = PageRequest::parse(both.as_object().unwrap()).unwrap();
         assert_eq!((page, warnings.len()), (PageRequest::Cursor { limit: 2, cursor: None }, 1));
+    }
+
+    #[test]
+    fn a_page_can_be_capped() {
+        let mut page = request(json!({"limit": 50})).unwrap();
+        assert_eq!((page.cap(100), page.cap(20), page.size()), (None, Some(50), 20));
     }
 
     #[test]

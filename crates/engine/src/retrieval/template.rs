@@ -464,6 +464,11 @@ impl Object for Variables {
 }
 
 impl Variables {
+    /// The inputs of the execution.
+    pub fn inputs(&self) -> &Fields {
+        &self.inputs
+    }
+
     pub fn new(inputs: Fields, context: &Fields, stage: &Fields) -> Self {
         Self {
             input: Jinja::from_serialize(&inputs),

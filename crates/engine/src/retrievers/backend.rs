@@ -6,7 +6,10 @@ use crate::{
     Engine,
     collections::{VECTORS, private},
     fetch::{Request, media_type_of},
-    retrieval::{Backend, Call, CollectionInfo, Lookup, Reply, Rows, Scored, SearchQuery, Snapshot, StoredPlan},
+    retrieval::{
+        Backend, Call, CollectionInfo, Lookup, Reply, Rows, Scored, SearchQuery, Snapshot, StoredPlan,
+        learning::Feedback,
+    },
 };
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
@@ -31,13 +34,20 @@ use strata_store::{
 pub(super) struct ScopedBackend {
     engine: Arc<Engine>,
     scope: Scope,
+    /// Whether results of stages are kept, and used where they were.
+    keeps: bool,
     /// The collections that were resolved so far. One execution sees them as they were at first.
     known: Mutex<Vec<Resolved>>,
 }
 
 impl ScopedBackend {
     pub fn new(engine: Arc<Engine>, scope: Scope) -> Self {
-        Self { engine, scope, known: Mutex::default() }
+        Self { engine, scope, keeps: true, known: Mutex::default() }
+    }
+
+    /// For an execution that is measured: it uses nothing that others have left, and leaves nothing.
+    pub fn measuring(engine: Arc<Engine>, scope: Scope) -> Self {
+        Self { keeps: false, ..Self::new(engine, scope) }
     }
 
     async fn resolve(&self, identifiers: &[String]) -> Result<Vec<CollectionInfo>> {
@@ -207,6 +217,14 @@ impl Backend for ScopedBackend {
         .boxed()
     }
 
+    fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>> {
+        async move {
+            let vector = self.engine.sparse_embedder(model).await?.embed_query(text).await?;
+            Ok((vector.indices, vector.values))
+        }
+        .boxed()
+    }
+
     fn search<'a>(
         &'a self,
         collection_id: &'a str,
@@ -244,6 +262,17 @@ impl Backend for ScopedBackend {
         self.engine.catalog.read(move |c| documents::vectors_of(c, &seqs)).boxed()
     }
 
+    fn feedback<'a>(&'a self, retriever_id: &'a str) -> BoxFuture<'a, Result<Arc<Feedback>>> {
+        async move {
+            // A retriever that was sent along has no id, and nobody can have done anything with its results.
+            if retriever_id.is_empty() {
+                return Ok(Arc::default());
+            }
+            self.engine.feedback(&self.scope, retriever_id).await
+        }
+        .boxed()
+    }
+
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>> {
         let (scope, collection, document) = (self.scope.clone(), collection_id.to_owned(), document_id.to_owned());
         async move {
@@ -261,7 +290,7 @@ impl Backend for ScopedBackend {
 
     fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
         async move {
-            for key in keys {
+            for key in keys.iter().filter(|_| self.keeps) {
                 let Some(kept) = self.engine.memory.cache.get(&self.scope, key) else { continue };
                 let (engine, scope, resolved) = (self.engine.clone(), self.scope.clone(), kept.resolved.clone());
                 let unchanged = self.engine.catalog.read(move |connection| {
@@ -277,13 +306,18 @@ impl Backend for ScopedBackend {
                     Err(error) => tracing::warn!(%error, "what is kept of executions could not be checked"),
                 }
             }
-            metrics::counter!("strata_retrieval_cache_total", "outcome" => "miss").increment(1);
+            if self.keeps {
+                metrics::counter!("strata_retrieval_cache_total", "outcome" => "miss").increment(1);
+            }
             None
         }
         .boxed()
     }
 
     fn keep(&self, key: String, snapshot: Arc<Snapshot>, ttl: Option<Duration>) {
+        if !self.keeps {
+            return;
+        }
         let resolved = self.known.lock().clone();
         let (engine, scope) = (self.engine.clone(), self.scope.clone());
         // The answer need not wait for this.

@@ -76,6 +76,8 @@ pub struct Record {
     pub warnings: Vec<String>,
     pub degraded: Vec<Degraded>,
     pub limits: Vec<LimitEntry>,
+    /// What learned fusion did, where a stage has it.
+    pub learned_fusion: Option<Value>,
 }
 
 impl Record {
@@ -190,6 +192,7 @@ mod tests {
             warnings: Vec::new(),
             degraded: Vec::new(),
             limits: Vec::new(),
+            learned_fusion: None,
         }
     }
 

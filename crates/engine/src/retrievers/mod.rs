@@ -7,14 +7,17 @@
 mod backend;
 mod cache;
 mod explain;
+mod feedback;
 mod history;
 mod rates;
 mod run;
+mod traces;
 mod typeahead;
 
 pub use explain::{Explanation, StageEstimate};
 pub use history::{MAX_RECORDS, Outcome, Record};
 pub use run::{Execute, Executed, FeatureSearch, Prepared};
+pub use traces::{Found, Search, Trace, Traced};
 pub use typeahead::{Typeahead, ValueCount};
 
 use crate::{
@@ -29,6 +32,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use strata_model::{Error, Fields, Result, Scope, id};
 use strata_store::catalog::{
     connections,
+    publications::{self, Mark},
     resources::{self, Kind, Resource},
     rusqlite::Connection,
     secrets,
@@ -63,10 +67,12 @@ pub struct Retriever {
     pub version: i64,
     pub created_at: String,
     pub updated_at: String,
+    /// That it is published, if it is. Not a part of what is stored of the retriever.
+    pub published: Option<Mark>,
 }
 
 impl Retriever {
-    fn from_row(row: Resource) -> Result<Self> {
+    fn from_row(row: Resource, published: Option<Mark>) -> Result<Self> {
         let mut body = row.body;
         let collection_ids = match body.remove(COLLECTIONS) {
             Some(ids) => serde_json::from_value(ids).map_err(Error::internal)?,
@@ -82,7 +88,16 @@ impl Retriever {
             version,
             created_at: row.created_at,
             updated_at: row.updated_at,
+            published,
         })
+    }
+
+    /// Who may execute it: `public` where it is published and active, else `private`.
+    pub fn visibility(&self) -> &'static str {
+        match &self.published {
+            Some(mark) if mark.active => "public",
+            _ => "private",
+        }
     }
 
     fn to_row(&self) -> Resource {
@@ -107,6 +122,8 @@ impl Retriever {
             ("retriever_name", json!(self.name)),
             ("collection_ids", json!(self.collection_ids)),
             ("version", json!(self.version)),
+            ("is_published", self.published.is_some().into()),
+            ("visibility", self.visibility().into()),
             ("created_at", json!(self.created_at)),
             ("updated_at", json!(self.updated_at)),
         ] {
@@ -142,6 +159,8 @@ impl QueryVectors {
 /// What an engine's retrieval remembers between executions.
 pub(crate) struct Memory {
     history: history::History,
+    pub(crate) traces: traces::Traces,
+    pub(crate) feedback: feedback::Remembered,
     plans: Mutex<LruCache<String, ParsedPlan>>,
     query_vectors: QueryVectors,
     rates: rates::Rates,
@@ -152,6 +171,8 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             history: history::History::default(),
+            traces: traces::Traces::default(),
+            feedback: feedback::Remembered::default(),
             plans: Mutex::new(LruCache::new(MAX_PLANS)),
             query_vectors: QueryVectors(Mutex::new(LruCache::new(MAX_QUERY_VECTORS))),
             rates: rates::Rates::default(),
@@ -199,8 +220,16 @@ impl Engine {
     /// A page of the scope's retrievers.
     pub async fn retrievers(&self, scope: &Scope, request: ListRequest) -> Result<Page<Retriever>> {
         let scope = scope.clone();
-        let rows = self.catalog.read(move |connection| resources::list(connection, Kind::Retriever, &scope)).await?;
-        let all = rows.into_iter().map(Retriever::from_row).collect::<Result<Vec<_>>>()?;
+        let read = self.catalog.read(move |connection| {
+            let mut marks = publications::marks(connection, &scope)?;
+            let rows = resources::list(connection, Kind::Retriever, &scope)?.into_iter();
+            rows.map(|row| {
+                let mark = marks.remove(&row.id);
+                Retriever::from_row(row, mark)
+            })
+            .collect::<Result<Vec<_>>>()
+        });
+        let all = read.await?;
         Ok(request.page(all, Retriever::view))
     }
 
@@ -210,6 +239,7 @@ impl Engine {
         self.catalog
             .write(move |tx| {
                 let current = load(tx, &scope, &identifier)?;
+                refuse_to_hide(&current, &request)?;
                 let changed = assemble(tx, &scope, current, request, now)?;
                 resources::update(tx, Kind::Retriever, &changed.to_row())?;
                 Ok(changed)
@@ -217,16 +247,16 @@ impl Engine {
             .await
     }
 
-    /// Removes a retriever; answers its id.
+    /// Removes a retriever, as what it is published, and its keys; answers its id.
     pub async fn delete_retriever(&self, scope: &Scope, identifier: &str) -> Result<String> {
         let (scope, identifier) = (scope.clone(), identifier.to_owned());
-        self.catalog
-            .write(move |tx| {
-                let gone = resources::get(tx, Kind::Retriever, &scope, &identifier)?;
-                resources::delete(tx, Kind::Retriever, &scope, &gone.id)?;
-                Ok(gone.id)
-            })
-            .await
+        // Its keys go with it, by the schema's cascades.
+        self.change_keys(move |tx| {
+            let gone = resources::get(tx, Kind::Retriever, &scope, &identifier)?;
+            resources::delete(tx, Kind::Retriever, &scope, &gone.id)?;
+            Ok(gone.id)
+        })
+        .await
     }
 
     /// Makes a retriever like another one, but for what `request` names; it must have a `retriever_name`. Answers the new
@@ -254,7 +284,20 @@ impl Engine {
 }
 
 fn load(connection: &Connection, scope: &Scope, identifier: &str) -> Result<Retriever> {
-    Retriever::from_row(resources::get(connection, Kind::Retriever, scope, identifier)?)
+    let row = resources::get(connection, Kind::Retriever, scope, identifier)?;
+    let mark = publications::mark(connection, scope, &row.id)?;
+    Retriever::from_row(row, mark)
+}
+
+/// A published retriever is public until it is taken back; saying that it is private must not pass for that.
+fn refuse_to_hide(current: &Retriever, request: &Fields) -> Result<()> {
+    match (current.visibility(), request.get("visibility").and_then(Value::as_str)) {
+        ("public", Some("private")) => Err(Error::Conflict(format!(
+            "retriever `{}` is published; take it back with DELETE /v1/retrievers/{}/publish",
+            current.name, current.id
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A retriever before anything is said about it; without a name, and so not to be stored.
@@ -268,6 +311,7 @@ fn blank(scope: &Scope, id: String, now: &str) -> Retriever {
         version: 0,
         created_at: now.to_owned(),
         updated_at: now.to_owned(),
+        published: None,
     }
 }
 
@@ -341,7 +385,7 @@ fn without_cycle(connection: &Connection, scope: &Scope, made: &Retriever, plan:
             ));
         }
         if seen.insert(found.id.clone()) {
-            let body = Retriever::from_row(found)?.body;
+            let body = Retriever::from_row(found, None)?.body;
             // One that cannot be understood any more fails when it is executed.
             let further = RetrieverSpec::from_body(&body).and_then(|spec| Plan::parse(&spec));
             open.extend(

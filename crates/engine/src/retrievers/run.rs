@@ -4,6 +4,7 @@ use super::{
     Retriever,
     backend::ScopedBackend,
     history::{self, Outcome, Record},
+    traces::Trace,
 };
 use crate::{
     Engine, INDEX_WAIT,
@@ -169,7 +170,33 @@ impl Engine {
         let record = begun.record(prepared, &outcome, reports.into_inner(), self.catalog.now(), started.elapsed());
         let execution_id = record.execution_id.clone();
         self.memory.history.add(scope, record);
+        if let Ok(execution) = &outcome {
+            self.memory.traces.add(scope, execution_id.clone(), Trace::of(prepared.retriever_id(), execution));
+        }
         Ok(Executed { execution_id, retriever_id: prepared.retriever_id(), execution: outcome? })
+    }
+
+    /// Executes a retriever for a measurement: nothing remembers it. The first `depth` hits; `chance` stands for chance.
+    pub(crate) async fn replay(
+        self: &Arc<Self>,
+        scope: &Scope,
+        prepared: &Prepared,
+        inputs: Fields,
+        depth: usize,
+        chance: u64,
+    ) -> Result<Execution> {
+        let backend = ScopedBackend::measuring(self.clone(), scope.clone());
+        let asked = ExecuteRequest {
+            inputs,
+            filters: None,
+            page: PageRequest::Cursor { limit: depth, cursor: None },
+            time_limit: Some(MAX_TIME),
+            skip_cache: true,
+            now_micros: self.catalog.now_micros(),
+            chance,
+            within: vec![prepared.retriever_id().unwrap_or_default()],
+        };
+        prepared.plan.execute(&backend, asked).await
     }
 
     /// Waits until the index has every change of the plan's collections.
@@ -275,6 +302,7 @@ impl Begun {
             warnings: Vec::new(),
             degraded: Vec::new(),
             limits: Vec::new(),
+            learned_fusion: None,
         };
         match outcome {
             Ok(execution) => Record {
@@ -284,6 +312,7 @@ impl Begun {
                 warnings: execution.warnings.clone(),
                 degraded: execution.degraded.clone(),
                 limits: execution.limits.clone(),
+                learned_fusion: execution.learned_fusion.clone(),
                 ..record
             },
             Err(Error::Internal(_)) => {

@@ -525,7 +525,7 @@ async fn listed(
         results,
         groups,
         unknown_collection_ids: page.unknown_collections,
-        pagination: pagination(&paging, rows, page.next.map(|next| mark(&next, query.part, query.sort.as_ref())), page.total),
+        pagination: PaginationResponse::marked(&paging, rows, page.next.map(|next| mark(&next, query.part, query.sort.as_ref())), page.total),
         warnings,
         total_documents: page.total.filter(|_| !is_grouped),
         stats,
@@ -536,22 +536,6 @@ async fn listed(
 fn mean(numbers: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
     let count = numbers.len();
     (count > 0).then(|| numbers.sum::<f64>() / count as f64)
-}
-
-/// A page that was reached by number says also which one it is and which are beside it.
-fn pagination(paging: &Paging, rows: usize, next: Option<Value>, total: Option<i64>) -> PaginationResponse {
-    let (has_more, page) = (next.is_some() && rows > 0, paging.offset / paging.limit + 1);
-    let shown = PaginationResponse::after(paging, next, total);
-    if paging.after.is_some() {
-        return shown;
-    }
-    let link = |page: usize| format!("?page={page}&page_size={}", paging.limit);
-    PaginationResponse {
-        page: i64::try_from(page).ok(),
-        next_page: has_more.then(|| link(page + 1)),
-        previous_page: (paging.offset > 0).then(|| link(page.saturating_sub(1).max(1))),
-        ..shown
-    }
 }
 
 #[cfg(test)]
@@ -596,7 +580,7 @@ mod tests {
     fn a_cursor_remembers_its_part_and_its_order() {
         let cursor = |next, part, sort: Option<(String, bool)>| {
             let paging = Paging { limit: 10, offset: 0, after: None, include_total: false };
-            pagination(&paging, 10, Some(mark(&next, part, sort.as_ref())), None).next_cursor.unwrap()
+            PaginationResponse::marked(&paging, 10, Some(mark(&next, part, sort.as_ref())), None).next_cursor.unwrap()
         };
         let plain = Mark { seq: 7, place: None };
         let by_a = Mark { place: Some(Place::in_order(&Fields::new(), "a")), ..plain.clone() };

@@ -2,11 +2,11 @@
 
 use crate::{App, error::ApiError};
 use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts},
+    extract::{FromRequestParts, MatchedPath},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use strata_model::{Error, Permission, Principal, Scope};
+use strata_model::{Error, OnlyRetriever, Permission, Principal, Scope};
 
 pub(crate) const NAMESPACE: HeaderName = HeaderName::from_static("x-namespace");
 /// What older documentation calls [`NAMESPACE`].
@@ -68,7 +68,11 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let secret = secret(&parts.headers)?;
-        Ok(Self(app.authenticate(secret).await?))
+        let principal = app.authenticate(secret).await?;
+        if let Some(only) = &principal.only {
+            check_only(only, parts)?;
+        }
+        Ok(Self(principal))
     }
 }
 
@@ -90,6 +94,36 @@ impl FromRequestParts<App> for Tenant {
             }
         }
     }
+}
+
+/// What a key that is for one retriever may call, of that retriever; and nothing else that needs a key.
+const OF_ITS_RETRIEVER: [(Method, &str); 5] = [
+    (Method::GET, "/v1/retrievers/{retriever_id}"),
+    (Method::POST, "/v1/retrievers/{retriever_id}/execute"),
+    (Method::POST, "/v1/retrievers/{retriever_id}/execute/batch"),
+    (Method::POST, "/v1/retrievers/{retriever_id}/execute/explain"),
+    (Method::POST, "/v1/retrievers/{retriever_id}/explain"),
+];
+/// What any key may call.
+const WHOAMI: &str = "/v1/me";
+
+/// Refuses a key that is for one retriever wherever it is not about that one. Every handler that needs a key gets its
+/// caller here, so what is not listed above is refused, new operations too.
+fn check_only(only: &OnlyRetriever, parts: &Parts) -> Result<(), ApiError> {
+    let origin = parts.headers.get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
+    if !only.takes_origin(origin.as_deref()) {
+        return Err(ApiError(Error::Forbidden("this key may not be sent from this origin".into())));
+    }
+    let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let is_its = OF_ITS_RETRIEVER.iter().any(|(method, path)| method == parts.method && *path == route)
+        && parts.uri.path().split('/').nth(3) == Some(only.retriever_id.as_str());
+    if is_its || (parts.method == Method::GET && route == WHOAMI) {
+        return Ok(());
+    }
+    Err(ApiError(Error::Forbidden(format!(
+        "this key is for the retriever `{}`: it executes, explains and reads that one, by its id, and nothing else",
+        only.retriever_id
+    ))))
 }
 
 fn secret(headers: &HeaderMap) -> Result<&str, ApiError> {

@@ -3,11 +3,13 @@
 //! The order of a handler's arguments is the order of the checks: `State`, then [`Caller`] or [`Tenant`], then `Path` and
 //! `Query`, and `Json` last; so that a stranger learns nothing about the rest.
 
+mod address;
 mod caller;
 mod json;
 mod lines;
 mod query;
 
+pub use address::Address;
 pub(crate) use caller::named_namespace;
 pub use caller::{Caller, Tenant};
 pub use json::Json;
@@ -51,7 +53,7 @@ fn unknown_key(message: &str) -> Option<String> {
 }
 
 /// The place and the message for a value that is not what it must be.
-fn wrong_type<E: std::fmt::Display>(error: serde_path_to_error::Error<E>, whole: &str) -> Error {
+pub(crate) fn wrong_type<E: std::fmt::Display>(error: serde_path_to_error::Error<E>, whole: &str) -> Error {
     let (place, message) = (place(error.path()), error.inner().to_string());
     let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
     if let Some(accepted) = unknown_key(&message) {

@@ -74,7 +74,7 @@ pub enum NamespaceOperation {
     ManagePermissions,
 }
 
-/// Limits a key to a namespace.
+/// Limits a key to a namespace, or one that was made for a retriever to that.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ResourceScopeInput {
     /// `namespace`.
@@ -164,6 +164,15 @@ pub struct APIKeyModel {
     #[schema(schema_with = time)]
     pub revoked_at: Option<String>,
     pub revoked_by: Option<String>,
+    /// Origins of the web pages that may send it; null means any, and callers that are no page.
+    pub allowed_origins: Option<Vec<String>>,
+}
+
+impl APIKeyModel {
+    /// Whether the key is neither revoked nor expired.
+    pub(crate) fn works(&self) -> bool {
+        self.status == KeyStatus::Active
+    }
 }
 
 /// A key with its secret, which is shown this once.
@@ -192,7 +201,12 @@ impl From<ApiKey> for APIKeyModel {
             created_by: text("created_by"),
             revoked_at: text("revoked_at"),
             revoked_by: text("revoked_by"),
-            key_type: "standard".into(),
+            key_type: key_type(&key).into(),
+            allowed_origins: key
+                .body
+                .get("allowed_origins")
+                .and_then(Value::as_array)
+                .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
             is_internal: false,
             internal_id: key.organization_id.clone(),
             status: match (key.status == ACTIVE, has_ended) {
@@ -216,7 +230,15 @@ impl From<ApiKey> for APIKeyModel {
     }
 }
 
-fn with_secret((key, Secret(secret)): (ApiKey, Secret)) -> Json<APIKeyCreateResponse> {
+/// `retriever` for a key that is for one, else `standard`.
+pub(crate) fn key_type(key: &ApiKey) -> &'static str {
+    match key.retriever_id {
+        Some(_) => "retriever",
+        None => "standard",
+    }
+}
+
+pub(crate) fn with_secret((key, Secret(secret)): (ApiKey, Secret)) -> Json<APIKeyCreateResponse> {
     Json(APIKeyCreateResponse { model: key.into(), key: secret.clone(), api_key: secret })
 }
 

@@ -5,6 +5,9 @@ mod keys;
 mod secrets;
 mod users;
 
+pub(crate) use keys::{APIKeyCreateResponse, APIKeyListResponse, APIKeyModel, key_type, with_secret};
+pub(crate) use users::GenericSuccessResponse;
+
 use crate::{
     App,
     error::ApiError,

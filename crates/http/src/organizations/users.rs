@@ -154,7 +154,7 @@ pub struct GenericSuccessResponse {
 }
 
 impl GenericSuccessResponse {
-    pub(super) fn new(message: impl Into<String>) -> Json<Self> {
+    pub(crate) fn new(message: impl Into<String>) -> Json<Self> {
         Json(Self { message: message.into(), success: true })
     }
 }

@@ -7,12 +7,14 @@ use crate::{
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
     openapi::any_object,
+    published::PublicView,
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use strata_engine::{
     documents::{Show, ShowVectors, Shown},
+    published::Exposure,
     retrieval::{Degraded, Execution, Group, Hit, LimitEntry, PageRequest, Plan, provenance},
     retrievers::{Execute, Executed, Outcome, Prepared},
 };
@@ -27,7 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Debug, Clone, Copy, Default, Deserialize, IntoParams)]
 #[serde(default)]
 #[into_params(parameter_in = Query)]
-struct ExecuteQuery {
+pub(crate) struct ExecuteQuery {
     /// Whether hits carry signed URLs of their blobs.
     return_presigned_urls: Option<bool>,
     /// Whether hits carry their vectors.
@@ -38,6 +40,13 @@ struct ExecuteQuery {
     include_legacy_results: Option<bool>,
     /// Executes the stages though what an equal execution has found is kept.
     skip_cache: Option<bool>,
+}
+
+impl ExecuteQuery {
+    /// Nothing but whether hits carry signed URLs of their blobs.
+    pub(crate) fn showing_urls(urls: bool) -> Self {
+        Self { return_presigned_urls: Some(urls), ..Self::default() }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -60,7 +69,7 @@ struct ReadConsistencyOption {
 /// How to execute a stored retriever.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
-struct ExecuteRetrieverRequest {
+pub(crate) struct ExecuteRetrieverRequest {
     /// Values of the retriever's inputs by name.
     #[schema(schema_with = any_object)]
     inputs: Option<Map<String, Value>>,
@@ -157,6 +166,10 @@ pub(super) struct Style {
     /// Warnings about the request itself.
     pub warnings: Vec<String>,
     pub consistency_mode: Option<&'static str>,
+    /// Bounds that cut the request itself short.
+    pub limits: Vec<LimitEntry>,
+    /// For the public: what it may see.
+    pub view: Option<PublicView>,
 }
 
 impl Style {
@@ -166,11 +179,43 @@ impl Style {
 }
 
 /// An execution that is asked for, and the style of its answer.
-struct Asked {
+pub(crate) struct Asked {
     execute: Execute,
     style: Style,
     /// As Server-Sent Events.
     stream: bool,
+}
+
+impl Asked {
+    /// Refuses what would show the public more than is exposed.
+    pub(crate) fn check_public(&self, exposure: &Exposure) -> Result<()> {
+        if let Some(filters) = &self.execute.filters {
+            exposure.check_filter(filters)?;
+        }
+        if let Some(at) = self.style.expand.iter().find(|at| !exposure.shows(at)) {
+            return Err(Error::invalid("expand", format!("`{at}` is not a field that is shown here")));
+        }
+        if self.style.show.vectors != ShowVectors::None && !exposure.shows("vectors") {
+            return Err(Error::invalid("return_vectors", "vectors are not shown here"));
+        }
+        match self.style.explain {
+            true => Err(Error::invalid("explain", "is for the owner of the retriever")),
+            false => Ok(()),
+        }
+    }
+
+    /// Cuts the page down to `most` hits.
+    pub(crate) fn limit_page(&mut self, most: usize) {
+        if let Some(requested) = self.execute.page.cap(most) {
+            let name = "max_results_per_query".to_owned();
+            self.style.limits.push(LimitEntry { name, requested, applied: most, ceiling: most, stage: None });
+        }
+    }
+
+    /// Shows what `view` lets through, and nothing else.
+    pub(crate) fn show_to_public(&mut self, view: PublicView) {
+        self.style.view = Some(view);
+    }
 }
 
 /// Whether body or query asks for it.
@@ -179,7 +224,7 @@ pub(super) fn either(a: Option<bool>, b: Option<bool>) -> bool {
 }
 
 impl ExecuteRetrieverRequest {
-    fn read(self, query: ExecuteQuery, execution_id: String) -> Result<Asked> {
+    pub(crate) fn read(self, query: ExecuteQuery, execution_id: String) -> Result<Asked> {
         let (page, warnings) = self.page.read()?;
         if self.target_collection_id.is_some() {
             return Err(Error::invalid(
@@ -206,6 +251,8 @@ impl ExecuteRetrieverRequest {
             results: query.include_legacy_results.unwrap_or(true),
             expand: self.expand.unwrap_or_default(),
             warnings,
+            limits: Vec::new(),
+            view: None,
             consistency_mode: Some(if sees_all_writes { "strong" } else { "eventual" }),
         };
         Ok(Asked { execute, style, stream: self.stream.unwrap_or(false) })
@@ -278,7 +325,8 @@ async fn execute_retriever(
     answered(app, tenant.scope, prepared, asked, freshness::known(&headers)).await
 }
 
-async fn answered(
+/// `known` are the tags of answers that the caller has.
+pub(crate) async fn answered(
     app: App,
     scope: Scope,
     prepared: Prepared,
@@ -290,15 +338,19 @@ async fn answered(
         return Ok(stream::events(app, scope, prepared, execute, style));
     }
     let skipped = execute.skip_cache;
-    let executed = app.execute(&scope, &prepared, execute).await?;
+    let executed = app.execute(&scope, &prepared, execute).await;
+    let executed = executed.map_err(|error| match &style.view {
+        Some(view) => view.fault(error),
+        None => error,
+    })?;
     let answer = response(&app, &scope, &prepared.plan, executed, style).await?;
     Ok(freshness::respond(answer, skipped, &known))
 }
 
 /// What an execution answers.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub(super) struct ExecuteRetrieverResponse {
-    /// Empty where the retriever is not stored.
+pub(crate) struct ExecuteRetrieverResponse {
+    /// Empty where the retriever is not stored, and for the public.
     pub retriever_id: String,
     pub execution_id: String,
     /// `completed`, or `degraded` where something was left out.
@@ -338,6 +390,11 @@ pub(super) struct ExecuteRetrieverResponse {
     #[schema(schema_with = any_object)]
     pub interpretation: Value,
     pub optimization_applied: bool,
+    /// Where a stage has learned fusion: `sampled_weights` of the searches, whose `interactions` they come from, and
+    /// whether it is `exploring`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = any_object)]
+    pub learned_fusion_context: Option<Value>,
     /// Whether what an equal execution has found was still true and is answered.
     pub cache_hit: bool,
     /// When that was found, in Unix seconds.
@@ -354,7 +411,7 @@ pub(super) struct ExecuteRetrieverResponse {
 
 /// Hits that share a value.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct HitGroup {
+pub(crate) struct HitGroup {
     #[schema(value_type = Object)]
     pub group_key: Value,
     pub document_ids: Vec<String>,
@@ -375,12 +432,18 @@ pub(super) async fn response(
     let mut documents: Vec<Fields> =
         execution.hits.iter().zip(shown).map(|(hit, shown)| hit_json(hit, shown)).collect();
     let mut warnings = style.warnings;
-    warnings.extend(execution.warnings.iter().cloned());
+    // Those of the execution are about the retriever.
+    if style.view.is_none() {
+        warnings.extend(execution.warnings.iter().cloned());
+    }
     if expand(app, scope, &mut documents, &style.expand).await? {
         warnings.push(format!("`expand` resolves at most {MAX_REFERENCES} references; some are left out"));
     }
+    if let Some(view) = &style.view {
+        documents = view.documents(documents, execution.hits.iter().map(|hit| &hit.document.fields));
+    }
     let documents: Vec<Value> = documents.into_iter().map(Value::Object).collect();
-    Ok(ExecuteRetrieverResponse {
+    let answer = ExecuteRetrieverResponse {
         retriever_id: retriever_id.unwrap_or_default(),
         execution_id,
         status: Outcome::from(execution.status).as_str().to_owned(),
@@ -397,9 +460,14 @@ pub(super) async fn response(
         cache_hit: execution.cached_at.is_some(),
         cached_at: execution.cached_at,
         facets: execution.facets,
+        learned_fusion_context: execution.learned_fusion,
         degraded: execution.degraded,
-        limits: execution.limits,
+        limits: style.limits.into_iter().chain(execution.limits).collect(),
         ..ExecuteRetrieverResponse::default()
+    };
+    Ok(match style.view {
+        Some(view) => view.answer(answer),
+        None => answer,
     })
 }
 

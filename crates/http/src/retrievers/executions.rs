@@ -214,6 +214,10 @@ struct ExecutionDetail {
     #[schema(value_type = Vec<Object>)]
     limits: Vec<LimitEntry>,
     optimization_applied: bool,
+    /// Where a stage has learned fusion: as the execution answered it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = any_object)]
+    learned_fusion_context: Option<Value>,
 }
 
 impl From<Record> for ExecutionDetail {
@@ -234,6 +238,7 @@ impl From<Record> for ExecutionDetail {
             pagination: json!({ "total": record.found, "returned": record.returned }),
             total_returned: record.returned as i64,
             optimization_applied: false,
+            learned_fusion_context: record.learned_fusion,
             retriever_id: record.retriever_id.unwrap_or_default(),
             execution_id: record.execution_id,
             created_at: record.created_at,

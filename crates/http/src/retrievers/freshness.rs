@@ -13,7 +13,7 @@ const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// The tags that a client sends in `If-None-Match`, without what marks them as weak.
-pub(super) fn known(headers: &HeaderMap) -> Vec<String> {
+pub(crate) fn known(headers: &HeaderMap) -> Vec<String> {
     let sent = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     sent.flat_map(|list| list.split(','))
         .map(|tag| {

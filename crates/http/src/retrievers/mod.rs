@@ -2,13 +2,19 @@
 //! in [`executions`], searches and suggestions without a retriever in [`suggest`].
 
 mod batch;
+mod benchmarks;
+mod evaluations;
 mod execute;
 mod executions;
 mod explain;
 mod freshness;
+mod interactions;
 mod stream;
 mod suggest;
 mod wire;
+
+pub(crate) use execute::{Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, answered};
+pub(crate) use freshness::known;
 
 use crate::{
     App,
@@ -36,6 +42,9 @@ pub fn routes() -> OpenApiRouter<App> {
         .merge(batch::routes())
         .merge(explain::routes())
         .merge(executions::routes())
+        .merge(interactions::routes())
+        .merge(evaluations::routes())
+        .merge(benchmarks::routes())
         .merge(suggest::routes())
 }
 

@@ -44,15 +44,28 @@ async fn run(
 ) {
     // Where nobody reads any more this future is dropped, so a failed send needs no care.
     let send = |event: Value| drop(events.unbounded_send(event));
+    let view = style.view.clone();
     let execution_id = execute.execution_id.clone();
     let total = prepared.plan.stages.len();
-    let observer = |event: StageEvent<'_>| send(stage_event(&execution_id, &request_id, &event));
+    let observer = |event: StageEvent<'_>| {
+        let event = stage_event(&execution_id, &request_id, &event);
+        send(match &view {
+            Some(view) => view.event(event),
+            None => event,
+        });
+    };
     let outcome = match app.execute_observed(&scope, &prepared, execute, &observer).await {
         Ok(executed) => {
-            let budget_used = budget(&prepared.plan, &executed.execution);
+            let budget_used = match &view {
+                Some(_) => Value::Null,
+                None => budget(&prepared.plan, &executed.execution),
+            };
             response(&app, &scope, &prepared.plan, executed, style).await.map(|answer| (answer, budget_used))
         }
-        Err(error) => Err(ApiError(error)),
+        Err(error) => Err(ApiError(match &view {
+            Some(view) => view.fault(error),
+            None => error,
+        })),
     };
     send(match outcome {
         Ok((answer, budget_used)) => {

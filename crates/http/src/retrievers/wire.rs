@@ -50,7 +50,7 @@ pub struct RetrieverFields {
     #[serde(deserialize_with = "sent", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     description: Sent<String>,
-    /// Kept for publishing; only a namespace's own keys can execute a retriever now.
+    /// Taken and of no effect: publishing a retriever makes it public, and unpublishing it private.
     #[serde(deserialize_with = "sent", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Visibility>)]
     visibility: Sent<Visibility>,
@@ -110,6 +110,7 @@ pub struct RetrieverResponse {
     pub retriever_id: String,
     pub retriever_name: String,
     pub description: Option<String>,
+    /// `public` while it is published and active, else `private`.
     pub visibility: String,
     /// Ids of the collections it reads; empty means every one of the namespace.
     pub collection_ids: Vec<String>,
@@ -164,7 +165,7 @@ impl RetrieverResponse {
             retriever_id: retriever.id.clone(),
             retriever_name: retriever.name.clone(),
             description: text("description"),
-            visibility: text("visibility").unwrap_or_else(|| "private".into()),
+            visibility: retriever.visibility().into(),
             collection_ids: retriever.collection_ids.clone(),
             collection_identifiers: retriever.collection_ids.clone(),
             stages: plan.map_or_else(|| list("stages"), Plan::stages_json),
@@ -184,7 +185,7 @@ impl RetrieverResponse {
             updated_at: retriever.updated_at.clone(),
             created_by: None,
             updated_by: None,
-            is_published: false,
+            is_published: retriever.published.is_some(),
             marketplace_listing_id: text("marketplace_listing_id"),
             requires_subscription: body.get("requires_subscription").and_then(Value::as_bool).unwrap_or(false),
             fusion: plan.and_then(fusion),

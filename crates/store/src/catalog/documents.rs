@@ -241,6 +241,14 @@ pub fn get(connection: &Connection, scope: &Scope, collection_id: Option<&str>, 
         .ok_or_else(|| Error::missing("document", document_id))
 }
 
+/// Whether the scope has a document, by id; in one collection if that is given.
+pub fn exists(connection: &Connection, scope: &Scope, collection_id: Option<&str>, document_id: &str) -> Result<bool> {
+    let sql =
+        "SELECT 1 FROM documents WHERE document_id = ?1 AND namespace_id = ?2 AND (?3 IS NULL OR collection_id = ?3)";
+    let values = params![document_id, scope.namespace_id, collection_id];
+    connection.prepare_cached(sql).and_then(|mut s| s.exists(values)).map_err(from_sql)
+}
+
 /// Documents by sequence number, in the order asked; those that are gone, or another namespace's, are left out.
 pub fn fetch(connection: &Connection, scope: &Scope, seqs: &[i64]) -> Result<Vec<Document>> {
     let sql = format!("SELECT {COLUMNS} FROM documents WHERE seq = ?1 AND namespace_id = ?2");

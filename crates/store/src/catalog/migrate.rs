@@ -7,7 +7,9 @@ use strata_model::{Error, Result};
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_spine.sql"),
     include_str!("migrations/0002_payload_indexes.sql"),
+    include_str!("migrations/0003_published_retrievers.sql"),
     include_str!("migrations/0004_secrets_and_connections.sql"),
+    include_str!("migrations/0005_feedback.sql"),
 ];
 
 /// Applies what is missing, each migration in a transaction of its own.

@@ -3,13 +3,16 @@
 //! One connection writes, on its own thread; requests that arrive while a commit is syncing share the next one (group
 //! commit). A pool of connections reads snapshots. WAL with `synchronous=FULL`: a write that returned is on disk.
 
+pub mod annotations;
 pub mod batches;
 pub mod browse;
 pub mod connections;
 pub mod derivations;
 pub mod documents;
 mod error;
+pub mod experiments;
 pub mod filter;
+pub mod interactions;
 pub mod lineage;
 mod memo;
 mod migrate;
@@ -17,6 +20,7 @@ pub mod objects;
 pub mod payload;
 mod plan;
 pub mod principals;
+pub mod publications;
 mod read;
 pub mod resources;
 pub mod secrets;

@@ -48,6 +48,8 @@ pub struct ApiKey {
     pub body: Fields,
     pub created_at: String,
     pub updated_at: String,
+    /// The retriever that the key is for, if it is for one only.
+    pub retriever_id: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -189,7 +191,7 @@ pub fn users(connection: &Connection, organization_id: &str) -> Result<Vec<User>
 // Keys
 
 const KEY: &str = "SELECT key_id, organization_id, user_id, name, key_hash, key_prefix, permissions, scopes, status, expires_at, \
-     last_used_at, body, created_at, updated_at FROM api_keys";
+     last_used_at, body, created_at, updated_at, retriever_id FROM api_keys";
 
 fn key_row(r: &Row<'_>) -> rusqlite::Result<ApiKey> {
     Ok(ApiKey {
@@ -207,6 +209,7 @@ fn key_row(r: &Row<'_>) -> rusqlite::Result<ApiKey> {
         body: from_json_column(r, 11)?,
         created_at: r.get(12)?,
         updated_at: r.get(13)?,
+        retriever_id: r.get(14)?,
     })
 }
 
@@ -214,8 +217,8 @@ pub fn insert_key(tx: &Transaction<'_>, k: &ApiKey) -> Result<()> {
     let done = run(
         tx,
         "INSERT INTO api_keys (key_id, organization_id, user_id, name, key_hash, key_prefix, permissions, scopes, status,
-         expires_at, last_used_at, body, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+         expires_at, last_used_at, body, created_at, updated_at, retriever_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         params![
             k.key_id,
             k.organization_id,
@@ -230,7 +233,8 @@ pub fn insert_key(tx: &Transaction<'_>, k: &ApiKey) -> Result<()> {
             k.last_used_at,
             text(&k.body)?,
             k.created_at,
-            k.updated_at
+            k.updated_at,
+            k.retriever_id
         ],
     );
     done.map(drop).map_err(|e| named(e, "API key", &k.name))
@@ -262,10 +266,40 @@ pub fn keys(connection: &Connection, user_id: &str) -> Result<Vec<ApiKey>> {
     many(connection, &format!("{KEY} WHERE user_id = ?1 ORDER BY created_at, key_id"), [user_id], key_row)
 }
 
-/// A user's key by name or id; the active one where a revoked one has the same name.
+/// Keys of a retriever, oldest first.
+pub fn retriever_keys(connection: &Connection, organization_id: &str, retriever_id: &str) -> Result<Vec<ApiKey>> {
+    let sql = format!("{KEY} WHERE organization_id = ?1 AND retriever_id = ?2 ORDER BY created_at, key_id");
+    many(connection, &sql, [organization_id, retriever_id], key_row)
+}
+
+/// A retriever's key by id.
+pub fn retriever_key(
+    connection: &Connection,
+    organization_id: &str,
+    retriever_id: &str,
+    key_id: &str,
+) -> Result<ApiKey> {
+    let sql = format!("{KEY} WHERE organization_id = ?1 AND retriever_id = ?2 AND key_id = ?3");
+    let found = one(connection, &sql, [organization_id, retriever_id, key_id], key_row)?;
+    found.ok_or_else(|| Error::missing("API key", key_id))
+}
+
+/// The namespace of the retriever that a key is for.
+pub fn namespace_of_key(connection: &Connection, key: &ApiKey) -> Result<Option<String>> {
+    let sql = "SELECT r.namespace_id FROM retrievers r JOIN namespaces n ON n.namespace_id = r.namespace_id
+         WHERE r.retriever_id = ?1 AND n.organization_id = ?2";
+    match &key.retriever_id {
+        Some(retriever_id) => one(connection, sql, [retriever_id, &key.organization_id], |r| r.get(0)),
+        None => Ok(None),
+    }
+}
+
+/// A user's key by name or id: one that is for no retriever before one that is, and the active one where a revoked one
+/// has the same name.
 pub fn key(connection: &Connection, user_id: &str, identifier: &str) -> Result<ApiKey> {
     let sql = format!(
-        "{KEY} WHERE user_id = ?1 AND (name = ?2 OR key_id = ?2) ORDER BY status = 'active' DESC, created_at DESC LIMIT 1"
+        "{KEY} WHERE user_id = ?1 AND (name = ?2 OR key_id = ?2) \
+         ORDER BY key_id = ?2 DESC, retriever_id IS NULL DESC, status = 'active' DESC, created_at DESC LIMIT 1"
     );
     one(connection, &sql, [user_id, identifier], key_row)?.ok_or_else(|| Error::missing("API key", identifier))
 }
@@ -278,7 +312,7 @@ pub fn key_by_hash(connection: &Connection, key_hash: &str) -> Result<Option<(Ap
             .replace(", ", ", k.")
             .replace(" FROM api_keys", ", u.status FROM api_keys k JOIN users u ON u.user_id = k.user_id")
     );
-    one(connection, &sql, [key_hash], |r| Ok((key_row(r)?, r.get(14)?)))
+    one(connection, &sql, [key_hash], |r| Ok((key_row(r)?, r.get(15)?)))
 }
 
 pub fn touch_key(tx: &Transaction<'_>, key_id: &str, now: &str) -> Result<()> {

@@ -1,5 +1,5 @@
 //! Rows of the resources that share one shape: an id, a name that is unique in its namespace, and a body of JSON.
-//! Buckets, collections and retrievers.
+//! Buckets, collections, retrievers and data sets of evaluations.
 
 use super::{documents::from_json_column, from_sql};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -11,6 +11,8 @@ pub enum Kind {
     Bucket,
     Collection,
     Retriever,
+    /// Queries with the documents that are relevant to them.
+    Dataset,
 }
 
 impl Kind {
@@ -20,6 +22,7 @@ impl Kind {
             Self::Bucket => "bucket",
             Self::Collection => "collection",
             Self::Retriever => "retriever",
+            Self::Dataset => "dataset",
         }
     }
     fn table(self) -> &'static str {
@@ -27,6 +30,7 @@ impl Kind {
             Self::Bucket => "buckets",
             Self::Collection => "collections",
             Self::Retriever => "retrievers",
+            Self::Dataset => "evaluation_datasets",
         }
     }
     fn id_column(self) -> &'static str {
@@ -34,6 +38,7 @@ impl Kind {
             Self::Bucket => "bucket_id",
             Self::Collection => "collection_id",
             Self::Retriever => "retriever_id",
+            Self::Dataset => "dataset_id",
         }
     }
 }

@@ -12,6 +12,7 @@ mod manifest;
 mod queue;
 mod shard;
 mod slot;
+mod words;
 
 pub use edge::{EdgeConfig, EdgeIndex};
 
@@ -31,6 +32,9 @@ pub struct ShardSpec {
     pub collection_id: String,
     pub vectors: Vec<VectorIndex>,
     pub payload: Vec<PayloadIndex>,
+    /// Language of the texts, by its code or name, for [`Query::Lexical`]; `None` is English.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
 }
 
 /// A field that filters may use inside the index.

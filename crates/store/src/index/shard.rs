@@ -2,17 +2,16 @@
 //! it panic. This module knows nothing of threads: its callers hold the locks that [`super::slot::Slot`] names.
 
 use super::edge::EdgeConfig;
-use super::filter;
 use super::manifest::{Manifest, State};
-use super::{Change, Hit, LEXICAL, Point, Query, Restriction, ShardSpec};
+use super::{Change, Hit, LEXICAL, Point, Query, Restriction, ShardSpec, filter, words};
 use parking_lot::Mutex;
 use qdrant_edge as qe;
-use qdrant_edge::bm25_embed::{EdgeBm25, EdgeBm25Config};
+use qdrant_edge::bm25_embed::EdgeBm25;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::Arc;
 use strata_model::document::VectorValue;
 use strata_model::feature::{Distance, VectorIndex, VectorKind};
 use strata_model::filter::Filter;
@@ -41,9 +40,6 @@ pub(super) fn guarded<T, E: std::fmt::Display>(what: &str, call: impl FnOnce() -
     }
 }
 
-/// The default configuration is valid, which `lexical_model_exists` checks.
-static BM25: LazyLock<Option<EdgeBm25>> = LazyLock::new(|| EdgeBm25::new(EdgeBm25Config::default()).ok());
-
 pub(super) struct Shard {
     /// `None` only while it is being dropped.
     engine: Option<qe::EdgeShard>,
@@ -53,6 +49,8 @@ pub(super) struct Shard {
     pub applied_at_load: i64,
     pub unoptimized_at_load: u64,
     odd: Mutex<BTreeSet<String>>,
+    /// Cuts and weighs words.
+    bm25: Option<Arc<EdgeBm25>>,
 }
 
 /// What of a spec decides a shard's layout.
@@ -64,7 +62,7 @@ pub(super) fn same_layout(a: &ShardSpec, b: &ShardSpec) -> bool {
         let kept = s.payload.iter().filter(|p| filter::Stored::of(p).is_some());
         kept.map(|p| format!("{} {:?}", p.field, p.kind)).collect()
     };
-    vectors(a) == vectors(b) && payload(a) == payload(b)
+    vectors(a) == vectors(b) && payload(a) == payload(b) && a.language == b.language
 }
 
 /// Vector indexes a shard can hold.
@@ -153,7 +151,16 @@ impl Shard {
     }
 
     fn wrap(engine: qe::EdgeShard, dir: PathBuf, spec: ShardSpec) -> Self {
-        Self { engine: Some(engine), dir, spec, applied_at_load: 0, unoptimized_at_load: 0, odd: Mutex::default() }
+        let bm25 = words::model(spec.language.as_deref());
+        Self {
+            engine: Some(engine),
+            dir,
+            spec,
+            applied_at_load: 0,
+            unoptimized_at_load: 0,
+            odd: Mutex::default(),
+            bm25,
+        }
     }
 
     fn engine(&self) -> &qe::EdgeShard {
@@ -225,7 +232,7 @@ impl Shard {
                 }
             }
         }
-        if let (Some(text), Some(bm25)) = (&point.lexical, BM25.as_ref()) {
+        if let (Some(text), Some(bm25)) = (&point.lexical, &self.bm25) {
             let words = bm25.embed_document(text);
             if !words.indices.is_empty() {
                 match sparse(&words.indices, &words.values) {
@@ -316,7 +323,7 @@ impl Shard {
     fn query(&self, query: &Query) -> Result<Option<(String, qe::VectorInternal, bool)>> {
         let (name, value) = match query {
             Query::Lexical { text } => {
-                let Some(bm25) = BM25.as_ref() else { return Ok(None) };
+                let Some(bm25) = &self.bm25 else { return Ok(None) };
                 let words = bm25.embed_query(text);
                 if words.indices.is_empty() {
                     return Ok(None);
@@ -455,12 +462,4 @@ fn sparse(indices: &[u32], values: &[f32]) -> Result<qe::VectorInternal, String>
     }
     let (indices, values): (Vec<u32>, Vec<f32>) = pairs.into_iter().unzip();
     qe::Vector::new_sparse(indices, values).map(|v| v.0).map_err(|e| e.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn lexical_model_exists() {
-        assert!(super::BM25.is_some());
-    }
 }

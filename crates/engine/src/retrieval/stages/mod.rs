@@ -31,6 +31,8 @@ mod web_scrape;
 
 pub use outside::missing as missing_secret;
 
+pub(crate) use feature_search::context;
+
 use super::backend::{Backend, CollectionInfo};
 use super::conditions::{FilterTemplate, Relaxation};
 use super::execute::{Degraded, LimitEntry};
@@ -248,6 +250,8 @@ pub(super) struct Notes {
     pub limits: Vec<LimitEntry>,
     pub relaxations: Vec<Relaxation>,
     pub facets: Vec<Value>,
+    /// What each stage with learned fusion has learned.
+    pub learned: Vec<Value>,
 }
 
 /// The surroundings of one stage while it runs.

@@ -2,6 +2,7 @@
 
 mod applying;
 mod keeping;
+mod learned;
 mod nested;
 mod outside;
 mod ranking;
@@ -98,9 +99,10 @@ fn what_is_wrong_is_refused_with_its_place() {
         ),
         (
             json!([stage("feature_search", json!({"query": "x", "fusion": "learned"}))]),
-            "parameters.fusion",
-            "not available",
+            "parameters.learning_config",
+            "is required",
         ),
+        (json!([stage("feature_search", json!({"query": "x", "fusion": "newest"}))]), "parameters.fusion", "rrf, dbsf"),
         (
             json!([stage("feature_search", json!({"query": "x", "final_top_k": 0}))]),
             "parameters.final_top_k",

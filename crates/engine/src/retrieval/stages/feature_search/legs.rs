@@ -173,8 +173,13 @@ async fn expand(
     let mut legs = Vec::new();
     for (index, collections) in candidates {
         let ask = ask(&index, query, reference.as_ref(), search)?;
-        let feature = if index.feature_uri.is_empty() { index.name } else { index.feature_uri };
-        legs.push(Leg { basis: basis.clone(), feature, ask, implied: words.is_some(), collections });
+        let feature = if index.feature_uri.is_empty() { index.name.clone() } else { index.feature_uri.clone() };
+        let mut basis = basis.clone();
+        if words.is_some() && index.kind == VectorKind::Sparse {
+            // As below.
+            basis.min_score = None;
+        }
+        legs.push(Leg { basis, feature, ask, implied: words.is_some(), collections });
     }
     legs.extend(words.map(|text| {
         // The bound of an implied search is meant for similarities, which end at 1; BM25 does not.
@@ -237,7 +242,8 @@ fn candidates(
         (Some(uri), _) => index.answers_to(uri),
         (None, Query::Document { .. }) => reference.is_some_and(|r| r.vector(index).is_some()),
         (None, Query::Vector(vector)) => takes(index, vector),
-        (None, Query::Text(_) | Query::Empty { .. }) => !index.model.is_empty() && index.kind != VectorKind::Sparse,
+        (None, Query::Text(_)) => !index.model.is_empty(),
+        (None, Query::Empty { .. }) => !index.model.is_empty() && index.kind != VectorKind::Sparse,
     };
     let mut found: Candidates = Vec::new();
     let mut known: HashMap<(String, String), usize> = HashMap::new();
@@ -286,9 +292,6 @@ fn ask(index: &VectorIndex, query: &Query, reference: Option<&Reference>, search
                 at,
                 format!("`{}` holds vectors that callers bring; send `input_mode` `vector`", index.name),
             ));
-        }
-        Query::Text(_) if index.kind == VectorKind::Sparse => {
-            return Err(Error::invalid(at, format!("`{}` is sparse and takes `indices` and `values`", index.name)));
         }
         Query::Text(text) => return Ok(Ask::Embed { index: index.clone(), text: text.clone() }),
         Query::Vector(vector) => vector.clone(),

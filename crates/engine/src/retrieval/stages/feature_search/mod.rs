@@ -5,6 +5,7 @@
 //! chosen an index.
 
 mod collect;
+mod learned;
 mod legs;
 mod query;
 mod run;
@@ -12,9 +13,11 @@ mod run;
 use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet};
 use crate::retrieval::conditions::{FilterTemplate, without_documents};
 use crate::retrieval::fusion::{Fusion, RRF_K};
+use crate::retrieval::learning::LearnedFusion;
 use crate::retrieval::limits;
 use crate::retrieval::params::{Params, Setting, choice, count, flag, is_absent, number, text, texts};
 use futures::future::BoxFuture;
+pub(crate) use learned::context;
 use query::QueryTemplate;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -55,7 +58,8 @@ fn schema() -> Value {
         "properties": {
             "searches": {"type": "array", "maxItems": strata_model::limits::MAX_SEARCHES, "items": search},
             "final_top_k": {"type": "integer", "minimum": 1, "maximum": limits::MAX_FINAL_TOP_K, "default": DEFAULT_FINAL_TOP_K},
-            "fusion": {"type": "string", "enum": ["rrf", "dbsf", "weighted", "max"], "default": "rrf"},
+            "fusion": {"type": "string", "enum": ["rrf", "dbsf", "weighted", "max", "learned"], "default": "rrf"},
+            "learning_config": learned::schema(),
             "collection_identifiers": {"type": "array", "items": {"type": "string"}},
             "hard_timeout_ms": {"type": "integer", "minimum": 1, "default": limits::SEARCH_TIMEOUT_MS},
             "interactive": {"type": "boolean", "default": false},
@@ -80,6 +84,8 @@ struct FeatureSearch {
     searches: Vec<Search>,
     final_top_k: Option<Setting<usize>>,
     fusion: Fusion,
+    /// Whether `rrf` has the weights that were learned.
+    learned: Option<LearnedFusion>,
     requested_timeout_ms: u64,
     /// Never above the ceiling.
     timeout_ms: u64,
@@ -167,10 +173,12 @@ fn parse(draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
     let requested_timeout_ms = timeout.map_or(limits::SEARCH_TIMEOUT_MS, |ms| ms as u64);
     let interactive = params.fixed(&["interactive"], flag)?.unwrap_or(false);
     let degrade_retry = params.fixed(&["degrade_retry"], flag)?.unwrap_or(false);
+    let (fusion, learned) = fusion(&mut params)?;
     let stage = FeatureSearch {
         searches,
         final_top_k: params.setting(&["final_top_k", "limit", "top_k"], count(1..=limits::MAX_FINAL_TOP_K as u64))?,
-        fusion: fusion(&mut params)?,
+        fusion,
+        learned,
         requested_timeout_ms,
         timeout_ms: requested_timeout_ms.min(limits::MAX_SEARCH_TIMEOUT_MS),
         retry: degrade_retry && !interactive,
@@ -332,9 +340,15 @@ fn collection_identifiers(params: &mut Params<'_>) -> Result<Option<Setting<Vec<
     })
 }
 
-fn fusion(params: &mut Params<'_>) -> Result<Fusion> {
+/// How rankings are fused, and what is learned for that.
+fn fusion(params: &mut Params<'_>) -> Result<(Fusion, Option<LearnedFusion>)> {
+    let learning = match params.take(&["learning_config"]) {
+        Some((at, Value::Object(fields))) => Some(learned::settings(params.below(fields, at))?),
+        Some((at, _)) => return Err(Error::invalid(at, "must be an object")),
+        None => None,
+    };
     let Some((at, value)) = params.take(&["fusion", "fusion_method", "fusion_strategy"]) else {
-        return rrf(params);
+        return Ok((rrf(params)?, None));
     };
     let (name, k) = match &value {
         Value::Object(map) => {
@@ -347,19 +361,26 @@ fn fusion(params: &mut Params<'_>) -> Result<Fusion> {
         }
         other => (other.clone(), None),
     };
-    match name.as_str() {
-        Some("rrf") => match k {
-            Some(k) => Ok(Fusion::Rrf { k: number(1.0..=1000.0)(&k, &format!("{at}.k"))? }),
-            None => rrf(params),
-        },
-        Some("dbsf") => Ok(Fusion::Dbsf),
-        Some("weighted" | "linear") => Ok(Fusion::Weighted),
-        Some("max") => Ok(Fusion::Max),
-        Some("learned") => {
-            Err(Error::invalid(at, "`learned` is not available in this version; one of rrf, dbsf, weighted, max"))
-        }
-        _ => Err(Error::invalid(at, "must be one of rrf, dbsf, weighted, max")),
+    let known = [
+        ("rrf", Fusion::default()),
+        ("dbsf", Fusion::Dbsf),
+        ("weighted", Fusion::Weighted),
+        ("linear", Fusion::Weighted),
+        ("max", Fusion::Max),
+        ("learned", Fusion::default()),
+    ];
+    let mut fusion = choice(&name, &at, &known)?;
+    if let Fusion::Rrf { .. } = fusion {
+        fusion = match k {
+            Some(k) => Fusion::Rrf { k: number(1.0..=1000.0)(&k, &format!("{at}.k"))? },
+            None => rrf(params)?,
+        };
     }
+    if name.as_str() != Some("learned") {
+        return Ok((fusion, None));
+    }
+    let missing = || Error::invalid(params.place("learning_config"), "is required with `fusion` `learned`");
+    Ok((fusion, Some(learning.ok_or_else(missing)?)))
 }
 
 fn rrf(params: &mut Params<'_>) -> Result<Fusion> {
@@ -421,5 +442,9 @@ impl Stage for FeatureSearch {
 
     fn searches(&self) -> bool {
         true
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.learned.is_none()
     }
 }

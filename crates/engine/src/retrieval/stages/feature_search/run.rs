@@ -1,6 +1,7 @@
 //! Running legs: embed each text once, search all collections at once, give up on what takes too long.
 
 use super::FeatureSearch;
+use super::learned;
 use super::legs::{Ask, Leg, Legs};
 use crate::retrieval::backend::{Backend, Scored, SearchQuery};
 use crate::retrieval::execute::{Degraded, LimitEntry, millis};
@@ -30,7 +31,7 @@ struct Request {
 }
 
 /// Vectors by model and text. A missing one was not made in time.
-type Embedded = HashMap<(String, String), Result<Vec<f32>>>;
+type Embedded = HashMap<(String, String), Result<VectorValue>>;
 
 impl FeatureSearch {
     pub(super) async fn search(&self, run: &mut Run<'_>, set: WorkingSet) -> Result<WorkingSet> {
@@ -58,10 +59,13 @@ impl FeatureSearch {
             let hits = self.without_legs(run, &legs, &filter, before, final_top_k).await?;
             return Ok(WorkingSet::Read(hits));
         }
-        let (legs, rankings) = self.rankings(run, legs.legs).await?;
+        let (legs, mut rankings) = self.rankings(run, legs.legs).await?;
+        let name = match &self.learned {
+            Some(settings) => learned::weigh(settings, run, &legs, &mut rankings).await,
+            None => self.fusion.as_str(),
+        };
         let fused = fusion::fuse(self.fusion, &rankings);
-        run.metadata
-            .insert("fusion".into(), if rankings.len() > 1 { self.fusion.as_str().into() } else { Value::Null });
+        run.metadata.insert("fusion".into(), if rankings.len() > 1 { name.into() } else { Value::Null });
         run.metadata.insert("searches".into(), legs.iter().zip(&rankings).map(described).collect());
         let hits = self.collect(run, &legs, fused, before, final_top_k).await?;
         Ok(WorkingSet::Read(hits))
@@ -202,16 +206,25 @@ async fn send(
 }
 
 async fn embed(backend: &dyn Backend, legs: &[Leg], limit: Instant) -> Embedded {
-    let mut wanted: Vec<(String, String)> = Vec::new();
+    let mut wanted: Vec<(String, String, bool)> = Vec::new();
     for leg in legs {
         if let Ask::Embed { index, text } = &leg.ask {
-            wanted.push((index.model.clone(), text.clone()));
+            wanted.push((index.model.clone(), text.clone(), index.kind == VectorKind::Sparse));
         }
     }
     wanted.sort();
     wanted.dedup();
-    let made = join_all(wanted.iter().map(|(model, text)| timeout_at(limit, backend.embed_query(model, text)))).await;
-    wanted.iter().cloned().zip(made).filter_map(|(key, made)| Some((key, made.ok()?))).collect()
+    let made = join_all(wanted.iter().map(|(model, text, is_sparse)| {
+        timeout_at(limit, async move {
+            if *is_sparse {
+                let (indices, values) = backend.embed_sparse_query(model, text).await?;
+                return Ok(VectorValue::Sparse { indices, values });
+            }
+            backend.embed_query(model, text).await.map(VectorValue::Dense)
+        })
+    }));
+    let made = made.await;
+    wanted.into_iter().zip(made).filter_map(|((model, text, _), made)| Some(((model, text), made.ok()?))).collect()
 }
 
 /// Drops legs without a vector: those out of time, and those that failed and were not asked for by name.
@@ -281,7 +294,7 @@ fn search_query(ask: &Ask, embedded: &Embedded) -> Result<SearchQuery> {
         Ask::Lexical(text) => Ok(SearchQuery::Lexical { text: text.clone() }),
         Ask::Vector { index, vector } => Ok(vector_query(index, vector.clone())),
         Ask::Embed { index, text } => match embedded.get(&(index.model.clone(), text.clone())) {
-            Some(Ok(vector)) => Ok(vector_query(index, VectorValue::Dense(vector.clone()))),
+            Some(Ok(vector)) => Ok(vector_query(index, vector.clone())),
             _ => Err(Error::internal("a leg without a vector was kept")),
         },
     }
@@ -322,5 +335,5 @@ fn among(hits: &[Hit]) -> Filter {
 }
 
 fn described((leg, ranking): (&Leg, &Ranking)) -> Value {
-    json!({"search": leg.basis.search, "feature": leg.feature, "weight": leg.basis.weight, "hits": ranking.hits.len()})
+    json!({"search": leg.basis.search, "feature": leg.feature, "weight": ranking.weight, "hits": ranking.hits.len()})
 }

@@ -1,0 +1,549 @@
+//! Learned fusion: weights for the searches of a stage, from what users did with earlier results.
+//!
+//! Each search of each index is an arm with a Beta distribution. A reward on a document is shared among the arms that found
+//! it, in proportion to `1 / (60 + rank)`, which is what each gave to the document's place by reciprocal rank fusion. An
+//! arm's share counts for it, the rest against it; a penalty counts against the arms that found the document. Older
+//! interactions count less, day by day.
+
+use super::fusion::RRF_K;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+/// Microseconds in a day.
+const DAY: f64 = 86_400e6;
+
+/// How weights are chosen from the distributions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// A sample of each distribution, its distance from the mean times the exploration.
+    ThompsonSampling,
+    /// With the exploration as the probability weights by chance, else the means.
+    EpsilonGreedy,
+    /// The mean and the exploration times `sqrt(2 ln(1 + all) / (1 + own))`, in counts of rewards.
+    Ucb,
+}
+
+impl Algorithm {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ThompsonSampling => "thompson_sampling",
+            Self::EpsilonGreedy => "epsilon_greedy",
+            Self::Ucb => "ucb",
+        }
+    }
+}
+
+/// Settings of a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LearnedFusion {
+    pub algorithm: Algorithm,
+    /// Names of inputs whose values say whose interactions count first.
+    pub context_features: Vec<String>,
+    /// The same for those who have too few of their own.
+    pub demographic_features: Vec<String>,
+    /// Whether the demographic features are tried before everybody's interactions.
+    pub is_hierarchical: bool,
+    pub min_interactions: usize,
+    /// Reward of each type of interaction; negative is a penalty.
+    pub rewards: BTreeMap<String, f64>,
+    pub exploration_bonus: f64,
+    /// What the bonus is multiplied with for each interaction.
+    pub exploration_decay: f64,
+    pub exploration_floor: f64,
+    pub prior_alpha: f64,
+    pub prior_beta: f64,
+    /// What a reward is multiplied with for each day of its age.
+    pub decay_factor: f64,
+    pub decay_window_days: f64,
+    pub min_weight: f64,
+    pub max_weight: f64,
+    pub max_reward: f64,
+    /// Percent of the users whose executions use what was learned.
+    pub rollout_pct: f64,
+    /// Whether weights are only told and not used.
+    pub is_shadow: bool,
+    pub timeout_ms: u64,
+}
+
+/// A document's place in one search.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credit {
+    pub stage: Arc<str>,
+    pub search: usize,
+    pub feature: Arc<str>,
+    /// From 1.
+    pub rank: u32,
+}
+
+/// An interaction as fusion learns from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Microseconds since the Unix epoch.
+    pub at: i64,
+    pub kinds: Vec<String>,
+    /// Inputs of the execution that are texts, numbers or truths, as text.
+    pub inputs: BTreeMap<String, String>,
+    /// Empty where the execution was not remembered.
+    pub found: Vec<Credit>,
+    /// The feature that the caller says found the document.
+    pub feature_uri: Option<String>,
+}
+
+/// The interactions with the results of a retriever, oldest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Feedback {
+    pub events: Vec<Arc<Event>>,
+}
+
+/// A search in one index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arm {
+    pub search: usize,
+    pub feature: String,
+}
+
+/// Whose interactions were learned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Personal,
+    Segment,
+    Global,
+}
+
+impl Level {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Personal => "personal",
+            Self::Segment => "segment",
+            Self::Global => "global",
+        }
+    }
+}
+
+/// What was learned for an execution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learned {
+    /// One for each arm; `None` where there are too few interactions.
+    pub weights: Option<Vec<f64>>,
+    pub level: Option<Level>,
+    /// The values that chose the interactions, as `name=value`; `global` for everybody's.
+    pub context_key: String,
+    /// Interactions of the level that had a reward.
+    pub interactions: usize,
+    /// Those that had one and could not be credited to an arm.
+    pub skipped: usize,
+    pub exploration: f64,
+    /// Whether chance or uncertainty chose another favourite than the means would.
+    pub is_exploring: bool,
+}
+
+/// What an arm got.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Posterior {
+    alpha: f64,
+    beta: f64,
+}
+
+impl Posterior {
+    fn mean(self) -> f64 {
+        self.alpha / (self.alpha + self.beta)
+    }
+}
+
+/// A reward with the parts of the arms; they add up to 1.
+struct Rewarded<'f> {
+    event: &'f Event,
+    reward: f64,
+    shares: Vec<f64>,
+}
+
+impl LearnedFusion {
+    /// Weights for the arms of a stage. `inputs` are the execution's as texts, `now` is in microseconds; the same `chance`
+    /// gives the same weights.
+    pub fn learn(
+        &self,
+        stage: &str,
+        arms: &[Arm],
+        feedback: &Feedback,
+        inputs: &BTreeMap<String, String>,
+        now: i64,
+        chance: u64,
+    ) -> Learned {
+        let (rewarded, skipped) = self.rewarded(stage, arms, feedback, now);
+        let mut most = 0;
+        for (level, names) in self.levels() {
+            let Some(values) = values(names, inputs) else { continue };
+            let own: Vec<&Rewarded<'_>> = rewarded
+                .iter()
+                .filter(|r| values.iter().all(|(name, value)| r.event.inputs.get(*name) == Some(value)))
+                .collect();
+            most = most.max(own.len());
+            if own.len() < self.min_interactions {
+                continue;
+            }
+            let posteriors = self.posteriors(arms.len(), &own, now);
+            let exploration = self.exploration(own.len());
+            let (weights, is_exploring) = self.weights(&posteriors, exploration, chance);
+            return Learned {
+                weights: Some(weights),
+                level: Some(level),
+                context_key: key(&values),
+                interactions: own.len(),
+                skipped,
+                exploration,
+                is_exploring,
+            };
+        }
+        Learned {
+            weights: None,
+            level: None,
+            context_key: "global".into(),
+            interactions: most,
+            skipped,
+            exploration: self.exploration(most),
+            is_exploring: false,
+        }
+    }
+
+    /// Whether an execution belongs to the part that uses what was learned: the same user always or never does.
+    pub fn is_rolled_out(&self, inputs: &BTreeMap<String, String>, chance: u64) -> bool {
+        let named = self.context_features.iter().find_map(|name| inputs.get(name));
+        let bucket = match inputs.get("user_id").or(named) {
+            Some(user) => {
+                let digest = strata_model::id::sha256_parts(&[user.as_bytes()]);
+                u64::from(u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]))
+            }
+            None => chance,
+        };
+        (bucket % 10_000) as f64 / 100.0 < self.rollout_pct
+    }
+
+    /// Whose interactions count, the nearest first, with the inputs that tell.
+    fn levels(&self) -> Vec<(Level, &[String])> {
+        let mut levels: Vec<(Level, &[String])> = Vec::new();
+        if !self.context_features.is_empty() {
+            levels.push((Level::Personal, &self.context_features));
+        }
+        if self.is_hierarchical && !self.demographic_features.is_empty() {
+            levels.push((Level::Segment, &self.demographic_features));
+        }
+        levels.push((Level::Global, &[]));
+        levels
+    }
+
+    /// Interactions of the window that have a reward, with the arms' parts, and how many of them no arm is known for.
+    fn rewarded<'f>(&self, stage: &str, arms: &[Arm], feedback: &'f Feedback, now: i64) -> (Vec<Rewarded<'f>>, usize) {
+        let (mut rewarded, mut skipped) = (Vec::new(), 0);
+        for event in &feedback.events {
+            let reward: f64 = event.kinds.iter().filter_map(|kind| self.rewards.get(kind)).sum();
+            if reward == 0.0 || age_days(event, now) > self.decay_window_days {
+                continue;
+            }
+            match shares(stage, arms, event) {
+                Some(shares) => {
+                    let reward = reward.clamp(-self.max_reward, self.max_reward);
+                    rewarded.push(Rewarded { event, reward, shares });
+                }
+                None => skipped += 1,
+            }
+        }
+        (rewarded, skipped)
+    }
+
+    fn posteriors(&self, arms: usize, rewarded: &[&Rewarded<'_>], now: i64) -> Vec<Posterior> {
+        let mut posteriors = vec![Posterior { alpha: self.prior_alpha, beta: self.prior_beta }; arms];
+        for Rewarded { event, reward, shares } in rewarded.iter().copied() {
+            let counted = reward.abs() * self.decay_factor.powf(age_days(event, now));
+            for (posterior, share) in posteriors.iter_mut().zip(shares) {
+                if *reward > 0.0 {
+                    posterior.alpha += counted * share;
+                    posterior.beta += counted * (1.0 - share);
+                } else {
+                    posterior.beta += counted * share;
+                }
+            }
+        }
+        posteriors
+    }
+
+    fn exploration(&self, interactions: usize) -> f64 {
+        let decayed = self.exploration_bonus * self.exploration_decay.powf(interactions as f64);
+        decayed.max(self.exploration_floor)
+    }
+
+    /// A weight for each arm, and whether another arm is the favourite than by the means.
+    fn weights(&self, posteriors: &[Posterior], exploration: f64, chance: u64) -> (Vec<f64>, bool) {
+        let mut chance = fastrand::Rng::with_seed(chance);
+        let means: Vec<f64> = posteriors.iter().map(|p| p.mean()).collect();
+        let (scores, by_chance): (Vec<f64>, bool) = match self.algorithm {
+            Algorithm::ThompsonSampling => {
+                let sampled = |p: &Posterior| {
+                    (p.mean() + exploration * (beta(&mut chance, p.alpha, p.beta) - p.mean())).clamp(0.0, 1.0)
+                };
+                (posteriors.iter().map(sampled).collect(), false)
+            }
+            Algorithm::EpsilonGreedy if chance.f64() < exploration => {
+                (posteriors.iter().map(|_| chance.f64()).collect(), true)
+            }
+            Algorithm::EpsilonGreedy => (means.clone(), false),
+            Algorithm::Ucb => {
+                let own = |p: &Posterior| p.alpha + p.beta - self.prior_alpha - self.prior_beta;
+                let all: f64 = posteriors.iter().map(own).sum();
+                let bonus = |p: &Posterior| exploration * (2.0 * (1.0 + all).ln() / (1.0 + own(p))).sqrt();
+                (posteriors.iter().map(|p| p.mean() + bonus(p)).collect(), false)
+            }
+        };
+        let sum: f64 = scores.iter().sum();
+        let part = |score: &f64| if sum > 0.0 { score / sum } else { 1.0 / scores.len() as f64 };
+        let weights = scores.iter().map(|score| part(score).clamp(self.min_weight, self.max_weight)).collect();
+        (weights, by_chance || favourite(&scores) != favourite(&means))
+    }
+}
+
+/// The first of the largest.
+fn favourite(values: &[f64]) -> Option<usize> {
+    let best = values.iter().copied().reduce(f64::max)?;
+    values.iter().position(|value| *value == best)
+}
+
+fn age_days(event: &Event, now: i64) -> f64 {
+    now.saturating_sub(event.at).max(0) as f64 / DAY
+}
+
+/// The values of inputs; `None` where one is missing.
+fn values<'n>(names: &'n [String], inputs: &BTreeMap<String, String>) -> Option<Vec<(&'n str, String)>> {
+    names.iter().map(|name| Some((name.as_str(), inputs.get(name)?.clone()))).collect()
+}
+
+fn key(values: &[(&str, String)]) -> String {
+    if values.is_empty() {
+        return "global".to_owned();
+    }
+    values.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// The parts of the arms in an event; `None` where none of them is known to have found its document.
+fn shares(stage: &str, arms: &[Arm], event: &Event) -> Option<Vec<f64>> {
+    let of_search = |arm: &Arm| {
+        let is_its = |c: &&Credit| *c.stage == *stage && c.search == arm.search && *c.feature == *arm.feature;
+        event.found.iter().find(is_its).map_or(0.0, |credit| 1.0 / (RRF_K + f64::from(credit.rank)))
+    };
+    let named = |arm: &Arm| f64::from(event.feature_uri.as_deref() == Some(arm.feature.as_str()));
+    let mut shares: Vec<f64> = arms.iter().map(of_search).collect();
+    if shares.iter().sum::<f64>() == 0.0 {
+        shares = arms.iter().map(named).collect();
+    }
+    let sum: f64 = shares.iter().sum();
+    (sum > 0.0).then(|| shares.into_iter().map(|share| share / sum).collect())
+}
+
+/// A name for each arm: its feature, with the number of its search where another arm has the same.
+pub fn names(arms: &[Arm]) -> Vec<String> {
+    let mut seen: HashSet<&str> = HashSet::new();
+    let features = arms.iter().map(|arm| (arm.feature.as_str(), arm.search));
+    features
+        .map(|(name, search)| if seen.insert(name) { name.to_owned() } else { format!("{name}#{search}") })
+        .collect()
+}
+
+/// A sample of a Beta distribution, from two Gamma distributions.
+fn beta(chance: &mut fastrand::Rng, a: f64, b: f64) -> f64 {
+    let (x, y) = (gamma(chance, a), gamma(chance, b));
+    if x + y > 0.0 { x / (x + y) } else { a / (a + b) }
+}
+
+/// A sample of a Gamma distribution of scale 1, by Marsaglia and Tsang, "A Simple Method for Generating Gamma Variables"
+/// (2000).
+fn gamma(chance: &mut fastrand::Rng, shape: f64) -> f64 {
+    if shape < 1.0 {
+        let boost = (1.0 - chance.f64()).powf(1.0 / shape);
+        return gamma(chance, shape + 1.0) * boost;
+    }
+    let d = shape - 1.0 / 3.0;
+    let c = 1.0 / (9.0 * d).sqrt();
+    loop {
+        let x = normal(chance);
+        let v = (1.0 + c * x).powi(3);
+        if v > 0.0 && (1.0 - chance.f64()).ln() < 0.5 * x * x + d - d * v + d * v.ln() {
+            return d * v;
+        }
+    }
+}
+
+/// A sample of the normal distribution, by Box and Muller.
+fn normal(chance: &mut fastrand::Rng) -> f64 {
+    let (u, v) = (1.0 - chance.f64(), chance.f64());
+    (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> LearnedFusion {
+        LearnedFusion {
+            algorithm: Algorithm::ThompsonSampling,
+            context_features: vec!["user_id".into()],
+            demographic_features: vec!["country".into()],
+            is_hierarchical: true,
+            min_interactions: 5,
+            rewards: BTreeMap::from([("click".to_owned(), 1.0), ("skip".to_owned(), -1.0)]),
+            exploration_bonus: 1.0,
+            exploration_decay: 0.99,
+            exploration_floor: 0.1,
+            prior_alpha: 1.0,
+            prior_beta: 1.0,
+            decay_factor: 0.995,
+            decay_window_days: 365.0,
+            min_weight: 0.05,
+            max_weight: 0.95,
+            max_reward: 5.0,
+            rollout_pct: 100.0,
+            is_shadow: false,
+            timeout_ms: 1_000,
+        }
+    }
+
+    fn arms() -> Vec<Arm> {
+        vec![Arm { search: 0, feature: "lexical".into() }, Arm { search: 1, feature: "mixpeek://e@v1/x".into() }]
+    }
+
+    fn event(kind: &str, found: &[(usize, u32)], user: &str) -> Arc<Event> {
+        let credit = |(search, rank): &(usize, u32)| Credit {
+            stage: "s".into(),
+            search: *search,
+            feature: arms()[*search].feature.as_str().into(),
+            rank: *rank,
+        };
+        let inputs = [("user_id", user), ("country", "at")];
+        Arc::new(Event {
+            at: 0,
+            kinds: vec![kind.into()],
+            inputs: inputs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            found: found.iter().map(credit).collect(),
+            feature_uri: None,
+        })
+    }
+
+    fn inputs(user: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([("user_id".to_owned(), user.to_owned()), ("country".to_owned(), "at".to_owned())])
+    }
+
+    fn learned(config: &LearnedFusion, events: Vec<Arc<Event>>, user: &str, chance: u64) -> Learned {
+        config.learn("s", &arms(), &Feedback { events }, &inputs(user), 0, chance)
+    }
+
+    #[test]
+    fn weight_goes_to_the_search_whose_documents_are_clicked() {
+        let events: Vec<Arc<Event>> = (0..100).map(|_| event("click", &[(1, 1)], "ada")).collect();
+        for algorithm in [Algorithm::ThompsonSampling, Algorithm::EpsilonGreedy, Algorithm::Ucb] {
+            let config = LearnedFusion { algorithm, exploration_floor: 0.0, ..config() };
+            let favours = |chance: &u64| {
+                let weights = learned(&config, events.clone(), "ada", *chance).weights.unwrap();
+                weights[1] > weights[0]
+            };
+            let right = (0..200).filter(favours).count();
+            // A third of the executions of the greedy one explore after a hundred interactions, half of them the other way.
+            assert!(right > 140, "{algorithm:?}: {right}");
+        }
+        let late: Vec<Arc<Event>> = (0..100).map(|_| event("click", &[(0, 1), (1, 200)], "ada")).collect();
+        let weights = learned(&config(), late, "ada", 3).weights.unwrap();
+        assert!(weights[0] > weights[1], "the better rank has the larger part: {weights:?}");
+    }
+
+    #[test]
+    fn few_interactions_change_nothing_and_chance_repeats() {
+        let few: Vec<Arc<Event>> = (0..4).map(|_| event("click", &[(1, 1)], "ada")).collect();
+        let none = learned(&config(), few.clone(), "ada", 1);
+        assert_eq!((none.weights, none.interactions), (None, 4));
+        let enough: Vec<Arc<Event>> = few.into_iter().chain([event("click", &[(0, 1)], "ada")]).collect();
+        let one = learned(&config(), enough.clone(), "ada", 9);
+        assert_eq!(one, learned(&config(), enough.clone(), "ada", 9));
+        assert_ne!(one.weights, learned(&config(), enough, "ada", 10).weights);
+    }
+
+    #[test]
+    fn the_nearest_level_with_enough_interactions_counts() {
+        let ada: Vec<Arc<Event>> = (0..5).map(|_| event("click", &[(1, 1)], "ada")).collect();
+        let own = learned(&config(), ada.clone(), "ada", 1);
+        assert_eq!((own.level, own.context_key.as_str()), (Some(Level::Personal), "user_id=ada"));
+        let other = learned(&config(), ada.clone(), "bob", 1);
+        assert_eq!((other.level, other.context_key.as_str()), (Some(Level::Segment), "country=at"));
+        let global = LearnedFusion { is_hierarchical: false, ..config() };
+        let all = learned(&global, ada.clone(), "bob", 1);
+        assert_eq!((all.level, all.context_key.as_str()), (Some(Level::Global), "global"));
+        let nameless = global.learn("s", &arms(), &Feedback { events: ada }, &BTreeMap::new(), 0, 1);
+        assert_eq!(nameless.level, Some(Level::Global));
+    }
+
+    #[test]
+    fn what_cannot_be_credited_is_counted() {
+        let unknown = Arc::new(Event { found: Vec::new(), ..(*event("click", &[], "ada")).clone() });
+        let named = Arc::new(Event { feature_uri: Some("lexical".into()), ..(*unknown).clone() });
+        let nothing = event("view", &[(0, 1)], "ada");
+        let config = LearnedFusion { min_interactions: 1, ..config() };
+        let found = learned(&config, vec![unknown, named, nothing], "ada", 1);
+        assert_eq!((found.interactions, found.skipped), (1, 1));
+        assert!(learned(&config, vec![event("click", &[(0, 1)], "ada")], "ada", 1).weights.is_some());
+        let elsewhere = config.learn(
+            "another stage",
+            &arms(),
+            &Feedback { events: vec![event("click", &[(0, 1)], "ada")] },
+            &inputs("ada"),
+            0,
+            1,
+        );
+        assert_eq!((elsewhere.weights, elsewhere.skipped), (None, 1));
+    }
+
+    #[test]
+    fn posteriors_by_hand() {
+        let config = LearnedFusion { decay_factor: 0.9, max_reward: 2.0, ..config() };
+        let config =
+            LearnedFusion { rewards: BTreeMap::from([("click".into(), 3.0), ("skip".into(), -1.0)]), ..config };
+        let events = vec![event("click", &[(0, 1), (1, 1)], "ada"), event("skip", &[(1, 5)], "ada")];
+        let feedback = Feedback { events };
+        let day = DAY as i64;
+        let arms = arms();
+        let (rewarded, _) = config.rewarded("s", &arms, &feedback, day);
+        let posteriors = config.posteriors(2, &rewarded.iter().collect::<Vec<_>>(), day);
+        // The reward of 3 is cut to 2, worth 1.8 a day later, and halved between the two.
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        near(posteriors[0].alpha, 1.9);
+        near(posteriors[0].beta, 1.9);
+        near(posteriors[1].alpha, 1.9);
+        near(posteriors[1].beta, 1.0 + 0.9 + 0.9);
+        let (none, _) = config.rewarded("s", &arms, &feedback, day * 400);
+        assert!(none.is_empty(), "what is older than the window does not count");
+    }
+
+    #[test]
+    fn samples_have_the_mean_and_spread_of_their_distribution() {
+        let mut chance = fastrand::Rng::with_seed(1);
+        for (a, b) in [(0.5, 0.5), (1.0, 1.0), (8.0, 2.0), (30.0, 70.0)] {
+            let samples: Vec<f64> = (0..20_000).map(|_| beta(&mut chance, a, b)).collect();
+            let mean = samples.iter().sum::<f64>() / samples.len() as f64;
+            let variance = samples.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / samples.len() as f64;
+            let wanted = a * b / ((a + b).powi(2) * (a + b + 1.0));
+            assert!((mean - a / (a + b)).abs() < 0.01, "Beta({a}, {b}): mean {mean}");
+            assert!((variance - wanted).abs() < 0.1 * wanted, "Beta({a}, {b}): variance {variance}, not {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_always_in_the_rollout_or_never() {
+        let half = LearnedFusion { rollout_pct: 50.0, ..config() };
+        let is_in = |user: usize, chance| half.is_rolled_out(&inputs(&format!("u{user}")), chance);
+        assert!((0..50).all(|user| is_in(user, 1) == is_in(user, 2)));
+        let share = (0..1_000).filter(|user| is_in(*user, 1)).count();
+        assert!((400..600).contains(&share), "{share}");
+        let none = LearnedFusion { rollout_pct: 0.0, ..config() };
+        assert!(!none.is_rolled_out(&BTreeMap::new(), 0) && config().is_rolled_out(&BTreeMap::new(), 9_999));
+    }
+
+    #[test]
+    fn arms_of_one_feature_have_names_of_their_own() {
+        let same = [Arm { search: 0, feature: "x".into() }, Arm { search: 1, feature: "x".into() }];
+        assert_eq!(names(&same), ["x", "x#1"]);
+    }
+}
