@@ -22,6 +22,7 @@ pub struct File {
     secrets_key: Option<String>,
     public_url: Option<String>,
     allow_private_urls: Option<bool>,
+    sql_files: Option<PathBuf>,
     trust_proxy: Option<bool>,
     workers: Option<usize>,
 }
@@ -58,9 +59,12 @@ pub struct ServeArguments {
     /// Address under which clients reach this server, used in presigned URLs [default: the address listened on]
     #[arg(long, env = "STRATA_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
-    /// Let objects be fetched from private and loopback addresses
+    /// Let objects be fetched, and stages call, at private and loopback addresses
     #[arg(long, env = "STRATA_ALLOW_PRIVATE_URLS")]
     pub allow_private_urls: bool,
+    /// Directory of the SQLite files that connections may read [default: none may be read]
+    #[arg(long, env = "STRATA_SQL_FILES", value_name = "DIR")]
+    pub sql_files: Option<PathBuf>,
     /// Take a caller's address from the last entry of `X-Forwarded-For`, which the proxy in front has written
     #[arg(long, env = "STRATA_TRUST_PROXY")]
     pub trust_proxy: bool,
@@ -79,6 +83,7 @@ pub struct Settings {
     pub secrets_key: Option<String>,
     pub public_url: Option<String>,
     pub allow_private_urls: bool,
+    pub sql_files: Option<PathBuf>,
     pub trust_proxy: bool,
     pub workers: usize,
 }
@@ -98,6 +103,7 @@ impl Settings {
             secrets_key: arguments.secrets_key.or(file.secrets_key),
             public_url: arguments.public_url.or(file.public_url).map(|url| url.trim_end_matches('/').to_owned()),
             allow_private_urls: arguments.allow_private_urls || file.allow_private_urls.unwrap_or(false),
+            sql_files: arguments.sql_files.or(file.sql_files),
             trust_proxy: arguments.trust_proxy || file.trust_proxy.unwrap_or(false),
             workers,
         })

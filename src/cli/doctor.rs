@@ -32,6 +32,7 @@ pub fn run(arguments: DoctorArguments, output: Output) -> Result<ExitCode> {
             secrets_key: settings.secrets_key,
             public_url: crate::settings::DEFAULT_URL.to_owned(),
             allow_private_urls: false,
+            sql_files: None,
             trust_proxy: false,
             workers: settings.workers,
         })

@@ -27,6 +27,7 @@ async fn serve(settings: Settings) -> Result<()> {
         secrets_key: settings.secrets_key,
         public_url: settings.public_url.unwrap_or_else(|| address.clone()),
         allow_private_urls: settings.allow_private_urls,
+        sql_files: settings.sql_files,
         trust_proxy: settings.trust_proxy,
         workers: settings.workers,
     })

@@ -19,11 +19,12 @@ pub struct Server {
     url: String,
     logs: Arc<Mutex<Vec<String>>>,
     dir: TempDir,
+    arguments: Vec<String>,
 }
 
 impl Server {
     pub fn start() -> Self {
-        Self::start_in(tempfile::tempdir().expect("temporary directory"))
+        Self::start_with(&[])
     }
 
     /// A server that has a cross-encoder by the name of `word_overlap` beside the installed models.
@@ -37,13 +38,19 @@ impl Server {
             std::os::unix::fs::symlink(model.path(), models.join(model.file_name())).expect("a link to a model");
         }
         super::cross_encoder::write(&models.join("word_overlap"));
-        Self::start_in(dir)
+        Self::start_in(dir, &[])
     }
 
-    fn start_in(dir: TempDir) -> Self {
+    /// [`Server::start`] with more arguments of `strata serve`.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().expect("temporary directory"), arguments)
+    }
+
+    fn start_in(dir: TempDir, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let logs = Arc::new(Mutex::new(Vec::new()));
-        let (child, url) = spawn(&dir.path().join("data"), &logs);
-        let server = Self { child, url, logs, dir };
+        let (child, url) = spawn(&dir.path().join("data"), &arguments, &logs);
+        let server = Self { child, url, logs, dir, arguments };
         server.wait_until_healthy();
         server
     }
@@ -77,7 +84,7 @@ impl Server {
 
     /// Starts again on the same directory after `kill` or `stop`, and waits until it answers.
     pub fn start_again(&mut self) {
-        let (child, url) = spawn(&self.data_dir(), &self.logs);
+        let (child, url) = spawn(&self.data_dir(), &self.arguments, &self.logs);
         self.child = child;
         self.url = url;
         self.wait_until_healthy();
@@ -90,7 +97,8 @@ impl Server {
         });
     }
 
-    fn log_text(&self) -> String {
+    /// What the server has logged so far.
+    pub fn log_text(&self) -> String {
         self.logs.lock().expect("no test panics while it holds the logs").join("\n")
     }
 }
@@ -107,7 +115,7 @@ impl Drop for Server {
     }
 }
 
-fn spawn(data: &Path, logs: &Arc<Mutex<Vec<String>>>) -> (Child, String) {
+fn spawn(data: &Path, arguments: &[String], logs: &Arc<Mutex<Vec<String>>>) -> (Child, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
     let models = data.with_file_name(MODELS);
     if models.is_dir() {
@@ -116,6 +124,7 @@ fn spawn(data: &Path, logs: &Arc<Mutex<Vec<String>>>) -> (Child, String) {
     let mut child = command
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
+        .args(arguments)
         .env("STRATA_BOOTSTRAP_KEY", KEY)
         .env("STRATA_LOG", "info")
         .env_remove("STRATA_LISTEN")

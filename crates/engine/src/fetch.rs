@@ -5,9 +5,9 @@
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use reqwest::{
-    Client, Response, Url,
+    Client, Method, Response, Url,
     dns::{Addrs, Name, Resolve, Resolving},
-    header,
+    header::{self, HeaderMap},
 };
 use std::{
     error::Error as StdError,
@@ -47,6 +47,29 @@ pub struct Remote {
     pub body: BoxStream<'static, Result<Bytes>>,
 }
 
+/// A request that a caller composed.
+pub struct Request {
+    pub method: Method,
+    pub url: String,
+    pub headers: HeaderMap,
+    pub body: Option<Bytes>,
+    /// Hosts that it may go to; `*.` before one means its subdomains. Empty: every one.
+    pub domains: Vec<String>,
+    /// Largest answer.
+    pub max_bytes: u64,
+    /// For everything together.
+    pub timeout: Duration,
+}
+
+/// A whole answer, of whatever status.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub url: Url,
+    pub content_type: Option<String>,
+    pub body: Bytes,
+}
+
 impl Fetcher {
     /// `allow_private` lets private and loopback addresses through, for a server whose callers are all trusted.
     pub fn new(allow_private: bool) -> Result<Self> {
@@ -83,6 +106,47 @@ impl Fetcher {
         Err(Error::Upstream(format!("`{url}` redirects more than {MAX_REDIRECTS} times")))
     }
 
+    /// Sends a request and follows its redirects, each judged anew. What a caller put into headers goes to the origin that
+    /// it named and no further; a body that a redirect would take elsewhere ends the request.
+    pub async fn send(&self, request: Request) -> Result<Answer> {
+        let (url, timeout) = (request.url.clone(), request.timeout);
+        let work = self.follow(request);
+        let too_slow = |_| Error::Upstream(format!("`{url}` did not answer within {} s", timeout.as_secs_f64()));
+        tokio::time::timeout(timeout, work).await.map_err(too_slow)?
+    }
+
+    async fn follow(&self, request: Request) -> Result<Answer> {
+        let Request { mut method, url, mut headers, mut body, domains, max_bytes, .. } = request;
+        let first = self.check(&url)?;
+        let mut at = first.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            if !domains.is_empty() && !domains.iter().any(|domain| is_within(&at, domain)) {
+                let host = at.host_str().unwrap_or_default();
+                return Err(Error::invalid("url", format!("`{host}` is not one of the `allowed_domains`")));
+            }
+            let mut sent = self.client.request(method.clone(), at.clone()).headers(headers.clone());
+            sent = body.iter().fold(sent, |sent, body| sent.body(body.clone()));
+            let answer = sent.send().await.map_err(|e| failure(&at, e))?;
+            if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return whole(at, answer, max_bytes).await;
+            }
+            let next = self.next_hop(&at, &answer)?;
+            let keeps_method = matches!(answer.status().as_u16(), 307 | 308);
+            if !keeps_method && method != Method::GET && method != Method::HEAD {
+                (method, body) = (Method::GET, None);
+                headers.remove(header::CONTENT_TYPE);
+            }
+            if next.origin() != at.origin() {
+                if body.is_some() {
+                    return Err(Error::Upstream(format!("`{at}` redirects a body to another server; it is not sent")));
+                }
+                headers.clear();
+            }
+            at = next;
+        }
+        Err(Error::Upstream(format!("`{first}` redirects more than {MAX_REDIRECTS} times")))
+    }
+
     fn next_hop(&self, at: &Url, answer: &Response) -> Result<Url> {
         let location = answer.headers().get(header::LOCATION).and_then(|l| l.to_str().ok());
         let next = location.and_then(|l| at.join(l).ok());
@@ -112,6 +176,30 @@ impl Fetcher {
     }
 }
 
+/// Whether a URL's host is a domain, or below one that begins with `*.`; with a port, only on that.
+fn is_within(url: &Url, domain: &str) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
+    let domain = domain.to_lowercase();
+    let (domain, port) = match domain.rsplit_once(':') {
+        Some((name, port)) if !name.ends_with(':') && port.parse::<u16>().is_ok() => (name, port.parse::<u16>().ok()),
+        _ => (domain.as_str(), None),
+    };
+    if port.is_some() && port != url.port_or_known_default() {
+        return false;
+    }
+    match domain.strip_prefix("*.") {
+        Some(parent) => host.strip_suffix(parent).is_some_and(|below| below.len() > 1 && below.ends_with('.')),
+        None => host == domain,
+    }
+}
+
+async fn whole(url: Url, answer: Response, max_bytes: u64) -> Result<Answer> {
+    let status = answer.status().as_u16();
+    let content_type = answer.headers().get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok()).map(str::to_owned);
+    let pieces: Vec<Bytes> = pieces(url.clone(), answer, max_bytes)?.try_collect().await?;
+    Ok(Answer { status, url, content_type, body: pieces.concat().into() })
+}
+
 fn refusal(host: &str) -> Error {
     Error::invalid(
         "url",
@@ -123,26 +211,32 @@ fn remote(url: Url, answer: Response, max_bytes: u64) -> Result<Remote> {
     if !answer.status().is_success() {
         return Err(Error::Upstream(format!("`{url}` answered {}", answer.status())));
     }
+    let headers = answer.headers();
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok()).and_then(media_type_of);
+    let disposition = headers.get(header::CONTENT_DISPOSITION).and_then(|d| d.to_str().ok());
+    let filename = disposition.and_then(disposition_filename).or_else(|| path_filename(&url));
+    Ok(Remote { media_type, filename, body: pieces(url, answer, max_bytes)? })
+}
+
+/// The bytes of an answer as they come, as long as they are not too many.
+fn pieces(url: Url, answer: Response, max_bytes: u64) -> Result<BoxStream<'static, Result<Bytes>>> {
     let too_large = move || {
         Error::TooLarge(format!("the content of the URL has more than {max_bytes} bytes, the most that is fetched"))
     };
     if answer.content_length().is_some_and(|size| size > max_bytes) {
         return Err(too_large());
     }
-    let headers = answer.headers();
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok()).and_then(media_type_of);
-    let disposition = headers.get(header::CONTENT_DISPOSITION).and_then(|d| d.to_str().ok());
-    let filename = disposition.and_then(disposition_filename).or_else(|| path_filename(&url));
     let mut seen = 0u64;
-    let body = answer.bytes_stream().map(move |piece| {
+    let pieces = answer.bytes_stream().map(move |piece| {
         let piece = piece.map_err(|e| failure(&url, e))?;
         seen += piece.len() as u64;
         if seen > max_bytes { Err(too_large()) } else { Ok(piece) }
     });
-    Ok(Remote { media_type, filename, body: body.boxed() })
+    Ok(pieces.boxed())
 }
 
-fn media_type_of(header: &str) -> Option<String> {
+/// `Text/HTML; charset=x` as `text/html`.
+pub(crate) fn media_type_of(header: &str) -> Option<String> {
     let media_type = header.split(';').next()?.trim().to_lowercase();
     media_type.contains('/').then_some(media_type)
 }
@@ -177,7 +271,8 @@ fn failure(url: &Url, error: reqwest::Error) -> Error {
     } else {
         "broke off its answer"
     };
-    tracing::debug!(%error, "a fetch failed");
+    // The URL may hold a secret.
+    tracing::debug!(error = %error.without_url(), "a fetch failed");
     Error::Upstream(format!("`{url}` {what}"))
 }
 

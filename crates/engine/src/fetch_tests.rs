@@ -156,3 +156,119 @@ fn public_addresses_are_public() {
         assert!(!is_public(ip.parse().unwrap()), "{ip}");
     }
 }
+
+/// A server that answers what it was sent.
+fn mirror() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut piece = [0u8; 4096];
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                let read = stream.read(&mut piece).unwrap();
+                request.extend_from_slice(&piece[..read]);
+            }
+            let text = String::from_utf8_lossy(&request).into_owned();
+            let answer = match text.split(' ').nth(1).unwrap_or("/") {
+                path if path.starts_with("/to/") => {
+                    redirect(&path[4..].replace("%3A", ":")).replace("302 Found", "307 Temporary Redirect")
+                }
+                path if path.starts_with("/see/") => redirect(&path[5..]),
+                "/slow" => {
+                    std::thread::sleep(Duration::from_secs(3));
+                    String::new()
+                }
+                "/gone" => page(&text).replace("200 OK", "404 Not Found"),
+                _ => page(&text),
+            };
+            drop(stream.write_all(answer.as_bytes()));
+        }
+    });
+    format!("http://{address}")
+}
+
+fn post(url: &str) -> Request {
+    Request {
+        method: Method::POST,
+        url: url.to_owned(),
+        headers: HeaderMap::from_iter([(header::AUTHORIZATION, "Bearer s3cret".parse().unwrap())]),
+        body: Some("body".into()),
+        domains: Vec::new(),
+        max_bytes: 10_000,
+        timeout: Duration::from_secs(2),
+    }
+}
+
+async fn sent(request: Request) -> Result<String> {
+    let answer = Fetcher::new(true)?.send(request).await?;
+    Ok(format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)))
+}
+
+#[tokio::test]
+async fn a_request_is_sent_as_composed_and_any_status_is_an_answer() {
+    let url = mirror();
+    let text = sent(post(&format!("{url}/a?b=c"))).await.unwrap();
+    assert!(text.starts_with("200 POST /a?b=c ") && text.contains("authorization: Bearer s3cret"), "{text}");
+    assert!(sent(post(&format!("{url}/gone"))).await.unwrap().starts_with("404 "));
+    let small = Request { max_bytes: 10, ..post(&url) };
+    assert!(matches!(sent(small).await, Err(Error::TooLarge(_))));
+    let slow = Request { timeout: Duration::from_millis(200), ..post(&format!("{url}/slow")) };
+    assert!(sent(slow).await.unwrap_err().to_string().contains("within 0.2 s"));
+}
+
+#[tokio::test]
+async fn what_a_caller_sends_does_not_follow_a_redirect_to_another_server() {
+    let (here, there) = (mirror(), mirror());
+    let same = sent(post(&format!("{here}/to//b"))).await.unwrap();
+    assert!(same.contains("POST /b ") && same.contains("s3cret"), "{same}");
+    let changed = sent(post(&format!("{here}/see//b"))).await.unwrap();
+    assert!(
+        changed.contains("GET /b ") && changed.contains("s3cret") && !changed.contains("content-length"),
+        "{changed}"
+    );
+    let other = sent(post(&format!("{here}/see/{there}/b"))).await.unwrap();
+    assert!(other.contains("GET /b ") && !other.contains("s3cret"), "{other}");
+    let body = sent(post(&format!("{here}/to/{there}/b"))).await;
+    assert!(matches!(body, Err(Error::Upstream(message)) if message.contains("another server")));
+}
+
+#[tokio::test]
+async fn only_allowed_domains_are_asked_by_redirects_too() {
+    let (here, there) = (mirror(), mirror());
+    let host = |url: &str| url.trim_start_matches("http://").to_owned();
+    let asked = |url: String, domains: Vec<String>| sent(Request { domains, ..post(&url) });
+    assert!(asked(format!("{here}/a"), vec![host(&here)]).await.is_ok());
+    assert!(asked(format!("{here}/see/{there}/b"), vec![host(&here), host(&there)]).await.is_ok());
+    for (url, domains) in [
+        (format!("{here}/a"), vec![host(&there)]),
+        (format!("{here}/see/{there}/b"), vec![host(&here)]),
+        (format!("{here}/a"), vec!["example.com".into()]),
+    ] {
+        assert!(matches!(asked(url.clone(), domains).await, Err(Error::Invalid(_))), "{url}");
+    }
+    let private = Fetcher::new(false).unwrap().send(Request { domains: vec![host(&here)], ..post(&here) }).await;
+    assert!(matches!(private, Err(Error::Invalid(_))), "an allowed domain is no way to a private address");
+}
+
+#[test]
+fn a_star_stands_for_every_subdomain() {
+    let url = |text: &str| Url::parse(text).unwrap();
+    for (address, domain, within) in [
+        ("https://api.example.com/", "api.example.com", true),
+        ("https://API.example.com./", "api.example.com", true),
+        ("https://api.example.com:8443/", "api.example.com", true),
+        ("https://api.example.com:8443/", "api.example.com:443", false),
+        ("https://api.example.com/", "api.example.com:443", true),
+        ("https://evil-api.example.com/", "api.example.com", false),
+        ("https://a.b.example.com/", "*.example.com", true),
+        ("https://example.com/", "*.example.com", false),
+        ("https://evilexample.com/", "*.example.com", false),
+        ("https://example.com.evil.org/", "*.example.com", false),
+        ("https://example.com@evil.org/", "example.com", false),
+        ("http://[::1]:9/", "[::1]:9", true),
+    ] {
+        assert_eq!(is_within(&url(address), domain), within, "{address} {domain}");
+    }
+}

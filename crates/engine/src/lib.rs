@@ -9,6 +9,7 @@ pub mod batches;
 pub mod buckets;
 pub mod clustering;
 pub mod collections;
+pub mod connections;
 pub mod derivations;
 pub mod doctor;
 pub mod documents;
@@ -61,8 +62,10 @@ pub struct Config {
     pub secrets_key: Option<String>,
     /// Where clients reach this server, for presigned URLs. No slash at the end.
     pub public_url: String,
-    /// Whether blobs may be fetched from private and loopback addresses.
+    /// Whether blobs may be fetched from private and loopback addresses, and stages may reach them.
     pub allow_private_urls: bool,
+    /// Where SQLite files lie that connections may read; without it, none may.
+    pub sql_files: Option<PathBuf>,
     /// Whether a proxy stands in front that says in `X-Forwarded-For` whom it asks for.
     pub trust_proxy: bool,
     /// Derivations that run at once.
@@ -78,6 +81,7 @@ pub struct Engine {
     pub(crate) config: Config,
     pub(crate) signer: presign::Signer,
     pub(crate) vault: secrets::Vault,
+    pub(crate) pools: connections::Pools,
     pub(crate) fetcher: fetch::Fetcher,
     pub(crate) queue: derivations::Queue,
     pub(crate) payload: payload::Builder,
@@ -124,6 +128,7 @@ impl Engine {
             loading: Mutex::default(),
             signer,
             vault,
+            pools: connections::Pools::default(),
             catalog,
             blobs,
             index,

@@ -193,6 +193,7 @@ mod tests {
             secrets_key: secrets_key.map(str::to_owned),
             public_url: String::new(),
             allow_private_urls: false,
+            sql_files: None,
             trust_proxy: false,
             workers: 1,
         };

@@ -6,13 +6,14 @@ use super::Snapshot;
 use super::learning::Feedback;
 use super::plan::Plan;
 use futures::future::BoxFuture;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use strata_model::Result;
 use strata_model::document::{Document, Vectors};
 use strata_model::feature::VectorIndex;
 use strata_model::filter::Filter;
+use strata_model::{Fields, Result};
 
 /// A collection as retrieval sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,71 @@ pub enum SearchQuery {
     Lexical {
         text: String,
     },
+}
+
+/// A request to a server outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    pub method: String,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<Vec<u8>>,
+    /// Hosts that it may go to, redirects included; `*.` before one means its subdomains. Empty: every public one.
+    pub domains: Vec<String>,
+    /// Largest answer that is taken.
+    pub max_bytes: u64,
+    pub timeout: Duration,
+    pub rate: Rate,
+}
+
+/// Most requests to one host from one namespace; `None` is without a bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rate {
+    pub per_minute: Option<u64>,
+    pub per_hour: Option<u64>,
+}
+
+/// What a server outside answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    pub status: u16,
+    /// Where it was found, after redirects.
+    pub url: String,
+    /// In lower case, without parameters.
+    pub media_type: Option<String>,
+    /// The media type's `charset`, in lower case.
+    pub charset: Option<String>,
+    pub body: Vec<u8>,
+}
+
+/// A query of a database outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lookup {
+    /// Id or name of a connection of the organization.
+    pub connection: String,
+    pub sql: Vec<SqlPart>,
+    /// By their places.
+    pub values: Vec<Value>,
+    pub timeout: Duration,
+    pub max_rows: usize,
+    /// Of all rows together.
+    pub max_bytes: usize,
+}
+
+/// A piece of a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SqlPart {
+    Text(String),
+    /// The place of a value, from 0.
+    Value(usize),
+}
+
+/// What a query found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rows {
+    pub rows: Vec<Fields>,
+    /// Whether there are more than were wanted.
+    pub is_cut: bool,
 }
 
 /// A stored retriever as another one executes it.
@@ -97,6 +163,13 @@ pub trait Backend: Send + Sync {
     /// A document's vectors by index name, or `None` where the document does not exist.
     fn vectors<'a>(&'a self, collection_id: &'a str, document_id: &'a str) -> BoxFuture<'a, Result<Option<Vectors>>>;
 
+    /// The value of a secret of the organization, or `None` where there is none of this name.
+    fn secret<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
+
+    /// Asks a server outside. A refusal of the address is an [`Error::Invalid`](strata_model::Error::Invalid); an answer
+    /// of any status is a [`Reply`].
+    fn call<'a>(&'a self, call: Call) -> BoxFuture<'a, Result<Reply>>;
+
     /// What was kept under the first of these keys for which something is, if every collection it was made of is as
     /// it was then. A backend need not keep anything.
     fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
@@ -122,4 +195,8 @@ pub trait Backend: Send + Sync {
         documents: Vec<String>,
         batch: usize,
     ) -> BoxFuture<'a, Result<Vec<f32>>>;
+
+    /// Asks a database outside. What is wrong with the query or the connection is an
+    /// [`Error::Invalid`](strata_model::Error::Invalid).
+    fn look_up<'a>(&'a self, lookup: Lookup) -> BoxFuture<'a, Result<Rows>>;
 }

@@ -1,6 +1,6 @@
 //! A backend in memory for tests: documents in vectors, cosine by hand, words by counting.
 
-use super::backend::{Backend, CollectionInfo, Scored, SearchQuery, StoredPlan};
+use super::backend::{Backend, Call, CollectionInfo, Lookup, Reply, Rows, Scored, SearchQuery, StoredPlan};
 use super::learning::Feedback;
 use super::plan::Plan;
 use super::{Hit, Snapshot, view};
@@ -54,6 +54,11 @@ pub struct Fake {
     /// Stored retrievers by id.
     pub plans: BTreeMap<String, Arc<Plan>>,
     pub calls: Mutex<Vec<String>>,
+    pub secrets: HashMap<String, String>,
+    /// What the world outside answers.
+    pub outside: Option<fn(&Call) -> Result<Reply>>,
+    /// What databases outside answer.
+    pub databases: Option<fn(&Lookup) -> Result<Rows>>,
     pub kept: Mutex<HashMap<String, Arc<Snapshot>>>,
 }
 
@@ -221,6 +226,15 @@ impl Backend for Fake {
         async move { Ok(vectors) }.boxed()
     }
 
+    fn secret<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+        async move { Ok(self.secrets.get(name).cloned()) }.boxed()
+    }
+
+    fn call<'a>(&'a self, call: Call) -> BoxFuture<'a, Result<Reply>> {
+        self.note(format!("call {} {}", call.method, call.url));
+        async move { self.outside.ok_or_else(|| Error::Upstream("nobody answers".into()))?(&call) }.boxed()
+    }
+
     fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
         let kept = self.kept.lock().unwrap();
         let found = keys.iter().find_map(|key| Some((key.clone(), kept.get(key)?.clone())));
@@ -264,5 +278,10 @@ impl Backend for Fake {
             Ok(documents.iter().map(share).collect())
         }
         .boxed()
+    }
+
+    fn look_up<'a>(&'a self, lookup: Lookup) -> BoxFuture<'a, Result<Rows>> {
+        self.note(format!("look_up {} {:?}", lookup.connection, lookup.values));
+        async move { self.databases.ok_or_else(|| Error::Upstream("nobody answers".into()))?(&lookup) }.boxed()
     }
 }

@@ -31,7 +31,7 @@ pub mod template;
 mod tests;
 pub mod view;
 
-pub use backend::{Backend, CollectionInfo, Scored, SearchQuery, StoredPlan};
+pub use backend::{Backend, Call, CollectionInfo, Lookup, Rate, Reply, Rows, Scored, SearchQuery, SqlPart, StoredPlan};
 pub use conditions::{FilterTemplate, Relaxation};
 pub use execute::{
     Degraded, ExecuteRequest, Execution, Group, Interpretation, LimitEntry, StageEvent, StageReport, Status,
@@ -41,7 +41,7 @@ pub use pagination::PageRequest;
 pub use plan::{Plan, PlannedStage, RetrieverSpec};
 pub use snapshot::Snapshot;
 pub(crate) use stages::context;
-pub use stages::{Category, StageDefinition, registry};
+pub use stages::{Category, StageDefinition, missing_secret, registry};
 
 use serde::Serialize;
 use serde_json::Value;

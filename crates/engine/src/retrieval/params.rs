@@ -1,7 +1,7 @@
 //! Reading stage parameters: spellings, ranges, templates and places, the same way for every stage.
 
 use super::conditions::FilterTemplate;
-use super::template::{Node, Program, Reference, Rendered, Variables};
+use super::template::{Dialect, Namespace, Node, Program, Reference, Rendered, Variables};
 use serde_json::Value;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -88,8 +88,18 @@ impl<'f> Params<'f> {
         names: &[&str],
         check: impl Fn(&Value, &str) -> Result<T> + Send + Sync + 'static,
     ) -> Result<Option<Setting<T>>> {
+        self.setting_in(Dialect::Plain, names, check)
+    }
+
+    /// [`Params::setting`] whose templates are read in a dialect.
+    pub fn setting_in<T: 'static>(
+        &mut self,
+        dialect: Dialect,
+        names: &[&str],
+        check: impl Fn(&Value, &str) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<Option<Setting<T>>> {
         match self.take(names) {
-            Some((at, value)) => self.setting_of(&value, at, check).map(Some),
+            Some((at, value)) => self.made(dialect, &value, at, check).map(Some),
             None => Ok(None),
         }
     }
@@ -100,7 +110,17 @@ impl<'f> Params<'f> {
         at: String,
         check: impl Fn(&Value, &str) -> Result<T> + Send + Sync + 'static,
     ) -> Result<Setting<T>> {
-        let node = self.note(Node::parse(value, &at)?);
+        self.made(Dialect::Plain, value, at, check)
+    }
+
+    fn made<T: 'static>(
+        &mut self,
+        dialect: Dialect,
+        value: &Value,
+        at: String,
+        check: impl Fn(&Value, &str) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<Setting<T>> {
+        let node = self.note(Node::parse_in(value, &at, dialect)?);
         let setting = Setting { node, at, check: Arc::new(check) };
         if setting.node.is_literal() {
             (setting.check)(value, &setting.at)?;
@@ -146,6 +166,11 @@ impl<'f> Params<'f> {
     pub fn note(&mut self, node: Node) -> Node {
         self.findings.references.extend(node.references());
         node
+    }
+
+    /// Remembers that the stage reads something beside its templates.
+    pub fn reads(&mut self, reference: Reference) {
+        self.findings.references.push(reference);
     }
 
     pub fn warn(&mut self, warning: impl Into<String>) {
@@ -194,6 +219,25 @@ impl<T> Setting<T> {
             Rendered::Value(value) => (self.check)(&value, &self.at).map(Some),
             Rendered::Missing(_) => Ok(None),
         }
+    }
+    /// The value; what is not there is the caller's error at the setting's place.
+    pub fn needed(&self, variables: &Variables) -> Result<T> {
+        self.value(variables)?.ok_or_else(|| {
+            let read: Vec<String> = self.node.references().iter().map(Reference::to_string).collect();
+            Error::invalid(&self.at, format!("has no value: nothing is there of {}", read.join(", ")))
+        })
+    }
+    /// Names of the secrets that its templates read.
+    pub fn secrets(&self) -> Vec<String> {
+        self.node.references().iter().filter_map(Reference::secret).map(str::to_owned).collect()
+    }
+    /// Whether its templates read anything of a namespace.
+    pub fn reads(&self, namespace: Namespace) -> bool {
+        self.node.references().iter().any(|reference| reference.namespace == namespace)
+    }
+    /// Its place in the retriever.
+    pub fn at(&self) -> &str {
+        &self.at
     }
     /// The value where no template is in it.
     pub fn literal(&self) -> Option<T> {

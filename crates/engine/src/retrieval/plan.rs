@@ -173,6 +173,21 @@ impl Plan {
         all.into_iter().collect()
     }
 
+    /// Names of the secrets that the stages read, each with the place that names it.
+    pub fn secrets(&self) -> Vec<(String, String)> {
+        self.stages.iter().flat_map(|s| s.stage.secrets()).collect()
+    }
+
+    /// Connections of the organization that the stages read, each with the place that names it.
+    pub fn connections(&self) -> Vec<(String, String)> {
+        self.stages.iter().flat_map(|s| s.stage.connections()).collect()
+    }
+
+    /// Whether a stage asks anything outside this server.
+    pub fn reaches_outside(&self) -> bool {
+        self.stages.iter().any(|s| s.stage.reaches_outside())
+    }
+
     /// Every collection that is named, by the retriever or by a stage.
     pub fn named_collections(&self) -> Vec<String> {
         let mut all = self.collection_identifiers.clone();

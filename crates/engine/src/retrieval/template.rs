@@ -8,7 +8,10 @@
 use super::{limits, operators};
 use minijinja::value::{Kwargs, Object, Value as Jinja};
 use minijinja::{Environment, ErrorKind, Expression, UndefinedBehavior, filters, tests as predicates};
+use regex::Regex;
 use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 use strata_model::{Error, Fields, Result};
@@ -24,6 +27,8 @@ pub enum Namespace {
     Context,
     /// Counts and results of earlier stages by name.
     Stage,
+    /// Values of the organization's vault.
+    Secret,
 }
 
 impl Namespace {
@@ -33,8 +38,38 @@ impl Namespace {
             "doc" | "document" => Some(Self::Doc),
             "context" => Some(Self::Context),
             "stage" | "stages" => Some(Self::Stage),
+            "secret" | "secrets" => Some(Self::Secret),
             _ => None,
         }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Input => "INPUT",
+            Self::Doc => "DOC",
+            Self::Context => "CONTEXT",
+            Self::Stage => "STAGE",
+            Self::Secret => "SECRET",
+        }
+    }
+}
+
+/// How the templates of a parameter are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// Double braces, and no secrets.
+    #[default]
+    Plain,
+    /// A part of a request that leaves this server: secrets may be read, and `{DOC.x}` means `{{DOC.x}}`.
+    Request,
+    /// The URL of a request: [`Dialect::Request`], and what a template puts into it is percent-encoded, unless the URL
+    /// begins with that template or the filter `safe` says that it is encoded.
+    Url,
+}
+
+impl Dialect {
+    fn takes_secrets(self) -> bool {
+        self != Self::Plain
     }
 }
 
@@ -51,6 +86,20 @@ impl Reference {
     pub fn input(&self) -> Option<&str> {
         let path = self.path.as_deref().filter(|_| self.namespace == Namespace::Input)?;
         path.split('.').next()
+    }
+
+    /// The secret's name, for a reference to one.
+    pub fn secret(&self) -> Option<&str> {
+        self.path.as_deref().filter(|_| self.namespace == Namespace::Secret)
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "`{}.{path}`", self.namespace.name()),
+            None => write!(f, "`{}`", self.namespace.name()),
+        }
     }
 }
 
@@ -88,7 +137,7 @@ impl Program {
         let broken = |e: minijinja::Error| Error::invalid(at, format!("is not a template: {}", describe(&e)));
         let code = checked(text, at)?;
         let names = PROGRAMS.template_from_str(&code).map_err(broken)?.undeclared_variables(true);
-        let references = names.iter().map(|name| reference(name, at)).collect::<Result<Vec<_>>>()?;
+        let references = names.iter().map(|name| reference(name, at, Dialect::Plain)).collect::<Result<Vec<_>>>()?;
         let program = Self { source: text.to_owned(), code, at: at.to_owned(), references };
         let nothing = Variables::new(Fields::new(), &Fields::new(), &Fields::new());
         match program.run(&nothing) {
@@ -145,6 +194,7 @@ pub struct Template {
     at: String,
     /// `None` for a text with templates in it.
     expression: Option<Expression<'static, 'static>>,
+    environment: &'static Environment<'static>,
     references: Vec<Reference>,
 }
 
@@ -155,6 +205,27 @@ impl fmt::Debug for Template {
 }
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
+
+static URLS: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut env = environment();
+    env.add_filter("safe", filters::safe);
+    env.set_formatter(|out, state, value| {
+        if value.is_safe() || value.is_none() {
+            return minijinja::escape_formatter(out, state, value);
+        }
+        let text = value.to_string();
+        percent_encoded(&text).try_for_each(|piece| out.write_str(&piece).map_err(minijinja::Error::from))
+    });
+    env
+});
+
+/// A text as a part of a URL that keeps its meaning wherever it stands.
+pub fn percent_encoded(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.bytes().map(|byte| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    })
+}
 
 /// Only filters whose result is no longer than a small multiple of what they read.
 fn environment() -> Environment<'static> {
@@ -224,7 +295,12 @@ fn join(values: Vec<Jinja>, separator: Option<String>) -> Result<String, minijin
 
 impl Template {
     /// Compiles `text`, or gives `None` where it holds no template. `at` names the place for errors.
-    pub fn parse(text: &str, at: &str) -> Result<Option<Self>> {
+    pub fn parse(text: &str, at: &str, dialect: Dialect) -> Result<Option<Self>> {
+        let written = match dialect {
+            Dialect::Plain => Cow::Borrowed(text),
+            Dialect::Request | Dialect::Url => doubled(text),
+        };
+        let text = &*written;
         if !text.contains("{{") && !text.contains("{%") {
             return Ok(None);
         }
@@ -233,18 +309,20 @@ impl Template {
         }
         refuse_statements(text, at, &["if", "elif", "else", "endif", "raw", "endraw"])?;
         let broken = |e: minijinja::Error| Error::invalid(at, format!("`{text}` is not a template: {}", describe(&e)));
+        let begins_fixed = dialect == Dialect::Url && !text.trim_start().starts_with("{{");
+        let environment: &'static Environment<'static> = if begins_fixed { &URLS } else { &ENVIRONMENT };
         let code = checked(text, at)?;
         let (expression, names) = match whole(&code) {
             Some(inner) => {
-                let expression = ENVIRONMENT.compile_expression_owned(inner.to_owned()).map_err(broken)?;
+                let expression = environment.compile_expression_owned(inner.to_owned()).map_err(broken)?;
                 let names = expression.undeclared_variables(true);
                 (Some(expression), names)
             }
-            None => (None, ENVIRONMENT.template_from_str(&code).map_err(broken)?.undeclared_variables(true)),
+            None => (None, environment.template_from_str(&code).map_err(broken)?.undeclared_variables(true)),
         };
-        let mut references = names.iter().map(|name| reference(name, at)).collect::<Result<Vec<_>>>()?;
+        let mut references = names.iter().map(|name| reference(name, at, dialect)).collect::<Result<Vec<_>>>()?;
         references.sort_by(|a, b| a.path.cmp(&b.path));
-        let template = Self { source: text.to_owned(), code, at: at.to_owned(), expression, references };
+        let template = Self { source: text.to_owned(), code, at: at.to_owned(), expression, environment, references };
         template.try_out()?;
         Ok(Some(template))
     }
@@ -287,7 +365,7 @@ impl Template {
 
     fn render_text(&self, context: Jinja) -> Result<Jinja, minijinja::Error> {
         let mut sink = Bounded(Vec::new());
-        ENVIRONMENT.template_from_str(&self.code)?.render_captured_to(context, &mut sink)?;
+        self.environment.template_from_str(&self.code)?.render_captured_to(context, &mut sink)?;
         Ok(Jinja::from(String::from_utf8_lossy(&sink.0).into_owned()))
     }
 
@@ -348,16 +426,38 @@ fn refuse_statements(text: &str, at: &str, known: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn reference(name: &str, at: &str) -> Result<Reference> {
+/// `{DOC.x}` as `{{DOC.x}}`. Other braces stay as they are: a text may hold JSON.
+fn doubled(text: &str) -> Cow<'_, str> {
+    static SINGLE: LazyLock<Regex> = LazyLock::new(|| {
+        let path = r"(?:\.[A-Za-z0-9_]+|\[(?:\d+|'[^'{}]*'|\u{22}[^\u{22}{}]*\u{22})\])+";
+        let names = "(?i:inputs?|doc|document|context|stages?|secrets?)";
+        Regex::new(&format!(r"\{{\s*({names}{path})\s*\}}")).expect("the expression is valid")
+    });
+    if !text.contains('{') {
+        return Cow::Borrowed(text);
+    }
+    SINGLE.replace_all(text, |found: &regex::Captures<'_>| {
+        let all = found.get(0).expect("a match has a whole");
+        let is_doubled = text[..all.start()].ends_with('{') || text[all.end()..].starts_with('}');
+        if is_doubled { all.as_str().to_owned() } else { format!("{{{{{}}}}}", &found[1]) }
+    })
+}
+
+fn reference(name: &str, at: &str, dialect: Dialect) -> Result<Reference> {
     let (root, path) = match name.split_once('.') {
         Some((root, path)) => (root, Some(path.to_owned())),
         None => (name, None),
     };
     match Namespace::parse(root) {
-        Some(namespace) => Ok(Reference { namespace, path }),
-        None if matches!(root.to_ascii_lowercase().as_str(), "secret" | "secrets") => {
+        Some(Namespace::Secret) if !dialect.takes_secrets() => {
             Err(Error::invalid(at, "secrets are not available to this parameter"))
         }
+        Some(Namespace::Secret) if path.is_none() => {
+            let message =
+                "a secret is read by its name, as in `{{SECRET.name}}`, which is then letters, digits and `_`";
+            Err(Error::invalid(at, message))
+        }
+        Some(namespace) => Ok(Reference { namespace, path }),
         None => {
             Err(Error::invalid(at, format!("`{root}` is not a template namespace; one of INPUT, DOC, CONTEXT, STAGE")))
         }
@@ -365,13 +465,21 @@ fn reference(name: &str, at: &str) -> Result<Reference> {
 }
 
 /// What templates read. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Variables {
     inputs: Arc<Fields>,
     input: Jinja,
     doc: Jinja,
     context: Jinja,
     stage: Jinja,
+    secret: Jinja,
+}
+
+/// Without values: some are secret.
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Variables").finish_non_exhaustive()
+    }
 }
 
 impl Object for Variables {
@@ -381,6 +489,7 @@ impl Object for Variables {
             Namespace::Doc => self.doc.clone(),
             Namespace::Context => self.context.clone(),
             Namespace::Stage => self.stage.clone(),
+            Namespace::Secret => self.secret.clone(),
         })
     }
 }
@@ -398,7 +507,20 @@ impl Variables {
             doc: Jinja::UNDEFINED,
             context: Jinja::from_serialize(context),
             stage: Jinja::from_serialize(stage),
+            secret: Jinja::UNDEFINED,
         }
+    }
+    /// The inputs of the execution.
+    pub fn inputs(&self) -> &Fields {
+        &self.inputs
+    }
+    /// What earlier stages kept.
+    pub fn context(&self) -> Value {
+        serde_json::to_value(&self.context).unwrap_or_default()
+    }
+    /// The same variables with secrets.
+    pub fn with_secrets(&self, secrets: &BTreeMap<String, String>) -> Self {
+        Self { secret: Jinja::from_serialize(secrets), ..self.clone() }
     }
     /// The same variables with results of earlier stages.
     pub fn with_results(&self, context: &Fields, stage: &Fields) -> Self {
@@ -440,25 +562,33 @@ pub enum Node {
 
 impl Node {
     pub fn parse(value: &Value, at: &str) -> Result<Self> {
-        Self::parse_below(value, at, 0)
+        Self::parse_in(value, at, Dialect::Plain)
     }
 
-    fn parse_below(value: &Value, at: &str, depth: usize) -> Result<Self> {
+    pub fn parse_in(value: &Value, at: &str, dialect: Dialect) -> Result<Self> {
+        Self::parse_below(value, at, dialect, 0)
+    }
+
+    fn parse_below(value: &Value, at: &str, dialect: Dialect, depth: usize) -> Result<Self> {
         if depth > limits::MAX_PARAMETER_DEPTH {
             return Err(Error::invalid(at, format!("nests more than {} levels", limits::MAX_PARAMETER_DEPTH)));
         }
         match value {
-            Value::String(text) => Ok(match Template::parse(text, at)? {
+            Value::String(text) => Ok(match Template::parse(text, at, dialect)? {
                 Some(template) => Self::Template(Arc::new(template)),
                 None => Self::Literal(value.clone()),
             }),
             Value::Array(list) if list.iter().any(|v| !v.is_number()) => {
-                let nodes = list.iter().enumerate().map(|(i, v)| Self::parse_below(v, &format!("{at}.{i}"), depth + 1));
+                let nodes = list
+                    .iter()
+                    .enumerate()
+                    .map(|(i, v)| Self::parse_below(v, &format!("{at}.{i}"), dialect, depth + 1));
                 Ok(Self::Array(nodes.collect::<Result<_>>()?).folded(value))
             }
             Value::Object(map) => {
-                let nodes =
-                    map.iter().map(|(k, v)| Ok((k.clone(), Self::parse_below(v, &format!("{at}.{k}"), depth + 1)?)));
+                let nodes = map
+                    .iter()
+                    .map(|(k, v)| Ok((k.clone(), Self::parse_below(v, &format!("{at}.{k}"), dialect, depth + 1)?)));
                 Ok(Self::Object(nodes.collect::<Result<_>>()?).folded(value))
             }
             _ => Ok(Self::Literal(value.clone())),
@@ -524,10 +654,10 @@ mod tests {
 
     fn render(text: &str, inputs: Value) -> Rendered {
         let variables = Variables::new(inputs.as_object().cloned().unwrap(), &Fields::new(), &Fields::new());
-        Template::parse(text, "at").unwrap().unwrap().render(&variables).unwrap()
+        Template::parse(text, "at", Dialect::Plain).unwrap().unwrap().render(&variables).unwrap()
     }
     fn refused(text: &str) -> String {
-        match Template::parse(text, "stages.0.x") {
+        match Template::parse(text, "stages.0.x", Dialect::Plain) {
             Err(Error::Invalid(list)) => {
                 assert_eq!(list[0].field, "stages.0.x");
                 list[0].message.clone()
@@ -618,7 +748,44 @@ mod tests {
     #[test]
     fn inputs_are_never_compiled() {
         assert_eq!(render("{{INPUT.q}}", json!({"q": "{{INPUT.s}}", "s": 1})), Rendered::Value(json!("{{INPUT.s}}")));
-        assert!(Template::parse("plain {braces} text", "at").unwrap().is_none());
+        assert!(Template::parse("plain {braces} {DOC.x}", "at", Dialect::Plain).unwrap().is_none());
+    }
+
+    #[test]
+    fn requests_read_single_braces_and_secrets() {
+        let secrets = BTreeMap::from([("key".to_owned(), "s3cret".to_owned()), ("b".to_owned(), "two".to_owned())]);
+        let doc = serde_json::json!({"id": 7, "t": {"x": "a/b c"}}).as_object().cloned().unwrap();
+        let variables =
+            Variables::new(Fields::new(), &Fields::new(), &Fields::new()).with_secrets(&secrets).with_doc(&doc);
+        let render = |text: &str, dialect| match Template::parse(text, "at", dialect).unwrap() {
+            Some(template) => template.render(&variables).unwrap(),
+            None => Rendered::Value(text.into()),
+        };
+        for (text, value) in [
+            ("{DOC.id}", json!(7)),
+            ("{ doc.t['x'] }!", json!("a/b c!")),
+            ("Bearer {{secrets.key}}", json!("Bearer s3cret")),
+            ("{SECRET.key}/{{ SECRET.b }}", json!("s3cret/two")),
+            (r#"{"id": {DOC.id}, "n": {"DOC.id": 1}}"#, json!(r#"{"id": 7, "n": {"DOC.id": 1}}"#)),
+            ("{plain} {DOC} {DOC.}", json!("{plain} {DOC} {DOC.}")),
+        ] {
+            assert_eq!(render(text, Dialect::Request), Rendered::Value(value), "{text}");
+        }
+        for (text, value) in [
+            ("https://h/{DOC.t.x}?q={{DOC.id}}", "https://h/a%2Fb%20c?q=7"),
+            ("https://h/{{DOC.t.x | safe}}", "https://h/a/b c"),
+            ("{{DOC.t.x}}/{DOC.id}", "a/b c/7"),
+        ] {
+            assert_eq!(render(text, Dialect::Url), Rendered::Value(json!(value)), "{text}");
+        }
+        assert_eq!(render("https://h/{DOC.none}", Dialect::Url), Rendered::Missing(vec![]));
+        let template = Template::parse("{{SECRET.b}}{SECRET.key}", "at", Dialect::Request).unwrap().unwrap();
+        let names: Vec<&str> = template.references().iter().filter_map(Reference::secret).collect();
+        assert_eq!(names, ["b", "key"]);
+        for computed in ["{{SECRET[DOC.id]}}", "{{SECRET['b']}}", "{{SECRET}}", "{{SECRET | length}}"] {
+            assert!(Template::parse(computed, "at", Dialect::Request).is_err(), "{computed}");
+        }
+        assert!(!format!("{variables:?}").contains("s3cret"));
     }
 
     #[test]

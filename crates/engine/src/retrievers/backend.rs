@@ -5,10 +5,15 @@ use super::cache::{self, Resolved};
 use crate::{
     Engine,
     collections::{VECTORS, private},
-    retrieval::{Backend, CollectionInfo, Scored, SearchQuery, Snapshot, StoredPlan, learning::Feedback},
+    fetch::{Request, media_type_of},
+    retrieval::{
+        Backend, Call, CollectionInfo, Lookup, Reply, Rows, Scored, SearchQuery, Snapshot, StoredPlan,
+        learning::Feedback,
+    },
 };
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use strata_model::{
     Error, Result, Scope,
@@ -84,6 +89,25 @@ impl ScopedBackend {
         }
         let found = self.resolve(&[collection_id.to_owned()]).await?;
         Ok(found.first().is_some_and(|c| far(&c.vector_indexes)))
+    }
+
+    async fn ask(&self, call: Call) -> Result<Reply> {
+        let host = reqwest::Url::parse(&call.url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let key = format!("{} {}", self.scope.namespace_id, host.unwrap_or_default());
+        self.engine.memory.rates.take(&key, call.rate)?;
+        let answer = self.engine.fetcher.send(request(call)?).await?;
+        let charset = answer.content_type.as_deref().and_then(|header| {
+            header.to_lowercase().split_once("charset=").map(|(_, charset)| {
+                charset.trim_matches(['"', ' ']).split(';').next().unwrap_or_default().trim().to_owned()
+            })
+        });
+        Ok(Reply {
+            status: answer.status,
+            url: answer.url.into(),
+            media_type: answer.content_type.as_deref().and_then(media_type_of),
+            charset,
+            body: answer.body.into(),
+        })
     }
 
     async fn rank(
@@ -325,6 +349,41 @@ impl Backend for ScopedBackend {
     ) -> BoxFuture<'a, Result<Vec<f32>>> {
         async move { self.engine.cross_encoder(model).await?.score(query, documents, batch).await }.boxed()
     }
+
+    fn secret<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+        self.engine.open_secret(&self.scope.organization_id, name).boxed()
+    }
+
+    fn call<'a>(&'a self, call: Call) -> BoxFuture<'a, Result<Reply>> {
+        self.ask(call).boxed()
+    }
+
+    fn look_up<'a>(&'a self, lookup: Lookup) -> BoxFuture<'a, Result<Rows>> {
+        self.engine.look_up(&self.scope.organization_id, lookup).boxed()
+    }
+}
+
+/// A call as the fetcher takes it.
+fn request(call: Call) -> Result<Request> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &call.headers {
+        let wrong = || Error::invalid("headers", format!("`{name}` is not a header, or its value is none"));
+        let name = HeaderName::try_from(name).map_err(|_| wrong())?;
+        let mut value = HeaderValue::try_from(value).map_err(|_| wrong())?;
+        // Else it could be seen in traces.
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    let method = call.method.parse().map_err(|_| Error::invalid("method", "is not a method"))?;
+    Ok(Request {
+        method,
+        url: call.url,
+        headers,
+        body: call.body.map(Into::into),
+        domains: call.domains,
+        max_bytes: call.max_bytes,
+        timeout: call.timeout,
+    })
 }
 
 #[cfg(test)]

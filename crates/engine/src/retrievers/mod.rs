@@ -9,6 +9,7 @@ mod cache;
 mod explain;
 mod feedback;
 mod history;
+mod rates;
 mod run;
 mod traces;
 mod typeahead;
@@ -22,7 +23,7 @@ pub use typeahead::{Typeahead, ValueCount};
 use crate::{
     Engine,
     listing::{ListRequest, Page},
-    retrieval::{InputSchema, Plan, RetrieverSpec},
+    retrieval::{self, InputSchema, Plan, RetrieverSpec},
 };
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -30,9 +31,11 @@ use serde_json::{Value, json};
 use std::{num::NonZeroUsize, sync::Arc};
 use strata_model::{Error, Fields, Result, Scope, id};
 use strata_store::catalog::{
+    connections,
     publications::{self, Mark},
     resources::{self, Kind, Resource},
     rusqlite::Connection,
+    secrets,
 };
 
 /// Private key of a retriever's body: ids of its collections.
@@ -160,6 +163,7 @@ pub(crate) struct Memory {
     pub(crate) feedback: feedback::Remembered,
     plans: Mutex<LruCache<String, ParsedPlan>>,
     query_vectors: QueryVectors,
+    rates: rates::Rates,
     cache: cache::Cache,
 }
 
@@ -171,6 +175,7 @@ impl Default for Memory {
             feedback: feedback::Remembered::default(),
             plans: Mutex::new(LruCache::new(MAX_PLANS)),
             query_vectors: QueryVectors(Mutex::new(LruCache::new(MAX_QUERY_VECTORS))),
+            rates: rates::Rates::default(),
             cache: cache::Cache::default(),
         }
     }
@@ -347,6 +352,16 @@ fn assemble(
     }
     if has_stages {
         resolved(connection, scope, &plan.stage_collections(), "stages")?;
+        for (name, at) in plan.secrets() {
+            if secrets::find(connection, &scope.organization_id, &name)?.is_none() {
+                return Err(retrieval::missing_secret(&name, &at));
+            }
+        }
+        for (name, at) in plan.connections() {
+            if connections::find(connection, &scope.organization_id, &name)?.is_none() {
+                return Err(crate::connections::missing(&name, &at));
+            }
+        }
         without_cycle(connection, scope, &made, &plan)?;
     }
     Ok(made)

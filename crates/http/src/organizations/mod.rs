@@ -1,5 +1,6 @@
-//! The organization; its users, their API keys and its secrets are in the submodules.
+//! The organization; its users, their API keys, its secrets and its connections are in the submodules.
 
+mod connections;
 mod keys;
 mod secrets;
 mod users;
@@ -27,7 +28,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 const NO_LIMIT: i64 = 1_000_000;
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes()).merge(secrets::routes())
+    OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes()).merge(secrets::routes()).merge(connections::routes())
 }
 
 /// Requests a minute by kind. This server limits none.

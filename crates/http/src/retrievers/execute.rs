@@ -287,7 +287,8 @@ impl AdhocExecuteRequest {
 
 /// Execute stages without storing them
 ///
-/// Runs `stages` once. The answer is that of a stored retriever, without `retriever_id`.
+/// Runs `stages` once. The answer is that of a stored retriever, without `retriever_id`. Stages that call something outside
+/// need `write`.
 #[utoipa::path(post, path = "/v1/retrievers/execute", tag = "AdhocRetrievers", params(ExecuteQuery),
     responses((status = 200, body = ExecuteRetrieverResponse), (status = 304, description = "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`")))]
 async fn execute_adhoc_retriever(
@@ -302,6 +303,10 @@ async fn execute_adhoc_retriever(
     let (retriever, body) = body.split();
     let asked = body.read(query, app.new_execution_id())?;
     let prepared = app.prepare_adhoc(&retriever)?;
+    if prepared.plan.reaches_outside() {
+        // A stored retriever was written by somebody who may write; one that is sent along must be, too.
+        tenant.may(Permission::Write)?;
+    }
     answered(app, tenant.scope, prepared, asked, known).await
 }
 

@@ -6,6 +6,7 @@
 pub mod annotations;
 pub mod batches;
 pub mod browse;
+pub mod connections;
 pub mod derivations;
 pub mod documents;
 mod error;

@@ -164,6 +164,28 @@ impl Stage for DocumentEnrich {
         matches!(self.from, From::Retriever(_))
     }
 
+    fn secrets(&self) -> Vec<(String, String)> {
+        match &self.from {
+            From::Collection(_) => Vec::new(),
+            From::Retriever(retriever) => retriever.secrets(),
+        }
+    }
+
+    fn connections(&self) -> Vec<(String, String)> {
+        match &self.from {
+            From::Collection(_) => Vec::new(),
+            From::Retriever(retriever) => retriever.connections(),
+        }
+    }
+
+    /// A stored retriever may reach outside, too, but not by the will of who executes this one.
+    fn reaches_outside(&self) -> bool {
+        match &self.from {
+            From::Collection(_) => false,
+            From::Retriever(retriever) => retriever.written_out().is_some_and(|plan| plan.reaches_outside()),
+        }
+    }
+
     fn retrievers(&self) -> Vec<String> {
         match &self.from {
             From::Collection(_) => Vec::new(),

@@ -4,8 +4,10 @@
 //! [`LATER`]. Spelling, templates in filters, statistics, deadlines and provenance are done around it.
 
 mod aggregate;
+mod api_call;
 mod attribute_filter;
 mod cluster;
+mod code_execution;
 mod cross_compare;
 mod deduplicate;
 mod document_enrich;
@@ -17,13 +19,18 @@ mod maxsim_rerank;
 mod mmr;
 mod moment_group;
 mod nested;
+mod outside;
 mod rag_prepare;
 mod rerank;
 mod sample;
 mod score_normalize;
 mod sort_attribute;
 mod sort_relevance;
+mod sql_lookup;
 mod unwind;
+mod web_scrape;
+
+pub use outside::missing as missing_secret;
 
 pub(crate) use feature_search::context;
 
@@ -102,7 +109,7 @@ pub struct Draft<'a> {
     pub has_pre_filters: bool,
 }
 
-static REGISTRY: [StageDefinition; 20] = [
+static REGISTRY: [StageDefinition; 24] = [
     feature_search::DEFINITION,
     attribute_filter::DEFINITION,
     sort_relevance::DEFINITION,
@@ -123,20 +130,20 @@ static REGISTRY: [StageDefinition; 20] = [
     unwind::DEFINITION,
     cross_compare::DEFINITION,
     document_enrich::DEFINITION,
+    api_call::DEFINITION,
+    sql_lookup::DEFINITION,
+    web_scrape::DEFINITION,
+    code_execution::DEFINITION,
 ];
 
 /// Stages of the API that this version does not have.
-const LATER: [&str; 13] = [
+const LATER: [&str; 9] = [
     "llm_filter",
     "query_expand",
     "agent_search",
     "summarize",
     "external_web_search",
     "external_reverse_image",
-    "api_call",
-    "sql_lookup",
-    "web_scrape",
-    "code_execution",
     "llm_enrich",
     "taxonomy_enrich",
     "agentic_enrich",
@@ -181,6 +188,18 @@ pub(super) trait Stage: fmt::Debug + Send + Sync {
     fn collections(&self) -> Vec<String> {
         Vec::new()
     }
+    /// Names of the secrets that it reads, each with the place that names it.
+    fn secrets(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    /// Connections of the organization that it reads, each with the place that names it.
+    fn connections(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    /// Whether it asks anything outside this server.
+    fn reaches_outside(&self) -> bool {
+        false
+    }
     /// Ids or names of stored retrievers it names literally.
     fn retrievers(&self) -> Vec<String> {
         Vec::new()
@@ -195,7 +214,7 @@ pub(super) trait Stage: fmt::Debug + Send + Sync {
     }
     /// Whether the same input gives the same result for as long as no document changes.
     fn is_repeatable(&self) -> bool {
-        true
+        !self.reaches_outside()
     }
     /// Whether its result is worth keeping for executions that differ only in what follows.
     fn is_costly(&self) -> bool {

@@ -78,6 +78,18 @@ impl Nested {
         }
     }
 
+    /// Secrets that a written out one reads, with their places from the outside.
+    pub fn secrets(&self) -> Vec<(String, String)> {
+        let own = self.written_out().map(Plan::secrets).unwrap_or_default();
+        own.into_iter().map(|(name, place)| (name, format!("{}.{place}", self.at))).collect()
+    }
+
+    /// Connections that a written out one reads, with their places from the outside.
+    pub fn connections(&self) -> Vec<(String, String)> {
+        let own = self.written_out().map(Plan::connections).unwrap_or_default();
+        own.into_iter().map(|(name, place)| (name, format!("{}.{place}", self.at))).collect()
+    }
+
     /// Ids or names of stored retrievers that are named literally, here or further in.
     pub fn retrievers(&self) -> Vec<String> {
         match &self.which {

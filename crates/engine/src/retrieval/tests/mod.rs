@@ -5,6 +5,7 @@ mod generate;
 mod keeping;
 mod learned;
 mod nested;
+mod outside;
 mod properties;
 mod ranking;
 mod shaping;

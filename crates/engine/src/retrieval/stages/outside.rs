@@ -1,0 +1,302 @@
+//! What the stages share that ask something outside for each document: secrets and how they are kept out of what is
+//! shown, failures of single documents, and documents that only an answer has.
+
+use super::Run;
+use crate::retrieval::conditions::FilterTemplate;
+use crate::retrieval::params::{choice, text};
+use crate::retrieval::template::percent_encoded;
+use crate::retrieval::{Hit, view};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures::{StreamExt, stream};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use strata_model::document::{Document, Lineage};
+use strata_model::{Error, FieldError, Fields, Result};
+
+/// Failures that are told one by one.
+const MAX_TOLD: usize = 5;
+/// Longest name of a field that a stage writes, in characters.
+const MAX_FIELD_CHARS: usize = 255;
+
+/// What becomes of a document for which the outside failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnError {
+    /// It passes as it is.
+    Skip,
+    Remove,
+    /// The stage fails.
+    Raise,
+}
+
+pub(super) fn on_error(value: &Value, at: &str) -> Result<OnError> {
+    let known = [("skip", OnError::Skip), ("remove", OnError::Remove), ("raise", OnError::Raise)];
+    choice(value, at, &known)
+}
+
+/// The dot path of a field that a stage writes.
+pub(super) fn field(value: &Value, at: &str) -> Result<String> {
+    let field = text(value, at)?;
+    if field.chars().count() > MAX_FIELD_CHARS || field.split('.').any(str::is_empty) {
+        return Err(Error::invalid(at, format!("must be a dot path of at most {MAX_FIELD_CHARS} characters")));
+    }
+    Ok(field)
+}
+
+/// What came of asking for one document.
+pub(super) enum Outcome {
+    /// It was not asked for, or nothing is to be written.
+    Untouched,
+    Made(Value),
+    Failed(Error),
+}
+
+impl Outcome {
+    /// The same for another document.
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Untouched => Self::Untouched,
+            Self::Made(value) => Self::Made(value.clone()),
+            Self::Failed(Error::Invalid(fields)) => Self::Failed(Error::Invalid(fields.clone())),
+            Self::Failed(Error::TooLarge(text)) => Self::Failed(Error::TooLarge(text.clone())),
+            Self::Failed(Error::Unavailable(text)) => Self::Failed(Error::Unavailable(text.clone())),
+            Self::Failed(other) => Self::Failed(Error::Upstream(other.to_string())),
+        }
+    }
+}
+
+impl From<Result<Value>> for Outcome {
+    fn from(result: Result<Value>) -> Self {
+        result.map_or_else(Self::Failed, Self::Made)
+    }
+}
+
+/// Asks for each hit that is meant, `parallel` at a time; the outcomes come in the order of the hits. With
+/// [`OnError::Raise`] nothing is asked any more after a failure.
+pub(super) async fn ask_each<'a, Asked, Asking>(
+    asked: Vec<Option<Asked>>,
+    parallel: usize,
+    on_error: OnError,
+    ask: impl Fn(Asked) -> Asking,
+) -> Vec<Outcome>
+where
+    Asking: Future<Output = Outcome> + 'a,
+{
+    let work = asked.into_iter().map(|asked| {
+        let asking = asked.map(&ask);
+        async move {
+            match asking {
+                Some(asking) => asking.await,
+                None => Outcome::Untouched,
+            }
+        }
+    });
+    let mut under_way = stream::iter(work).buffered(parallel);
+    let mut outcomes = Vec::new();
+    while let Some(outcome) = under_way.next().await {
+        let is_last = on_error == OnError::Raise && matches!(outcome, Outcome::Failed(_));
+        outcomes.push(outcome);
+        if is_last {
+            break;
+        }
+    }
+    outcomes
+}
+
+/// Writes what was made into the hits; reports what failed, without secrets.
+pub(super) fn settle(
+    run: &mut Run<'_>,
+    hits: Vec<Hit>,
+    outcomes: Vec<Outcome>,
+    output: &str,
+    on_error: OnError,
+    secrets: &Secrets,
+) -> Result<Vec<Hit>> {
+    let mut kept = Vec::with_capacity(hits.len());
+    let (mut made, mut failed) = (0, 0);
+    for (mut hit, outcome) in hits.into_iter().zip(outcomes) {
+        match outcome {
+            Outcome::Untouched => kept.push(hit),
+            Outcome::Made(value) => {
+                made += 1;
+                view::set(&mut hit, output, secrets.hidden_in(value));
+                kept.push(hit);
+            }
+            Outcome::Failed(error) if on_error == OnError::Raise => return Err(secrets.hidden_in_error(error)),
+            Outcome::Failed(error) => {
+                failed += 1;
+                if failed <= MAX_TOLD {
+                    let (id, error) = (&hit.document.document_id, secrets.hidden_in_error(error));
+                    let what = if on_error == OnError::Skip { "left" } else { "took out" };
+                    run.notes.warnings.push(format!("stage `{}` {what} `{id}`: {error}", run.stage_name));
+                }
+                if on_error == OnError::Skip {
+                    kept.push(hit);
+                }
+            }
+        }
+    }
+    run.metadata.insert("made".into(), made.into());
+    run.metadata.insert("failed".into(), failed.into());
+    Ok(kept)
+}
+
+/// Which hits satisfy `when`.
+pub(super) fn meant(run: &mut Run<'_>, hits: &[Hit], when: Option<&FilterTemplate>) -> Result<Vec<bool>> {
+    hits.iter().map(|hit| when.map_or(Ok(true), |when| run.meets(hit, when))).collect()
+}
+
+/// A document that only the answer has; `place` is its place among such documents.
+pub(super) fn answer_document(run: &Run<'_>, document_id: String, place: usize, fields: Fields) -> Document {
+    let now = strata_store::seams::rfc3339(run.now_micros);
+    Document {
+        seq: -1 - i64::try_from(place).unwrap_or(i64::MAX - 1),
+        document_id,
+        collection_id: String::new(),
+        lineage: Lineage::default(),
+        fields,
+        source_blobs: Vec::new(),
+        document_blobs: Vec::new(),
+        internal_metadata: Fields::new(),
+        content_hash: None,
+        derivation_id: None,
+        created_at: now.clone(),
+        updated_at: now,
+    }
+}
+
+/// The secrets that a stage reads. Their values are taken out of everything that is shown.
+#[derive(Default)]
+pub(super) struct Secrets {
+    pub values: BTreeMap<String, String>,
+    /// Every spelling in which a server may send one back, the longest first.
+    spellings: Vec<String>,
+}
+
+impl Secrets {
+    /// Opens secrets by name; each comes with the place that reads it.
+    pub async fn open(run: &Run<'_>, names: &[(String, String)]) -> Result<Self> {
+        let mut values = BTreeMap::new();
+        for (name, at) in names {
+            if values.contains_key(name) {
+                continue;
+            }
+            let value = run.backend.secret(name).await?.ok_or_else(|| missing(name, at))?;
+            values.insert(name.clone(), value);
+        }
+        Ok(Self::of(values))
+    }
+
+    fn of(values: BTreeMap<String, String>) -> Self {
+        let mut secrets = Self { values, spellings: Vec::new() };
+        let all: Vec<String> = secrets.values.values().cloned().collect();
+        for value in all {
+            secrets.hide(&value);
+        }
+        secrets
+    }
+
+    /// Takes a text that holds a secret out of what is shown, too.
+    pub fn hide(&mut self, value: &str) {
+        let form: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+        let quoted = Value::from(value).to_string();
+        self.spellings.extend([
+            form.replace('+', "%20"),
+            form,
+            percent_encoded(value).collect(),
+            STANDARD.encode(value),
+            quoted[1..quoted.len() - 1].to_owned(),
+            value.to_owned(),
+        ]);
+        // As a URL spells what it was made of without encoding.
+        if let Ok(mut url) = url::Url::parse("http://host/") {
+            url.set_query(Some(value));
+            self.spellings.extend(url.query().map(str::to_owned));
+            url.set_path(value);
+            self.spellings.push(url.path().trim_start_matches('/').to_owned());
+        }
+        self.spellings.retain(|spelling| !spelling.is_empty());
+        self.spellings.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+        self.spellings.dedup();
+    }
+
+    pub fn hidden_in_text(&self, text: String) -> String {
+        self.spellings.iter().fold(text, |text, spelling| match text.contains(spelling) {
+            true => text.replace(spelling, "[secret]"),
+            false => text,
+        })
+    }
+
+    pub fn hidden_in(&self, value: Value) -> Value {
+        if self.spellings.is_empty() {
+            return value;
+        }
+        match value {
+            Value::String(text) => Value::String(self.hidden_in_text(text)),
+            Value::Array(list) => list.into_iter().map(|value| self.hidden_in(value)).collect(),
+            Value::Object(map) => {
+                map.into_iter().map(|(key, value)| (self.hidden_in_text(key), self.hidden_in(value))).collect()
+            }
+            Value::Number(number) if self.spellings.contains(&number.to_string()) => "[secret]".into(),
+            other => other,
+        }
+    }
+
+    pub fn hidden_in_error(&self, error: Error) -> Error {
+        match error {
+            Error::Invalid(fields) => Error::Invalid(
+                fields.into_iter().map(|e| FieldError::new(e.field, self.hidden_in_text(e.message))).collect(),
+            ),
+            Error::Malformed(text) => Error::Malformed(self.hidden_in_text(text)),
+            Error::Forbidden(text) => Error::Forbidden(self.hidden_in_text(text)),
+            Error::Conflict(text) => Error::Conflict(self.hidden_in_text(text)),
+            Error::TooLarge(text) => Error::TooLarge(self.hidden_in_text(text)),
+            Error::Unavailable(text) => Error::Unavailable(self.hidden_in_text(text)),
+            Error::Upstream(text) => Error::Upstream(self.hidden_in_text(text)),
+            Error::Internal(text) => Error::Internal(self.hidden_in_text(text)),
+            Error::Busy { message, retry_after_seconds } => {
+                Error::Busy { message: self.hidden_in_text(message), retry_after_seconds }
+            }
+            other @ (Error::Unauthenticated(_) | Error::Missing { .. } | Error::Full(_)) => other,
+        }
+    }
+}
+
+/// The refusal of a secret that is not there.
+pub fn missing(name: &str, at: &str) -> Error {
+    Error::invalid(at, format!("the secret `{name}` does not exist; make it with POST /v1/organizations/secrets"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn no_spelling_of_a_secret_is_shown() {
+        let secrets = Secrets::of(BTreeMap::from([("a".into(), "p&s \"w\"".into()), ("n".into(), "4711".into())]));
+        let shown = secrets.hidden_in(json!({
+            "plain": "it is p&s \"w\"", "url": "/?q=p%26s%20%22w%22&r=p%26s+%22w%22", "basic": format!("Basic {}", STANDARD.encode("p&s \"w\"")),
+            "echo": r#"{"key": "p&s \"w\""}"#, "list": [4711, 4712, "x4711"], "p&s \"w\"": 1,
+        }));
+        assert_eq!(
+            shown,
+            json!({
+                "plain": "it is [secret]", "url": "/?q=[secret]&r=[secret]", "basic": "Basic [secret]",
+                "echo": r#"{"key": "[secret]"}"#, "list": ["[secret]", 4712, "x[secret]"], "[secret]": 1,
+            })
+        );
+        let odd = Secrets::of(BTreeMap::from([("a".into(), "a*~ <b>".into())]));
+        let urls = json!(["/a%2A~%20%3Cb%3E", "/a*~%20%3Cb%3E", "?a*~%20%3Cb%3E", "?a*%7E+%3Cb%3E"]);
+        assert_eq!(odd.hidden_in(urls), json!(["/[secret]", "/[secret]", "?[secret]", "?[secret]"]));
+        let error = secrets.hidden_in_error(Error::Upstream("`http://h/?key=4711` cannot be reached".into()));
+        assert_eq!(error.to_string(), "`http://h/?key=[secret]` cannot be reached");
+    }
+
+    #[test]
+    fn a_field_is_a_short_path() {
+        assert_eq!(field(&json!("a.b"), "at").unwrap(), "a.b");
+        for wrong in [json!(""), json!("a..b"), json!(".a"), json!("a.".repeat(200)), json!({})] {
+            assert!(field(&wrong, "at").is_err(), "{wrong}");
+        }
+    }
+}
