@@ -495,11 +495,6 @@ impl Object for Variables {
 }
 
 impl Variables {
-    /// The inputs of the execution.
-    pub fn inputs(&self) -> &Fields {
-        &self.inputs
-    }
-
     pub fn new(inputs: Fields, context: &Fields, stage: &Fields) -> Self {
         Self {
             input: Jinja::from_serialize(&inputs),
@@ -692,7 +687,7 @@ mod tests {
     fn a_little_template_makes_no_giant() {
         let variables =
             |inputs: Value| Variables::new(inputs.as_object().cloned().unwrap(), &Fields::new(), &Fields::new());
-        let error = |text: &str, inputs: Value| match Template::parse(text, "at")
+        let error = |text: &str, inputs: Value| match Template::parse(text, "at", Dialect::Plain)
             .unwrap()
             .unwrap()
             .render(&variables(inputs))

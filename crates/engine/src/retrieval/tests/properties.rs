@@ -2,7 +2,7 @@
 //! what they reach.
 
 use crate::retrieval::fake::{self, Fake};
-use crate::retrieval::template::{Node, Program, Rendered, Template, Variables};
+use crate::retrieval::template::{Dialect, Node, Program, Rendered, Template, Variables};
 use crate::retrieval::{ExecuteRequest, FilterTemplate, Hit, PageRequest, Plan, RetrieverSpec, limits, registry, view};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub fn template(bytes: &[u8]) {
     let started = Instant::now();
     let text = Choices::new(bytes).template();
     let bounded = |length: usize| assert!(length <= 16 * limits::MAX_RENDERED_BYTES, "{text:?} made {length} bytes");
-    match Template::parse(&text, "at") {
+    match Template::parse(&text, "at", Dialect::Plain) {
         Ok(Some(template)) => match template.render(&variables()) {
             Ok(Rendered::Value(value)) => bounded(value.to_string().len()),
             Ok(Rendered::Missing(_)) => {}
