@@ -20,7 +20,8 @@ impl Robots {
 
     /// Takes the group of this server, or else that of all.
     pub fn parse(text: &str) -> Self {
-        let (mut own, mut every): (Vec<(String, bool)>, Vec<(String, bool)>) = Default::default();
+        let mut own: Vec<(String, bool)> = Vec::new();
+        let mut every: Vec<(String, bool)> = Vec::new();
         let (mut is_own, mut is_every, mut has_own) = (false, false, false);
         let mut in_names = false;
         for line in text.lines().take(MAX_LINES) {
