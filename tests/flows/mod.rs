@@ -3,6 +3,7 @@ mod first_path;
 mod kept_answers;
 mod learning;
 mod metrics;
+mod model_hub;
 mod official_sdk;
 mod outside;
 mod published;

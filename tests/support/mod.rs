@@ -2,7 +2,7 @@
 
 mod api;
 #[expect(dead_code, reason = "what the tests of the models need besides")]
-mod cross_encoder;
+pub mod cross_encoder;
 mod openapi;
 pub mod postgres;
 mod random;

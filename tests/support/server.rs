@@ -63,6 +63,11 @@ impl Server {
         self.dir.path().join("data")
     }
 
+    /// Of a server with models of its own.
+    pub fn models_dir(&self) -> PathBuf {
+        self.dir.path().join(MODELS)
+    }
+
     /// A client with the first key.
     pub fn api(&self) -> Api {
         Api::new(&self.url, KEY)
