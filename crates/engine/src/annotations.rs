@@ -19,7 +19,7 @@ const MAX_REASONING_CHARS: usize = 5_000;
 /// Longest `payload` and longest `metadata`, in bytes of JSON.
 const MAX_OBJECT_BYTES: usize = 256 << 10;
 /// Most edits of one annotation.
-const MAX_VERSIONS: i64 = 1_000;
+const MAX_VERSIONS: i64 = 100;
 
 /// What an annotation says, and what edits change. `None` says nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -210,6 +210,7 @@ impl Engine {
         let scope = scope.clone();
         self.catalog
             .read(move |c| {
+                let selection = resolved(c, &scope, selection)?;
                 let (mut found, total) = rows::list(c, &scope, &selection, part)?;
                 if let Some(time) = &selection.as_of {
                     found = found.into_iter().map(|a| as_of(c, a, time)).collect::<Result<_>>()?;
@@ -222,12 +223,25 @@ impl Engine {
     /// How many annotations there are of each label.
     pub async fn annotation_labels(&self, scope: &Scope, selection: Selection) -> Result<BTreeMap<String, i64>> {
         let scope = scope.clone();
-        self.catalog.read(move |c| rows::count_by_label(c, &scope, &selection)).await
+        self.catalog.read(move |c| rows::count_by_label(c, &scope, &resolved(c, &scope, selection)?)).await
     }
 
     fn edit(&self, principal: &Principal) -> Edit {
         Edit { actor_id: principal.user_id.clone(), now: self.catalog.now() }
     }
+}
+
+/// The selection with ids where it has names. What is gone may have annotations still, by its id.
+fn resolved(connection: &Connection, scope: &Scope, selection: Selection) -> Result<Selection> {
+    let id = |kind: Kind, named: Option<String>| match named {
+        Some(name) => Ok(Some(resources::find(connection, kind, scope, &name)?.map_or(name, |found| found.id))),
+        None => Ok::<_, Error>(None),
+    };
+    Ok(Selection {
+        collection_id: id(Kind::Collection, selection.collection_id)?,
+        retriever_id: id(Kind::Retriever, selection.retriever_id)?,
+        ..selection
+    })
 }
 
 /// What came of a change; an error that is not the caller's ends them all.
@@ -310,16 +324,18 @@ fn change(tx: &Transaction<'_>, scope: &Scope, edit: &Edit, id: &str, judgment: 
         let message = format!("annotation `{id}` has {MAX_VERSIONS} versions, the most there can be; make a new one");
         return Err(Error::Conflict(message));
     }
+    // Edits that waited for each other are told in the order in which they came to pass.
+    let edited_at = edit.now.clone().max(annotation.updated_at.clone());
     let replaced = Revision {
         version: annotation.version,
         prior,
-        edited_at: edit.now.clone(),
+        edited_at: edited_at.clone(),
         edited_by: edit.actor_id.clone(),
         edited_by_type: ACTOR_TYPE.to_owned(),
     };
     annotation.label = label_of(&annotation.fields);
     annotation.version += 1;
-    annotation.updated_at = edit.now.clone();
+    annotation.updated_at = edited_at;
     rows::edit(tx, scope, &annotation, &replaced)?;
     Ok(annotation)
 }

@@ -6,7 +6,7 @@ use crate::{
     extract::Definition,
     listing::{ListRequest, Page},
     payload,
-    principals::{canonical_time, check_name, merge, without_nulls},
+    principals::{check_name, merge, without_nulls},
 };
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -209,8 +209,13 @@ impl Engine {
             let (counts, scope) = (described.counts, described.namespace.scope());
             if !force && !counts.is_empty() {
                 return Err(Error::Conflict(format!(
-                    "namespace `{}` holds {} buckets, {} objects, {} collections and {} documents; send `force=true` to delete them too",
-                    described.namespace.name, counts.buckets, counts.objects, counts.collections, counts.documents
+                    "namespace `{}` holds {} buckets, {} objects, {} collections, {} documents and {} interactions, annotations and evaluations; send `force=true` to delete them too",
+                    described.namespace.name,
+                    counts.buckets,
+                    counts.objects,
+                    counts.collections,
+                    counts.documents,
+                    counts.feedback
                 )));
             }
             let collections = collection_ids(tx, &scope)?;
@@ -245,7 +250,7 @@ impl Engine {
             parse_vectors(vectors, "vector_configs")?;
         }
         if let Some(time) = body.get("expires_at").filter(|v| !v.is_null()) {
-            let time = canonical_time(time.as_str().unwrap_or_default())?;
+            let time = crate::times::spelled(time.as_str().unwrap_or_default(), "expires_at")?;
             body.insert("expires_at".into(), time.into());
         }
         match ttl_seconds {

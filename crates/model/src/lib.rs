@@ -3,6 +3,7 @@
 //!
 //! This crate does no I/O, reads no clock and draws no randomness; nothing here knows SQL, HTTP or a model runtime.
 
+mod canonical;
 pub mod document;
 pub mod error;
 pub mod feature;
@@ -14,6 +15,7 @@ pub mod path;
 pub mod schema;
 pub mod scope;
 
+pub use canonical::canonical;
 pub use error::{Error, FieldError, Result};
 pub use scope::{OnlyRetriever, Permission, Principal, Scope};
 

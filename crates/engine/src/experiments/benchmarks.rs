@@ -23,13 +23,16 @@ use strata_store::catalog::experiments::{self as rows, Experiment, Kind, Selecti
 
 const MAX_NAME_CHARS: usize = 255;
 const MAX_CANDIDATES: usize = 10;
+/// Most entries of a list of the filter.
+const MAX_FILTERED: usize = 100;
 /// Hits of each replayed query, at most.
 const DEPTH: usize = 100;
 /// Cuts at which rankings are measured.
 const CUTS: [usize; 4] = [1, 5, 10, 20];
 /// The place of 10 among the cuts; differences are tested there.
 const AT_10: usize = 2;
-/// Probability by chance below which a difference counts.
+/// Probability by chance below which a difference counts; of several that are tested together each has its part of it
+/// (Bonferroni).
 const SIGNIFICANCE: f64 = 0.05;
 /// Most taxonomy nodes that results are told for, those of most sessions.
 const MAX_NODES: usize = 100;
@@ -81,7 +84,8 @@ pub struct NewBenchmark {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct AlignmentMetrics {
     ndcg_at_k: BTreeMap<String, f64>,
-    /// From 1; a document that is not among the hits counts as the one after the last of [`DEPTH`].
+    /// From 1, of the documents that users did something with; one that is not among the hits counts as the one after the
+    /// last of [`DEPTH`].
     mean_rank_clicked: f64,
     mean_rank_purchased: Option<f64>,
     recall_at_k: BTreeMap<String, f64>,
@@ -132,6 +136,16 @@ impl NewBenchmark {
         if !(1..=MAX_CANDIDATES).contains(&self.candidates.len()) {
             let message = format!("must hold 1 to {MAX_CANDIDATES} retrievers");
             return Err(Error::invalid("candidate_retriever_ids", message));
+        }
+        for (name, list) in [
+            ("retriever_ids", &self.filter.retriever_ids),
+            ("taxonomy_node_ids", &self.filter.taxonomy_node_ids),
+            ("interaction_types", &self.filter.interaction_types),
+        ] {
+            if list.len() > MAX_FILTERED {
+                let at = format!("session_filter.{name}");
+                return Err(Error::invalid(at, format!("must hold at most {MAX_FILTERED} values")));
+            }
         }
         for (i, kind) in self.filter.interaction_types.iter().enumerate() {
             check_kind(kind, &format!("session_filter.interaction_types.{i}"))?;
@@ -220,7 +234,11 @@ impl Engine {
     ) -> Result<(Vec<Experiment>, i64)> {
         let selection = match &selection.retriever_id {
             Some(name) => {
-                let id = self.retriever(scope, name).await.map_or_else(|_| name.clone(), |found| found.id);
+                let id = match self.retriever(scope, name).await {
+                    Ok(found) => found.id,
+                    Err(Error::Missing { .. }) => name.clone(),
+                    Err(other) => return Err(other),
+                };
                 Selection { retriever_id: Some(id), ..selection }
             }
             None => selection,
@@ -267,6 +285,9 @@ pub(super) async fn run(engine: &Arc<Engine>, experiment: &mut Experiment) -> Re
     if !enter(engine, experiment, "replaying").await? {
         return Ok(());
     }
+    for contender in &contenders {
+        engine.wait_for_index(&scope, &contender.prepared.plan).await?;
+    }
     replay_all(engine, &scope, &mut contenders, &sessions).await;
     if !enter(engine, experiment, "computing_metrics").await? {
         return Ok(());
@@ -300,8 +321,11 @@ async fn replay_all(engine: &Arc<Engine>, scope: &Scope, contenders: &mut [Conte
             drop(engine.replay(scope, &contender.prepared, query.inputs.clone(), DEPTH, 0).await);
         }
     }
-    for session in sessions {
-        for contender in contenders.iter_mut() {
+    let count = contenders.len();
+    for (number, session) in sessions.iter().enumerate() {
+        // Each is first as often as the others: what the first loads is there for the next.
+        for turn in 0..count {
+            let contender = &mut contenders[(number + turn) % count];
             let outcome = replay(engine, scope, &contender.prepared, session).await;
             if let Err(error) = &outcome {
                 *contender.errors.entry(kind_of(error).to_owned()).or_default() += 1;
@@ -334,7 +358,9 @@ async fn replay(engine: &Arc<Engine>, scope: &Scope, prepared: &Prepared, sessio
             replayed.recall[at] += measure(Metric::Recall, &ranking, &query.judgments, k) / part;
         }
         for target in &query.targets {
-            let place = ranking.iter().position(|id| *id == target.document_id).unwrap_or(DEPTH);
+            // What is not among the hits has not come nearer, wherever it was shown.
+            let found = ranking.iter().position(|id| *id == target.document_id);
+            let place = found.unwrap_or(DEPTH.max(target.position));
             replayed.places.push((place, target.position, target.is_purchased));
         }
         replayed.times_ms.push(execution.total_ms);
@@ -473,8 +499,9 @@ impl Comparison {
     fn gain(&self) -> f64 {
         self.ndcg_delta.get(&CUTS[AT_10].to_string()).copied().unwrap_or(0.0)
     }
-    fn is_significant(&self) -> bool {
-        self.p_value.is_some_and(|p| p < SIGNIFICANCE)
+    /// Where it is one of so many.
+    fn is_significant(&self, tests: usize) -> bool {
+        self.p_value.is_some_and(|p| p < SIGNIFICANCE / tests as f64)
     }
 }
 
@@ -489,7 +516,7 @@ fn compared(baseline: &Contender, candidate: &Contender, nodes: &[(String, Vec<u
     let (mut wins, mut losses) = (BTreeSet::new(), BTreeSet::new());
     for (node, members) in nodes {
         let own: Vec<f64> = differences(baseline, candidate, members).map(|(ndcg, _)| ndcg[AT_10]).collect();
-        if paired_t_test(&own).is_some_and(|p| p < SIGNIFICANCE) {
+        if paired_t_test(&own).is_some_and(|p| p < SIGNIFICANCE / nodes.len() as f64) {
             let told = if mean(&own) > 0.0 { &mut wins } else { &mut losses };
             told.insert(node.clone());
         }
@@ -507,7 +534,8 @@ fn compared(baseline: &Contender, candidate: &Contender, nodes: &[(String, Vec<u
 }
 
 fn recommendation(baseline: &Contender, candidates: &[Contender], comparisons: &[Comparison]) -> String {
-    let better = candidates.iter().zip(comparisons).filter(|(_, c)| c.is_significant() && c.gain() > 0.0);
+    let better =
+        candidates.iter().zip(comparisons).filter(|(_, c)| c.is_significant(comparisons.len()) && c.gain() > 0.0);
     let best = better.max_by(|(_, a), (_, b)| a.gain().total_cmp(&b.gain()));
     match best {
         Some((candidate, comparison)) => format!(

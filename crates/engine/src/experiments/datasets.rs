@@ -1,7 +1,7 @@
 //! Data sets of evaluations: queries with the documents that are relevant to them, written by callers or made from
 //! interactions.
 
-use super::canonical;
+use super::MAX_INPUT_BYTES;
 use crate::{
     Engine,
     interactions::{check_kind, inputs, weight},
@@ -175,12 +175,14 @@ impl Engine {
     }
 
     /// A page of the data sets, newest first, and how many there are.
-    pub async fn datasets(&self, scope: &Scope, (limit, offset): (usize, usize)) -> Result<(Vec<Dataset>, usize)> {
+    pub async fn datasets(&self, scope: &Scope, part: (usize, usize)) -> Result<(Vec<Dataset>, usize)> {
         let scope = scope.clone();
-        let rows = self.catalog.read(move |c| resources::list(c, Kind::Dataset, &scope)).await?;
-        let total = rows.len();
-        let page = rows.into_iter().rev().skip(offset).take(limit).map(Dataset::from_row);
-        Ok((page.collect::<Result<_>>()?, total))
+        let read = self.catalog.read(move |c| {
+            let rows = resources::newest(c, Kind::Dataset, &scope, part)?;
+            let total = resources::count(c, Kind::Dataset, &scope)?;
+            Ok((rows.into_iter().map(Dataset::from_row).collect::<Result<_>>()?, usize::try_from(total).unwrap_or(0)))
+        });
+        read.await
     }
 
     /// Makes a data set of a retriever's interactions: of each query that has enough positive ones, the documents that they
@@ -232,6 +234,8 @@ impl Engine {
 struct Mined {
     seen: usize,
     without_inputs: usize,
+    /// Of the inputs, as JSON.
+    bytes: usize,
     queries: BTreeMap<String, MinedQuery>,
 }
 
@@ -250,8 +254,13 @@ impl Mined {
         let Some(strongest) = strongest.reduce(f64::max) else { return self.seen < MAX_INTERACTIONS };
         match inputs(interaction) {
             Some(inputs) => {
-                let query = self.queries.entry(canonical(&inputs)).or_default();
-                query.inputs = inputs;
+                let text = strata_model::canonical(&json!(inputs));
+                let bytes = text.len();
+                let query = self.queries.entry(text).or_default();
+                if query.interactions == 0 {
+                    self.bytes += bytes;
+                    query.inputs = inputs;
+                }
                 query.interactions += 1;
                 let grade = query.grades.entry(interaction.feature_id.clone()).or_default();
                 // What the caller calls positive counts, whatever we think of it.
@@ -259,7 +268,7 @@ impl Mined {
             }
             None => self.without_inputs += 1,
         }
-        self.seen < MAX_INTERACTIONS && self.queries.len() <= MAX_QUERIES
+        self.seen < MAX_INTERACTIONS && self.queries.len() <= MAX_QUERIES && self.bytes <= MAX_INPUT_BYTES
     }
 
     fn queries(self, least: usize) -> Vec<GroundTruth> {

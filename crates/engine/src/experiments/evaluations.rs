@@ -140,7 +140,12 @@ impl Engine {
         self.catalog
             .write(move |tx| {
                 if let Some(id) = &new.baseline_evaluation_id {
-                    let unknown = |_| Error::invalid("baseline_evaluation_id", format!("`{id}` does not exist"));
+                    let unknown = |error| match error {
+                        Error::Missing { .. } => {
+                            Error::invalid("baseline_evaluation_id", format!("`{id}` does not exist"))
+                        }
+                        other => other,
+                    };
                     let baseline = rows::get(tx, &scope, Kind::Evaluation, id).map_err(unknown)?;
                     check_baseline(&baseline, &dataset.dataset_id)?;
                 }
@@ -224,6 +229,7 @@ pub(super) async fn run(engine: &Arc<Engine>, experiment: &mut Experiment) -> Re
     let scope = experiment.scope();
     let prepared = engine.prepare_retriever(&scope, &experiment.retriever_id).await?;
     let dataset = engine.dataset(&scope, text(&experiment.body, "dataset_id")).await?;
+    engine.wait_for_index(&scope, &prepared.plan).await?;
     let config = EvaluationConfig::from_json(experiment.body.get("config").unwrap_or(&Value::Null))?;
     let mut measured = Vec::with_capacity(dataset.queries.len());
     for query in &dataset.queries {

@@ -16,9 +16,8 @@ pub use strata_store::catalog::experiments::{Experiment, Selection};
 use crate::Engine;
 use futures::FutureExt;
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
-use strata_model::{Error, Fields, Result};
+use strata_model::{Error, Result};
 use strata_store::catalog::{
     batches as tasks,
     experiments::{self as rows, Kind},
@@ -31,8 +30,10 @@ use tokio_util::sync::CancellationToken;
 const MAX_RUNNING: usize = 2;
 /// How often an experiment may be cut short by the end of the process.
 const MAX_ATTEMPTS: i64 = 3;
-/// Most waiting experiments that the runner looks at for one to begin.
+/// Most namespaces with waiting experiments that the runner looks at for one to begin.
 const LOOK_AHEAD: usize = 256;
+/// Most bytes of inputs, as JSON, that a data set or the sessions of a benchmark are made from.
+const MAX_INPUT_BYTES: usize = 32 << 20;
 /// The longest the runner sleeps without looking.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -51,7 +52,7 @@ impl Runner {
     }
 
     /// Ends an experiment where it runs.
-    fn cancel(&self, experiment_id: &str) {
+    pub(crate) fn cancel(&self, experiment_id: &str) {
         if let Some((_, token)) = self.running.lock().get(experiment_id) {
             token.cancel();
         }
@@ -198,20 +199,4 @@ fn seed(parts: &[&str]) -> u64 {
     let bytes: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
     let digest = strata_model::id::sha256_parts(&bytes);
     u64::from_le_bytes(digest[..8].try_into().expect("a digest has more than 8 bytes"))
-}
-
-/// The text of an object that tells same from different: keys in order.
-fn canonical(fields: &Fields) -> String {
-    fn sorted(value: &Value) -> Value {
-        match value {
-            Value::Object(map) => {
-                let mut entries: Vec<(&String, &Value)> = map.iter().collect();
-                entries.sort_by_key(|(key, _)| *key);
-                Value::Object(entries.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect())
-            }
-            Value::Array(list) => Value::Array(list.iter().map(sorted).collect()),
-            plain => plain.clone(),
-        }
-    }
-    sorted(&Value::Object(fields.clone())).to_string()
 }

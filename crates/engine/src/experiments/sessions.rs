@@ -1,12 +1,12 @@
 //! Recorded sessions: the queries of a user, and what the user did with their results.
 
-use super::{BenchmarkFilter, SampleStrategy, canonical};
+use super::{BenchmarkFilter, MAX_INPUT_BYTES, SampleStrategy};
 use crate::{
     Engine,
     interactions::{inputs, weight},
     retrieval::metrics::Judgments,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use strata_model::{Fields, Result, Scope};
 use strata_store::catalog::interactions::{self as rows, Interaction};
@@ -48,6 +48,8 @@ pub struct Target {
 #[derive(Default)]
 struct Gathered {
     seen: usize,
+    /// Of the inputs, as JSON.
+    bytes: usize,
     /// Sessions by id, and how many are before each in the order of their newest interaction.
     sessions: HashMap<String, Draft>,
 }
@@ -88,8 +90,13 @@ impl Gathered {
         let weights = interaction.types.iter().map(|kind| weight_of(kind, &filter.weights));
         let weight = weights.fold(0.0, f64::max);
         if let Some(inputs) = inputs(&interaction).filter(|_| weight > 0.0) {
-            let query = session.queries.entry(canonical(&inputs)).or_default();
-            query.inputs = inputs;
+            let text = strata_model::canonical(&json!(inputs));
+            let bytes = text.len();
+            let query = session.queries.entry(text).or_default();
+            if query.targets.is_empty() {
+                self.bytes += bytes;
+                query.inputs = inputs;
+            }
             let position = interaction.fields.get("position").and_then(Value::as_u64).unwrap_or(0);
             let position = usize::try_from(position).unwrap_or(usize::MAX);
             let is_purchased = interaction.types.iter().any(|kind| kind == "purchase");
@@ -97,7 +104,7 @@ impl Gathered {
             target.0 = target.0.max(weight);
             target.2 |= is_purchased;
         }
-        self.seen < MAX_INTERACTIONS
+        self.seen < MAX_INTERACTIONS && self.bytes <= MAX_INPUT_BYTES
     }
 
     /// The sessions that the filter lets through, the newest first.

@@ -166,18 +166,3 @@ fn by_type<'a>(extractor: &Configured, source: &'a Fields, schema: &Schema) -> O
         fields.find_map(|(name, _)| source.get(name).filter(|v| !v.is_null()))
     })
 }
-
-/// JSON with sorted keys: equal values have equal text, however they were sent.
-pub(super) fn canonical(value: &Value) -> String {
-    match value {
-        Value::Object(map) => {
-            let mut keys: Vec<_> = map.iter().collect();
-            keys.sort_by_key(|(key, _)| key.as_str());
-            let parts: Vec<String> =
-                keys.into_iter().map(|(k, v)| format!("{}:{}", Value::from(k.as_str()), canonical(v))).collect();
-            format!("{{{}}}", parts.join(","))
-        }
-        Value::Array(list) => format!("[{}]", list.iter().map(canonical).collect::<Vec<_>>().join(",")),
-        other => other.to_string(),
-    }
-}

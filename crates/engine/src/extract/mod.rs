@@ -194,7 +194,7 @@ impl Configured {
         let carried = inputs::carried(self, &input.source)?;
         let source = self.definition.reads_source.then_some(&input.source);
         let parts = json!([input.values, carried, source, blob_hashes]);
-        Ok(id::sha256_hex(inputs::canonical(&parts).as_bytes()))
+        Ok(id::sha256_hex(strata_model::canonical(&parts).as_bytes()))
     }
 
     /// SHA-256 over everything that decides the outputs besides the input: extractor, code version, parameters,
@@ -203,7 +203,7 @@ impl Configured {
         let mut parts = vec![
             self.definition.id().into_bytes(),
             self.definition.code_version.to_le_bytes().to_vec(),
-            inputs::canonical(&self.to_json()).into_bytes(),
+            strata_model::canonical(&self.to_json()).into_bytes(),
         ];
         for model in &self.models {
             parts.push(engine.model_fingerprint(model).await?.into_bytes());

@@ -2,7 +2,7 @@
 
 use super::{Interaction, Mark};
 use crate::Engine;
-use strata_model::{Result, Scope, filter::Filter};
+use strata_model::{Error, Result, Scope, filter::Filter};
 use strata_store::catalog::interactions::{self as rows, Selection};
 
 /// Which interactions, and which part of them.
@@ -40,7 +40,12 @@ pub struct InteractionPage {
 impl Engine {
     pub async fn interactions(&self, scope: &Scope, query: InteractionQuery) -> Result<InteractionPage> {
         let retriever = match &query.retriever_id {
-            Some(name) => Some(self.retriever(scope, name).await.map_or_else(|_| name.clone(), |found| found.id)),
+            // One that is gone may have interactions still, by its id.
+            Some(name) => Some(match self.retriever(scope, name).await {
+                Ok(found) => found.id,
+                Err(Error::Missing { .. }) => name.clone(),
+                Err(other) => return Err(other),
+            }),
             None => None,
         };
         let columns = [

@@ -10,7 +10,11 @@ pub use kinds::{KINDS, check_kind, is_kind, weight};
 pub use list::{InteractionPage, InteractionQuery};
 pub use strata_store::catalog::interactions::{Interaction, Mark};
 
-use crate::{Engine, retrievers::Trace, times};
+use crate::{
+    Engine,
+    retrievers::{Trace, Traced},
+    times,
+};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 use strata_model::{Error, Fields, Result, Scope, id};
@@ -137,9 +141,11 @@ impl Engine {
     /// Removes an interaction; answers whether it was there.
     pub async fn delete_interaction(&self, scope: &Scope, interaction_id: &str) -> Result<bool> {
         let (scope, interaction_id) = (scope.clone(), interaction_id.to_owned());
-        let was_there = self.catalog.write(move |tx| rows::delete(tx, &scope, &interaction_id)).await?;
-        self.memory.feedback.forget();
-        Ok(was_there)
+        let gone = self.catalog.write(move |tx| rows::delete(tx, &scope, &interaction_id)).await?;
+        if let Some(Some(retriever_id)) = &gone {
+            self.memory.feedback.forget(retriever_id);
+        }
+        Ok(gone.is_some())
     }
 
     /// Checks an interaction, and finds what is remembered of its execution.
@@ -284,14 +290,19 @@ fn retriever_id(connection: &Connection, scope: &Scope, name: &str) -> Result<St
         .ok_or_else(|| Error::invalid("retriever_id", format!("the retriever `{name}` does not exist")))
 }
 
-/// The inputs of the query behind an interaction: what it says itself, else what was remembered.
+/// The inputs that make the query behind an interaction again: what it says itself, else what was remembered. `None`
+/// where the execution had a filter besides, which they do not tell.
 pub fn inputs(interaction: &Interaction) -> Option<Fields> {
     let snapshot = interaction.fields.get("query_snapshot").and_then(Value::as_object);
     if let Some(snapshot) = snapshot.filter(|snapshot| !snapshot.is_empty()) {
-        let inner = snapshot.get("inputs").and_then(Value::as_object);
-        return Some(inner.unwrap_or(snapshot).clone());
+        return match snapshot.get("inputs").and_then(Value::as_object) {
+            Some(_) if snapshot.get("filters").is_some_and(|filters| !filters.is_null()) => None,
+            Some(inner) => Some(inner.clone()),
+            None => Some(snapshot.clone()),
+        };
     }
-    interaction.traced.as_ref()?.get("inputs")?.as_object().cloned()
+    let traced: Traced = serde_json::from_value(interaction.traced.clone()?).ok()?;
+    traced.inputs.filter(|_| !traced.is_filtered).map(|inputs| (*inputs).clone())
 }
 
 #[cfg(test)]

@@ -2,15 +2,12 @@
 
 use super::users::{check_name, ensure_an_admin_is_left, merge, without_nulls};
 use super::{Role, micros};
-use crate::Engine;
+use crate::{Engine, times};
 use serde_json::{Value, json};
 use strata_model::{Error, Fields, Permission, Principal, Result, id};
-use strata_store::{
-    catalog::{
-        principals::{self, ApiKey, User},
-        rusqlite::Connection,
-    },
-    seams,
+use strata_store::catalog::{
+    principals::{self, ApiKey, User},
+    rusqlite::Connection,
 };
 
 pub(super) const ACTIVE: &str = "active";
@@ -65,7 +62,7 @@ impl Engine {
     /// A new key of a user, with its secret.
     pub async fn create_key(&self, principal: &Principal, user: &str, new: NewKey) -> Result<(ApiKey, Secret)> {
         check_name("name", Some(&new.name), 1, 100)?;
-        let expires_at = new.expires_at.as_deref().map(canonical_time).transpose()?;
+        let expires_at = new.expires_at.as_deref().map(|time| times::spelled(time, "expires_at")).transpose()?;
         if expires_at.as_deref().map(micros).transpose()?.is_some_and(|at| at <= self.catalog.now_micros()) {
             return Err(Error::invalid("expires_at", "lies in the past"));
         }
@@ -105,7 +102,7 @@ impl Engine {
     /// Changes a key, found by its name or id.
     pub async fn update_key(&self, principal: &Principal, user: &str, key: &str, change: KeyChange) -> Result<ApiKey> {
         check_name("name", change.name.as_deref(), 1, 100)?;
-        let expires_at = change.expires_at.as_deref().map(canonical_time).transpose()?;
+        let expires_at = change.expires_at.as_deref().map(|time| times::spelled(time, "expires_at")).transpose()?;
         let (principal, user, key, now) = (principal.clone(), user.to_owned(), key.to_owned(), self.catalog.now());
         let change = self.change_keys(move |tx| {
             let user = principals::user(tx, &principal.organization_id, &user)?;
@@ -189,17 +186,6 @@ pub(super) fn revoke(key: &mut ApiKey, principal: &Principal, now: &str) {
 
 pub(super) fn shown_prefix(secret: &str) -> String {
     secret.chars().take(SHOWN).collect()
-}
-
-/// An RFC 3339 time, as the catalog spells it.
-pub(crate) fn canonical_time(text: &str) -> Result<String> {
-    let wrong = || Error::invalid("expires_at", format!("`{text}` is not a time such as `2030-01-31T12:00:00Z`"));
-    let time: jiff::Timestamp = match text.parse() {
-        Ok(time) => time,
-        // A time that names no zone is in UTC, as Python's `utcnow().isoformat()` means it.
-        Err(_) => format!("{text}Z").parse().map_err(|_| wrong())?,
-    };
-    Ok(seams::rfc3339(time.as_microsecond()))
 }
 
 fn check_role(user: &User, permissions: &[Permission]) -> Result<()> {

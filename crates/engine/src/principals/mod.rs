@@ -9,7 +9,6 @@ mod retriever_keys;
 mod users;
 
 pub(crate) use bootstrap::bootstrap;
-pub(crate) use keys::canonical_time;
 pub use keys::{KeyChange, NewKey, Secret};
 pub use retriever_keys::NewRetrieverKey;
 pub use users::{NewUser, OrganizationChange, Role, UserChange, UserStatus};

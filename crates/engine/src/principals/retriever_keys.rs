@@ -1,8 +1,8 @@
 //! Keys that are for one retriever: they execute it and do nothing else, so that a program or a web page may hold one.
 
 use super::keys::{self, ACTIVE, Secret};
-use super::{canonical_time, micros, without_nulls};
-use crate::{Engine, principals::check_name};
+use super::{micros, without_nulls};
+use crate::{Engine, principals::check_name, times};
 use serde_json::{Value, json};
 use strata_model::{Error, Fields, Permission, Principal, Result, Scope, id};
 use strata_store::catalog::{
@@ -52,7 +52,7 @@ impl Engine {
         new: NewRetrieverKey,
     ) -> Result<(ApiKey, Secret)> {
         check_name("name", Some(&new.name), 1, 100)?;
-        let expires_at = new.expires_at.as_deref().map(canonical_time).transpose()?;
+        let expires_at = new.expires_at.as_deref().map(|time| times::spelled(time, "expires_at")).transpose()?;
         if expires_at.as_deref().map(micros).transpose()?.is_some_and(|at| at <= self.catalog.now_micros()) {
             return Err(Error::invalid("expires_at", "lies in the past"));
         }

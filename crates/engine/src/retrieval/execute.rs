@@ -3,9 +3,9 @@
 
 use super::backend::Backend;
 use super::conditions::Relaxation;
-use super::pagination::{PageRequest, query_hash};
+use super::pagination::PageRequest;
 use super::plan::{OnError, Plan, PlannedStage};
-use super::snapshot::{Places, Snapshot};
+use super::snapshot::{self, Places, Snapshot};
 use super::stages::{Notes, Run, WorkingSet};
 use super::template::Variables;
 use super::{Hit, Movement, view};
@@ -184,14 +184,17 @@ impl Plan {
     ) -> Result<Execution> {
         let started = Instant::now();
         let (inputs, filter, interpretation) = self.understand(request.inputs, request.filters.as_ref())?;
-        let query = self.identity(&inputs, request.filters.as_ref());
+        let asked = snapshot::asked(&inputs, request.filters.as_ref());
+        // Cursors carry it, and need not be as long.
+        let mut query = snapshot::key(self.prefixes.last().map_or("", String::as_str), &asked);
+        query.truncate(24);
         let now = request.now_micros / 1_000_000;
         request.page.check(&query, now)?;
         let mut journey = Journey {
             plan: self,
             backend,
             observer,
-            places: Places::of(self, &inputs, request.filters.as_ref()),
+            places: Places::of(self, &asked),
             deadline: self.deadline(started, request.time_limit),
             chance: request.chance,
             now_micros: request.now_micros,
@@ -267,12 +270,6 @@ impl Plan {
             filter,
             Interpretation { provided_input_keys, inferred_inputs, ignored_input_keys, relaxations: Vec::new() },
         ))
-    }
-
-    /// What cursors are bound to.
-    fn identity(&self, inputs: &Fields, filters: Option<&Value>) -> String {
-        let plan = json!({"collections": self.collection_identifiers, "stages": self.stages_json()});
-        query_hash(&[&plan, &Value::Object(inputs.clone()), filters.unwrap_or(&Value::Null)])
     }
 
     fn deadline(&self, started: Instant, asked: Option<Duration>) -> Option<Instant> {

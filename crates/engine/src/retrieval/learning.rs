@@ -6,11 +6,9 @@
 //! interactions count less, day by day.
 
 use super::fusion::RRF_K;
+use crate::times;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-
-/// Microseconds in a day.
-const DAY: f64 = 86_400e6;
 
 /// How weights are chosen from the distributions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,7 +305,7 @@ fn favourite(values: &[f64]) -> Option<usize> {
 }
 
 fn age_days(event: &Event, now: i64) -> f64 {
-    now.saturating_sub(event.at).max(0) as f64 / DAY
+    now.saturating_sub(event.at).max(0) as f64 / times::DAY as f64
 }
 
 /// The values of inputs; `None` where one is missing.
@@ -503,7 +501,7 @@ mod tests {
             LearnedFusion { rewards: BTreeMap::from([("click".into(), 3.0), ("skip".into(), -1.0)]), ..config };
         let events = vec![event("click", &[(0, 1), (1, 1)], "ada"), event("skip", &[(1, 5)], "ada")];
         let feedback = Feedback { events };
-        let day = DAY as i64;
+        let day = times::DAY;
         let arms = arms();
         let (rewarded, _) = config.rewarded("s", &arms, &feedback, day);
         let posteriors = config.posteriors(2, &rewarded.iter().collect::<Vec<_>>(), day);

@@ -4,6 +4,7 @@ use super::conditions::{FilterTemplate, without_documents};
 use super::inputs::InputSchema;
 use super::limits;
 use super::params::{Findings, Params, choice, count, is_absent};
+use super::snapshot;
 use super::spelling::{self, WrittenStage};
 use super::stages::{self, Stage, StageDefinition};
 use super::template::Reference;
@@ -117,6 +118,8 @@ pub struct Plan {
     /// What was understood with reservations: parameters that no stage reads.
     pub warnings: Vec<String>,
     pub(super) references: Vec<Reference>,
+    /// What tells the plan up to each stage from every other: [`Places`](super::snapshot::Places) are named by it.
+    pub(super) prefixes: Vec<String>,
 }
 
 impl Plan {
@@ -146,14 +149,17 @@ impl Plan {
             planned.name = unique(&planned.name, &stages);
             stages.push(planned);
         }
-        Ok(Self {
+        let mut plan = Self {
             collection_identifiers: spec.collection_identifiers.clone(),
             input_schema,
             stages,
             max_time_ms: spec.max_time_ms,
             warnings: findings.warnings,
             references: findings.references,
-        })
+            prefixes: Vec::new(),
+        };
+        plan.prefixes = snapshot::prefixes(&plan);
+        Ok(plan)
     }
 
     /// The stages as answers show them.

@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::{Hit, Relaxation};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use strata_model::Fields;
+use strata_model::{Fields, id};
 
 /// The state of an execution between two stages. Only what is complete is kept: nothing was left out or has failed.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,22 +64,41 @@ pub(super) struct Places {
     pub kept: Vec<(usize, String)>,
 }
 
+/// Of each stage of a plan a hash of the collections, as they are named, and of the stages up to it.
+pub(super) fn prefixes(plan: &Plan) -> Vec<String> {
+    let mut hash = Sha256::new();
+    hash.update(json!(plan.collection_identifiers).to_string());
+    let stages = plan.stages.iter().enumerate().map(|(index, planned)| {
+        // The name is in the reports, and what a stage leaves unread depends on what follows it.
+        let stage = json!([planned.name, planned.json, plan.search_follows(index)]);
+        hash.update(strata_model::canonical(&stage));
+        hex::encode(hash.clone().finalize())
+    });
+    stages.collect()
+}
+
+/// What an execution is asked, as one text; with a plan's last prefix it names the query.
+pub(super) fn asked(inputs: &Fields, filters: Option<&Value>) -> String {
+    strata_model::canonical(&json!([inputs, filters]))
+}
+
+/// A hash of a prefix of a plan and of what is asked of it.
+pub(super) fn key(prefix: &str, asked: &str) -> String {
+    hex::encode(id::sha256_parts(&[prefix.as_bytes(), asked.as_bytes()]))
+}
+
 impl Places {
-    /// The places of a plan with these inputs and this filter. A stage that need not give the same twice ends them.
-    pub fn of(plan: &Plan, inputs: &Fields, filters: Option<&Value>) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(json!([plan.collection_identifiers, inputs, filters]).to_string());
+    /// The places of a plan that is asked this. A stage that need not give the same twice ends them.
+    pub fn of(plan: &Plan, asked: &str) -> Self {
         let mut kept = Vec::new();
         let last = plan.stages.len().saturating_sub(1);
-        for (index, planned) in plan.stages.iter().enumerate() {
+        for (index, (planned, prefix)) in plan.stages.iter().zip(&plan.prefixes).enumerate() {
             // Another retriever may change without a document changing.
             if !planned.cache.is_allowed || !planned.stage.is_repeatable() || planned.stage.nests() {
                 break;
             }
-            // The name is in the reports, and what a stage leaves unread depends on what follows it.
-            hash.update(json!([planned.name, planned.json, plan.search_follows(index)]).to_string());
             if index == last || planned.stage.is_costly() {
-                kept.push((index, hex::encode(hash.clone().finalize())));
+                kept.push((index, key(prefix, asked)));
             }
         }
         Self { kept }

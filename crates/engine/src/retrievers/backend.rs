@@ -1,7 +1,7 @@
 //! What retrieval reads, of one namespace: collections and documents from the catalog, rankings from the index, vectors
 //! of query texts from the models.
 
-use super::cache::{self, Resolved};
+use super::cache::{self, Kept, Resolved};
 use crate::{
     Engine,
     collections::{VECTORS, private},
@@ -34,7 +34,7 @@ use strata_store::{
 pub(super) struct ScopedBackend {
     engine: Arc<Engine>,
     scope: Scope,
-    /// Whether results of stages are kept, and used where they were.
+    /// Whether results of stages and vectors of queries are kept, and used where they were.
     keeps: bool,
     /// The collections that were resolved so far. One execution sees them as they were at first.
     known: Mutex<Vec<Resolved>>,
@@ -165,6 +165,15 @@ async fn learn(engine: Arc<Engine>, scope: Scope, collection_id: String, filter:
     }
 }
 
+/// Whether collections that were resolved are as they were.
+async fn is_unchanged(engine: Arc<Engine>, scope: Scope, resolved: Arc<[Resolved]>) -> Result<bool> {
+    let reader = engine.clone();
+    let check = move |connection: &Connection| {
+        cache::is_unchanged(connection, &scope, &resolved, |id| reader.index.applied(id))
+    };
+    engine.catalog.read(check).await
+}
+
 /// A distance as a score from 1, for what is the same, towards 0.
 fn nearness(distance: f32) -> f32 {
     1.0 / (1.0 + distance.max(0.0))
@@ -206,12 +215,14 @@ impl Backend for ScopedBackend {
     fn embed_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<f32>>> {
         async move {
             let embedder = self.engine.embedder(model).await?;
-            let vectors = &self.engine.memory.query_vectors;
-            if let Some(known) = vectors.get(embedder.fingerprint(), text) {
+            let vectors = Some(&self.engine.memory.query_vectors).filter(|_| self.keeps);
+            if let Some(known) = vectors.and_then(|vectors| vectors.get(embedder.fingerprint(), text)) {
                 return Ok(known);
             }
             let vector = embedder.embed_query(text).await?;
-            vectors.insert(embedder.fingerprint(), text, &vector);
+            if let Some(vectors) = vectors {
+                vectors.insert(embedder.fingerprint(), text, &vector);
+            }
             Ok(vector)
         }
         .boxed()
@@ -290,19 +301,23 @@ impl Backend for ScopedBackend {
 
     fn recall<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Option<(String, Arc<Snapshot>)>> {
         async move {
+            let (engine, scope) = (&self.engine, &self.scope);
             for key in keys.iter().filter(|_| self.keeps) {
-                let Some(kept) = self.engine.memory.cache.get(&self.scope, key) else { continue };
-                let (engine, scope, resolved) = (self.engine.clone(), self.scope.clone(), kept.resolved.clone());
-                let unchanged = self.engine.catalog.read(move |connection| {
-                    cache::is_unchanged(connection, &scope, &resolved, |id| engine.index.applied(id))
-                });
-                match unchanged.await {
+                let Some(kept) = engine.memory.cache.get(scope, key) else { continue };
+                let state = engine.catalog.state();
+                let is_true = if kept.state == state {
+                    Ok(kept.is_applied(|id| engine.index.applied(id)))
+                } else {
+                    is_unchanged(engine.clone(), scope.clone(), kept.resolved.clone()).await
+                };
+                match is_true {
                     Ok(true) => {
                         metrics::counter!("strata_retrieval_cache_total", "outcome" => "hit").increment(1);
+                        engine.memory.cache.confirm(scope, key, state);
                         self.known.lock().extend(kept.resolved.iter().cloned());
                         return Some((key.clone(), kept.snapshot));
                     }
-                    Ok(false) => self.engine.memory.cache.forget(&self.scope, key),
+                    Ok(false) => engine.memory.cache.forget(scope, key),
                     Err(error) => tracing::warn!(%error, "what is kept of executions could not be checked"),
                 }
             }
@@ -318,16 +333,13 @@ impl Backend for ScopedBackend {
         if !self.keeps {
             return;
         }
-        let resolved = self.known.lock().clone();
+        let resolved: Arc<[Resolved]> = self.known.lock().clone().into();
         let (engine, scope) = (self.engine.clone(), self.scope.clone());
         // The answer need not wait for this.
         tokio::spawn(async move {
-            let (of, seen, reader) = (scope.clone(), resolved.clone(), engine.clone());
-            let unchanged = engine
-                .catalog
-                .read(move |connection| cache::is_unchanged(connection, &of, &seen, |id| reader.index.applied(id)));
-            if unchanged.await.unwrap_or(false) {
-                engine.memory.cache.put(&scope, key, snapshot, resolved, ttl);
+            let state = engine.catalog.state();
+            if is_unchanged(engine.clone(), scope.clone(), resolved.clone()).await.unwrap_or(false) {
+                engine.memory.cache.put(&scope, key, Kept::new(snapshot, resolved, state, ttl));
             }
         });
     }

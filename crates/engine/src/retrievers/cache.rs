@@ -13,7 +13,7 @@ use std::{
 };
 use strata_model::{Error, Result, Scope};
 use strata_store::catalog::{
-    documents,
+    State, documents,
     resources::{self, Kind},
     rusqlite::Connection,
 };
@@ -96,8 +96,24 @@ pub(super) fn is_unchanged(
 pub(super) struct Kept {
     pub snapshot: Arc<Snapshot>,
     pub resolved: Arc<[Resolved]>,
+    /// The catalog's when it was last found to be true.
+    pub state: State,
     weight: usize,
     expires: Option<Instant>,
+}
+
+impl Kept {
+    pub fn new(snapshot: Arc<Snapshot>, resolved: Arc<[Resolved]>, state: State, ttl: Option<Duration>) -> Self {
+        let weight = snapshot.weight() + 256 * resolved.iter().map(|one| one.found.len() + 1).sum::<usize>();
+        let expires = ttl.and_then(|ttl| Instant::now().checked_add(ttl));
+        Self { snapshot, resolved, state, weight, expires }
+    }
+
+    /// Whether searches see of each collection what they saw.
+    pub fn is_applied(&self, applied: impl Fn(&str) -> i64) -> bool {
+        let mut seen = self.resolved.iter().flat_map(|one| &one.found);
+        seen.all(|seen| seen.applied == applied(&seen.info.collection_id))
+    }
 }
 
 struct Entries {
@@ -126,6 +142,13 @@ impl Cache {
         Some(kept)
     }
 
+    /// Notes that what is kept was found to be true in a later state of the catalog.
+    pub fn confirm(&self, scope: &Scope, key: &str, state: State) {
+        if let Some(kept) = self.0.lock().by_key.peek_mut(&place(scope, key)) {
+            kept.state = state;
+        }
+    }
+
     pub fn forget(&self, scope: &Scope, key: &str) {
         let mut entries = self.0.lock();
         if let Some(gone) = entries.by_key.pop(&place(scope, key)) {
@@ -133,22 +156,12 @@ impl Cache {
         }
     }
 
-    pub fn put(
-        &self,
-        scope: &Scope,
-        key: String,
-        snapshot: Arc<Snapshot>,
-        resolved: Vec<Resolved>,
-        ttl: Option<Duration>,
-    ) {
-        let weight = snapshot.weight() + 256 * resolved.iter().map(|one| one.found.len() + 1).sum::<usize>();
-        if weight > MAX_ENTRY_BYTES {
+    pub fn put(&self, scope: &Scope, key: String, kept: Kept) {
+        if kept.weight > MAX_ENTRY_BYTES {
             return;
         }
-        let expires = ttl.and_then(|ttl| Instant::now().checked_add(ttl));
-        let kept = Kept { snapshot, resolved: resolved.into(), weight, expires };
         let mut entries = self.0.lock();
-        entries.bytes += weight;
+        entries.bytes += kept.weight;
         if let Some(old) = entries.by_key.put(place(scope, &key), kept) {
             entries.bytes -= old.weight;
         }

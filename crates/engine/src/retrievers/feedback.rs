@@ -1,5 +1,5 @@
 //! What learned fusion learns from, kept in memory: the newest interactions of a retriever. New ones are read as they come;
-//! after a deletion all are read again.
+//! after one was deleted all are read again.
 
 use super::Traced;
 use crate::{
@@ -13,13 +13,7 @@ use crate::{
 use lru::LruCache;
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::{
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{num::NonZeroUsize, sync::Arc};
 use strata_model::{Result, Scope};
 use strata_store::catalog::interactions::{self as rows, Interaction};
 
@@ -31,41 +25,31 @@ const MAX_RETRIEVERS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// The interactions of one retriever.
 #[derive(Default)]
 struct Kept {
-    /// How many deletions there had been when they were read.
-    deletions: u64,
     /// The last one that is among them.
     last: i64,
     feedback: Arc<Feedback>,
 }
 
-pub(crate) struct Remembered {
-    deletions: AtomicU64,
-    retrievers: Mutex<LruCache<String, Arc<tokio::sync::Mutex<Kept>>>>,
-}
+pub(crate) struct Remembered(Mutex<LruCache<String, Arc<tokio::sync::Mutex<Kept>>>>);
 
 impl Default for Remembered {
     fn default() -> Self {
-        Self { deletions: AtomicU64::new(0), retrievers: Mutex::new(LruCache::new(MAX_RETRIEVERS)) }
+        Self(Mutex::new(LruCache::new(MAX_RETRIEVERS)))
     }
 }
 
 impl Remembered {
-    /// Has everything read again: an interaction was deleted.
-    pub fn forget(&self) {
-        self.deletions.fetch_add(1, Ordering::SeqCst);
+    /// Has the interactions of a retriever read again: one was deleted. A read that is under way fills what nobody finds.
+    pub fn forget(&self, retriever_id: &str) {
+        self.0.lock().pop(retriever_id);
     }
 }
 
 impl Engine {
     /// The newest interactions with the results of a retriever.
     pub(super) async fn feedback(&self, scope: &Scope, retriever_id: &str) -> Result<Arc<Feedback>> {
-        let remembered = &self.memory.feedback;
-        let kept = remembered.retrievers.lock().get_or_insert_mut(retriever_id.to_owned(), Arc::default).clone();
+        let kept = self.memory.feedback.0.lock().get_or_insert_mut(retriever_id.to_owned(), Arc::default).clone();
         let mut kept = kept.lock().await;
-        let deletions = remembered.deletions.load(Ordering::SeqCst);
-        if kept.deletions != deletions {
-            *kept = Kept { deletions, ..Kept::default() };
-        }
         let (scope, id, last) = (scope.clone(), retriever_id.to_owned(), kept.last);
         let read = self.catalog.read(move |c| {
             let found = rows::of_retriever(c, &scope, &id, last, MAX_EVENTS)?;

@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use std::{num::NonZeroUsize, sync::Arc};
 use strata_model::{Error, Fields, Result, Scope, id};
 use strata_store::catalog::{
-    connections,
+    batches, connections, experiments,
     publications::{self, Mark},
     resources::{self, Kind, Resource},
     rusqlite::Connection,
@@ -250,13 +250,21 @@ impl Engine {
     /// Removes a retriever, as what it is published, and its keys; answers its id.
     pub async fn delete_retriever(&self, scope: &Scope, identifier: &str) -> Result<String> {
         let (scope, identifier) = (scope.clone(), identifier.to_owned());
+        let now = self.catalog.now();
         // Its keys go with it, by the schema's cascades.
-        self.change_keys(move |tx| {
-            let gone = resources::get(tx, Kind::Retriever, &scope, &identifier)?;
-            resources::delete(tx, Kind::Retriever, &scope, &gone.id)?;
-            Ok(gone.id)
-        })
-        .await
+        let (gone, evaluations) = self
+            .change_keys(move |tx| {
+                let gone = resources::get(tx, Kind::Retriever, &scope, &identifier)?;
+                resources::delete(tx, Kind::Retriever, &scope, &gone.id)?;
+                let evaluations = experiments::delete_evaluations(tx, &scope, &gone.id)?;
+                for task in evaluations.iter().filter(|e| !e.is_over()).filter_map(|e| e.task_id.as_deref()) {
+                    batches::set_task_status(tx, task, "CANCELED", &now)?;
+                }
+                Ok((gone.id, evaluations))
+            })
+            .await?;
+        evaluations.iter().for_each(|evaluation| self.experiments.cancel(&evaluation.experiment_id));
+        Ok(gone)
     }
 
     /// Makes a retriever like another one, but for what `request` names; it must have a `retriever_name`. Answers the new

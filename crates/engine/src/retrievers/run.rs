@@ -156,6 +156,7 @@ impl Engine {
             }
             observer(event);
         };
+        let is_filtered = request.filters.as_ref().is_some_and(|filters| !filters.is_null());
         let asked = ExecuteRequest {
             inputs: request.inputs,
             filters: request.filters,
@@ -171,12 +172,17 @@ impl Engine {
         let execution_id = record.execution_id.clone();
         self.memory.history.add(scope, record);
         if let Ok(execution) = &outcome {
-            self.memory.traces.add(scope, execution_id.clone(), Trace::of(prepared.retriever_id(), execution));
+            self.memory.traces.add(
+                scope,
+                execution_id.clone(),
+                Trace::of(prepared.retriever_id(), is_filtered, execution),
+            );
         }
         Ok(Executed { execution_id, retriever_id: prepared.retriever_id(), execution: outcome? })
     }
 
     /// Executes a retriever for a measurement: nothing remembers it. The first `depth` hits; `chance` stands for chance.
+    /// [`Error::Unavailable`] where something was left out, since that would be measured as if nothing had been found.
     pub(crate) async fn replay(
         self: &Arc<Self>,
         scope: &Scope,
@@ -196,7 +202,16 @@ impl Engine {
             chance,
             within: vec![prepared.retriever_id().unwrap_or_default()],
         };
-        prepared.plan.execute(&backend, asked).await
+        let execution = prepared.plan.execute(&backend, asked).await?;
+        match execution.degraded.first() {
+            None => Ok(execution),
+            Some(left_out) => Err(Error::Unavailable(format!("something was left out: {}", left_out.reason))),
+        }
+    }
+
+    /// Waits until searches of the plan see every write that was acknowledged before.
+    pub(crate) async fn wait_for_index(self: &Arc<Self>, scope: &Scope, plan: &Plan) -> Result<()> {
+        self.catch_up(&ScopedBackend::new(self.clone(), scope.clone()), plan).await
     }
 
     /// Waits until the index has every change of the plan's collections.

@@ -23,6 +23,8 @@ pub struct Trace {
     pub retriever_id: Option<String>,
     /// With their defaults; `None` where they were too long to keep.
     pub inputs: Option<Arc<Fields>>,
+    /// Whether the execution had a filter besides, so that the inputs alone do not tell it.
+    is_filtered: bool,
     /// Searches that found something.
     searches: Vec<Search>,
     hits: Vec<TracedHit>,
@@ -60,6 +62,9 @@ pub struct Found {
 pub struct Traced {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Arc<Fields>>,
+    /// Whether the execution had a filter besides.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_filtered: bool,
     /// The document's place in the page, from 0; `None` where it was not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
@@ -69,7 +74,7 @@ pub struct Traced {
 }
 
 impl Trace {
-    pub fn of(retriever_id: Option<String>, execution: &Execution) -> Self {
+    pub fn of(retriever_id: Option<String>, is_filtered: bool, execution: &Execution) -> Self {
         let mut searches: Vec<Search> = Vec::new();
         let mut number = |place: &SearchPlace| {
             let is_same = |s: &Search| s.search == place.search && s.stage == place.stage && s.feature == place.feature;
@@ -91,7 +96,8 @@ impl Trace {
         let of_hits: usize = hits.iter().map(|hit| 64 + hit.document_id.len() + hit.places.len() * 8).sum();
         // Values in memory take about three times their JSON.
         let of_inputs = if inputs.is_some() { length * 3 } else { 0 };
-        Self { retriever_id, inputs, bytes: 256 + searches.len() * 128 + of_hits + of_inputs, searches, hits }
+        let bytes = 256 + searches.len() * 128 + of_hits + of_inputs;
+        Self { retriever_id, inputs, is_filtered, bytes, searches, hits }
     }
 
     /// What an interaction with the document keeps.
@@ -101,7 +107,8 @@ impl Trace {
         let found = |(search, rank): &(u16, u32)| {
             Some(Found { search: self.searches.get(usize::from(*search))?.clone(), rank: *rank })
         };
-        Traced { inputs: self.inputs.clone(), position, found: places.iter().filter_map(found).collect() }
+        let found = places.iter().filter_map(found).collect();
+        Traced { inputs: self.inputs.clone(), is_filtered: self.is_filtered, position, found }
     }
 }
 
@@ -156,7 +163,7 @@ mod tests {
     fn trace(bytes: usize) -> Trace {
         let search = Search { stage: "s".into(), search: 1, feature: "lexical".into() };
         let hit = TracedHit { document_id: "doc_1".into(), places: vec![(0, 7)] };
-        Trace { retriever_id: None, inputs: None, searches: vec![search], hits: vec![hit], bytes }
+        Trace { retriever_id: None, inputs: None, is_filtered: false, searches: vec![search], hits: vec![hit], bytes }
     }
 
     #[test]

@@ -111,6 +111,16 @@ pub fn delete(tx: &Transaction<'_>, scope: &Scope, kind: Kind, experiment_id: &s
     }
 }
 
+/// Removes the evaluations of a retriever that goes; answers them as they were.
+pub fn delete_evaluations(tx: &Transaction<'_>, scope: &Scope, retriever_id: &str) -> Result<Vec<Experiment>> {
+    let values = [&scope.namespace_id, Kind::Evaluation.as_str(), retriever_id];
+    let sql = format!("{SELECT} WHERE namespace_id = ?1 AND kind = ?2 AND retriever_id = ?3");
+    let gone = rows(tx, &sql, &values, experiment)?;
+    let sql = "DELETE FROM experiments WHERE namespace_id = ?1 AND kind = ?2 AND retriever_id = ?3";
+    tx.execute(sql, values).map_err(from_sql)?;
+    Ok(gone)
+}
+
 /// Which experiments of a kind.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
@@ -121,7 +131,7 @@ pub struct Selection {
     pub dataset: Option<String>,
 }
 
-/// A page of the selected experiments, newest first, and how many are selected.
+/// A page of the selected experiments, newest first, without what came of single queries, and how many are selected.
 pub fn list(
     connection: &Connection,
     scope: &Scope,
@@ -147,16 +157,18 @@ pub fn list(
     let sql = format!("SELECT count(*) FROM experiments WHERE {}", clause.sql);
     let mut statement = connection.prepare_cached(&sql).map_err(from_sql)?;
     let total = statement.query_row(params_from_iter(&clause.values), |row| row.get(0)).map_err(from_sql)?;
-    let sql = format!("{SELECT} WHERE {} ORDER BY created_at DESC, experiment_id LIMIT ? OFFSET ?", clause.sql);
+    let select = SELECT.replace("    body,", "    json_remove(body, '$.query_results'),");
+    let sql = format!("{select} WHERE {} ORDER BY created_at DESC, experiment_id LIMIT ? OFFSET ?", clause.sql);
     let number = |n: usize| SqlValue::from(i64::try_from(n).unwrap_or(i64::MAX));
     clause.values.extend([number(limit), number(offset)]);
     Ok((rows(connection, &sql, &clause.values, experiment)?, total))
 }
 
-/// Ids and namespaces of the experiments of all namespaces that are not over, oldest first.
+/// Id and namespace of the oldest experiment of each namespace that is not over, oldest first.
 pub fn due(connection: &Connection, limit: usize) -> Result<Vec<(String, String)>> {
-    let sql =
-        format!("SELECT experiment_id, namespace_id FROM experiments WHERE {IS_OPEN} ORDER BY created_at LIMIT ?");
+    let sql = format!(
+        "SELECT experiment_id, namespace_id, min(created_at) FROM experiments WHERE {IS_OPEN} GROUP BY namespace_id ORDER BY 3 LIMIT ?"
+    );
     rows(connection, &sql, &[i64::try_from(limit).unwrap_or(i64::MAX)], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 

@@ -109,11 +109,11 @@ pub fn get(connection: &Connection, scope: &Scope, interaction_id: &str) -> Resu
     found.map_err(from_sql)?.ok_or_else(|| Error::missing("interaction", interaction_id))
 }
 
-/// Removes an interaction of the scope; answers whether it was there.
-pub fn delete(tx: &Transaction<'_>, scope: &Scope, interaction_id: &str) -> Result<bool> {
-    let sql = "DELETE FROM interactions WHERE interaction_id = ?1 AND namespace_id = ?2";
-    let gone = tx.prepare_cached(sql).and_then(|mut s| s.execute([interaction_id, &scope.namespace_id]));
-    Ok(gone.map_err(from_sql)? > 0)
+/// Removes an interaction of the scope; answers the retriever that it names, or `None` where there was no such interaction.
+pub fn delete(tx: &Transaction<'_>, scope: &Scope, interaction_id: &str) -> Result<Option<Option<String>>> {
+    let sql = "DELETE FROM interactions WHERE interaction_id = ?1 AND namespace_id = ?2 RETURNING retriever_id";
+    let mut statement = tx.prepare_cached(sql).map_err(from_sql)?;
+    statement.query_row([interaction_id, &scope.namespace_id], |row| row.get(0)).optional().map_err(from_sql)
 }
 
 /// Which interactions of a namespace, in which order.
@@ -216,7 +216,8 @@ pub fn count(connection: &Connection, scope: &Scope, selection: &Selection) -> R
     statement.query_row(rusqlite::params_from_iter(clause.values), |row| row.get(0)).map_err(from_sql)
 }
 
-/// The newest interactions of a retriever with a `seq` above `above`, at most `limit`, oldest first.
+/// The newest interactions of a retriever with a `seq` above `above`, at most `limit`, oldest first. Of their fields
+/// `feature_uri` alone is read.
 pub fn of_retriever(
     connection: &Connection,
     scope: &Scope,
@@ -224,7 +225,8 @@ pub fn of_retriever(
     above: i64,
     limit: usize,
 ) -> Result<Vec<Interaction>> {
-    let sql = format!("{SELECT} WHERE namespace_id = ? AND retriever_id = ? AND seq > ? ORDER BY seq DESC LIMIT ?");
+    let select = SELECT.replace(" fields,", " json_object('feature_uri', json_extract(fields, '$.feature_uri')),");
+    let sql = format!("{select} WHERE namespace_id = ? AND retriever_id = ? AND seq > ? ORDER BY seq DESC LIMIT ?");
     let values: [SqlValue; 4] = [
         scope.namespace_id.clone().into(),
         retriever_id.to_owned().into(),

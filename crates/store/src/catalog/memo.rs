@@ -18,20 +18,40 @@ const TABLES: [&str; 5] = ["namespaces", "buckets", "collections", "collection_s
 /// Most answers that are kept.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
+/// Every change of a document writes a row here.
+const CHANGES: &str = "changes";
+
 type Entry = (u64, Arc<dyn Any + Send + Sync>);
+
+/// How much has been written since the process began. While it is the same, no definition and no document has changed
+/// whose change was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    definitions: u64,
+    documents: u64,
+}
 
 pub(super) struct Memo {
     /// Counts the commits that changed definitions.
     version: AtomicU64,
     /// The running transaction changed some.
     touched: AtomicBool,
+    /// The same of documents.
+    documents: AtomicU64,
+    touched_documents: AtomicBool,
     entries: Mutex<LruCache<String, Entry>>,
 }
 
 impl Memo {
     pub(super) fn new() -> Arc<Self> {
         let entries = Mutex::new(LruCache::new(CAPACITY));
-        Arc::new(Self { version: AtomicU64::new(0), touched: AtomicBool::new(false), entries })
+        Arc::new(Self {
+            version: AtomicU64::new(0),
+            touched: AtomicBool::new(false),
+            documents: AtomicU64::new(0),
+            touched_documents: AtomicBool::new(false),
+            entries,
+        })
     }
 
     /// Watches the connection that writes.
@@ -40,6 +60,8 @@ impl Memo {
         let note = move |_, _: &str, table: &str, _| {
             if TABLES.contains(&table) {
                 memo.touched.store(true, Ordering::Relaxed);
+            } else if table == CHANGES {
+                memo.touched_documents.store(true, Ordering::Relaxed);
             }
         };
         connection.update_hook(Some(note));
@@ -50,6 +72,13 @@ impl Memo {
         if self.touched.swap(false, Ordering::Relaxed) {
             self.version.fetch_add(1, Ordering::SeqCst);
         }
+        if self.touched_documents.swap(false, Ordering::Relaxed) {
+            self.documents.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        State { definitions: self.version(), documents: self.documents.load(Ordering::SeqCst) }
     }
 
     /// What an answer must be marked with; taken before the snapshot that it is read from.

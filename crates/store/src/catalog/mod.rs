@@ -28,6 +28,7 @@ pub mod settings;
 mod write;
 
 pub use error::from_sql;
+pub use memo::State;
 pub use rusqlite;
 
 use crate::seams::{self, Seams};
@@ -138,6 +139,11 @@ impl Catalog {
         let answer = Arc::new(self.read(query).await?);
         self.memo.keep(key, version, answer.clone());
         Ok(answer)
+    }
+
+    /// [`State`] now; taken before the reads that it is to stand for.
+    pub fn state(&self) -> State {
+        self.memo.state()
     }
 
     /// [`Catalog::read`] on the caller's own thread, which must be allowed to block.

@@ -366,6 +366,8 @@ pub struct NamespaceCounts {
     pub buckets: i64,
     pub collections: i64,
     pub objects: i64,
+    /// Interactions, annotations, data sets, evaluations and benchmarks.
+    pub feedback: i64,
 }
 
 impl NamespaceCounts {
@@ -380,13 +382,18 @@ pub fn namespace_counts(connection: &Connection, scope: &Scope) -> Result<Namesp
           WHERE collection_id IN (SELECT collection_id FROM collections WHERE namespace_id = ?1)),
         (SELECT count(*) FROM buckets WHERE namespace_id = ?1),
         (SELECT count(*) FROM collections WHERE namespace_id = ?1),
-        (SELECT count(*) FROM objects WHERE bucket_id IN (SELECT bucket_id FROM buckets WHERE namespace_id = ?1))";
+        (SELECT count(*) FROM objects WHERE bucket_id IN (SELECT bucket_id FROM buckets WHERE namespace_id = ?1)),
+        (SELECT count(*) FROM interactions WHERE namespace_id = ?1)
+          + (SELECT count(*) FROM annotations WHERE namespace_id = ?1)
+          + (SELECT count(*) FROM evaluation_datasets WHERE namespace_id = ?1)
+          + (SELECT count(*) FROM experiments WHERE namespace_id = ?1)";
     let row = |row: &Row<'_>| {
         Ok(NamespaceCounts {
             documents: row.get(0)?,
             buckets: row.get(1)?,
             collections: row.get(2)?,
             objects: row.get(3)?,
+            feedback: row.get(4)?,
         })
     };
     Ok(one(connection, sql, [&scope.namespace_id], row)?.unwrap_or_default())

@@ -137,6 +137,25 @@ pub fn list(connection: &Connection, kind: Kind, scope: &Scope) -> Result<Vec<Re
     found.collect::<rusqlite::Result<_>>().map_err(from_sql)
 }
 
+/// A part of the scope's resources, newest first; for kinds whose bodies are large.
+pub fn newest(
+    connection: &Connection,
+    kind: Kind,
+    scope: &Scope,
+    (limit, offset): (usize, usize),
+) -> Result<Vec<Resource>> {
+    let id = kind.id_column();
+    let sql = format!(
+        "SELECT {id}, namespace_id, name, body, created_at, updated_at FROM {} WHERE namespace_id = ?1
+         ORDER BY created_at DESC, {id} DESC LIMIT ?2 OFFSET ?3",
+        kind.table()
+    );
+    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(&sql).map_err(from_sql)?;
+    let found = statement.query_map(rusqlite::params![scope.namespace_id, number(limit), number(offset)], row);
+    found.map_err(from_sql)?.collect::<rusqlite::Result<_>>().map_err(from_sql)
+}
+
 /// Removes a resource and, by the schema's cascades, what belongs to it alone.
 pub fn delete(tx: &Transaction<'_>, kind: Kind, scope: &Scope, id: &str) -> Result<()> {
     let sql = format!("DELETE FROM {} WHERE {} = ?1 AND namespace_id = ?2", kind.table(), kind.id_column());

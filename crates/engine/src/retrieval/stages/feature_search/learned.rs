@@ -227,8 +227,12 @@ fn told(settings: &LearnedFusion, stage: &str, arms: &[Arm], learned: &Learned, 
         .weights
         .as_ref()
         .map(|weights| names.iter().cloned().zip(weights.iter().map(|weight| json!(weight))).collect());
-    let mut features: Vec<&str> = arms.iter().map(|arm| arm.feature.as_str()).collect();
-    features.dedup();
+    let mut features: Vec<&str> = Vec::new();
+    for arm in arms {
+        if !features.contains(&arm.feature.as_str()) {
+            features.push(&arm.feature);
+        }
+    }
     json!({
         "stage": stage,
         "algorithm": settings.algorithm.as_str(),
