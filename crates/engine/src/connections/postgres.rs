@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     fetch::is_public,
-    retrieval::{Lookup, Rows, SqlPart},
+    retrieval::{Lookup, Rows},
 };
 use futures::TryStreamExt;
 use rustls::{
@@ -190,7 +190,7 @@ pub async fn look_up(client: &Client, config: &Postgres, lookup: &Lookup) -> (Re
 }
 
 async fn rows(client: &Client, lookup: &Lookup) -> Result<Rows> {
-    let query = text(&lookup.sql);
+    let query = lookup.text('$');
     let described =
         client.prepare(&format!("SELECT * FROM (\n{query}\n) AS q")).await.map_err(|error| refusal(&error))?;
     let names: Vec<String> = described.columns().iter().map(|column| column.name().to_owned()).collect();
@@ -224,17 +224,6 @@ async fn rows(client: &Client, lookup: &Lookup) -> Result<Rows> {
         found.rows.push(fields);
     }
     Ok(found)
-}
-
-fn text(parts: &[SqlPart]) -> String {
-    let mut text = String::new();
-    for part in parts {
-        match part {
-            SqlPart::Text(sql) => text.push_str(sql),
-            SqlPart::Value(place) => text.push_str(&format!("${}", place + 1)),
-        }
-    }
-    text
 }
 
 /// The query's columns as JSON texts, one more row than wanted, and no value larger than all may be.

@@ -5,7 +5,7 @@
 //! hold, blobs as base64.
 
 use super::config::Sqlite;
-use crate::retrieval::{Lookup, Rows, SqlPart};
+use crate::retrieval::{Lookup, Rows};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Number, Value};
 use std::{
@@ -76,7 +76,7 @@ fn broken(error: &rusqlite::Error) -> Error {
 }
 
 fn rows(connection: &Connection, lookup: &Lookup) -> Result<Rows> {
-    let mut statement = connection.prepare(&text(&lookup.sql)).map_err(|error| refusal(&error, lookup))?;
+    let mut statement = connection.prepare(&lookup.text('?')).map_err(|error| refusal(&error, lookup))?;
     if !statement.readonly() {
         return Err(Error::invalid("query", "must be a SELECT"));
     }
@@ -107,17 +107,6 @@ fn rows(connection: &Connection, lookup: &Lookup) -> Result<Rows> {
         found.rows.push(fields);
     }
     Ok(found)
-}
-
-fn text(parts: &[SqlPart]) -> String {
-    let mut text = String::new();
-    for part in parts {
-        match part {
-            SqlPart::Text(sql) => text.push_str(sql),
-            SqlPart::Value(place) => text.push_str(&format!("?{}", place + 1)),
-        }
-    }
-    text
 }
 
 fn size(cell: ValueRef<'_>) -> usize {
@@ -200,6 +189,7 @@ fn refusal(error: &rusqlite::Error, lookup: &Lookup) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retrieval::SqlPart;
     use serde_json::json;
     use std::path::PathBuf;
 

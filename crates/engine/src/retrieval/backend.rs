@@ -95,6 +95,17 @@ pub struct Lookup {
     pub max_bytes: usize,
 }
 
+impl Lookup {
+    /// The query as one text, with `sign` and its number, from 1, in place of each value.
+    pub fn text(&self, sign: char) -> String {
+        let piece = |part: &SqlPart| match part {
+            SqlPart::Text(sql) => sql.clone(),
+            SqlPart::Value(place) => format!("{sign}{}", place + 1),
+        };
+        self.sql.iter().map(piece).collect()
+    }
+}
+
 /// A piece of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SqlPart {
