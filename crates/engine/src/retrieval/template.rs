@@ -132,7 +132,7 @@ impl Program {
         if text.len() > limits::MAX_TEMPLATE_BYTES {
             return Err(Error::invalid(at, format!("a template is at most {} bytes long", limits::MAX_TEMPLATE_BYTES)));
         }
-        let words = ["if", "elif", "else", "endif", "raw", "endraw", "for", "endfor"];
+        let words = ["if", "elif", "else", "endif", "for", "endfor"];
         refuse_statements(text, at, &words)?;
         let broken = |e: minijinja::Error| Error::invalid(at, format!("is not a template: {}", describe(&e)));
         let code = checked(text, at)?;
@@ -278,15 +278,15 @@ fn tojson(value: &Jinja, indent: Option<Jinja>, arguments: Kwargs) -> Result<Jin
     filters::tojson(value, indent, arguments)
 }
 
-fn join(values: Vec<Jinja>, separator: Option<String>) -> Result<String, minijinja::Error> {
-    let separator = separator.unwrap_or_default();
+fn join(values: &Jinja, separator: Option<&str>) -> Result<String, minijinja::Error> {
     let mut text = String::new();
-    for (i, value) in values.iter().enumerate() {
+    for (i, value) in values.try_iter()?.enumerate() {
         if i > 0 {
-            text.push_str(&separator);
+            text.push_str(separator.unwrap_or_default());
         }
         text.push_str(&value.to_string());
-        if text.len() > limits::MAX_RENDERED_BYTES {
+        // Parts without length are bounded, too.
+        if text.len().max(i) > limits::MAX_RENDERED_BYTES {
             return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "the joined text is too long"));
         }
     }
@@ -307,7 +307,7 @@ impl Template {
         if text.len() > limits::MAX_TEMPLATE_BYTES {
             return Err(Error::invalid(at, format!("a template is at most {} bytes long", limits::MAX_TEMPLATE_BYTES)));
         }
-        refuse_statements(text, at, &["if", "elif", "else", "endif", "raw", "endraw"])?;
+        refuse_statements(text, at, &["if", "elif", "else", "endif"])?;
         let broken = |e: minijinja::Error| Error::invalid(at, format!("`{text}` is not a template: {}", describe(&e)));
         let begins_fixed = dialect == Dialect::Url && !text.trim_start().starts_with("{{");
         let environment: &'static Environment<'static> = if begins_fixed { &URLS } else { &ENVIRONMENT };
@@ -412,14 +412,13 @@ fn whole(text: &str) -> Option<&str> {
     alone.then_some(inner)
 }
 
-/// Other statements could repeat work without end, or reach other templates.
+/// Other statements could repeat work without end, reach other templates, or hide a block from the check of operands.
 fn refuse_statements(text: &str, at: &str, known: &[&str]) -> Result<()> {
     for block in text.split("{%").skip(1) {
         let word = block.trim_start_matches(['-', '+']).trim_start();
         let word: String = word.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
         if !known.contains(&word.as_str()) {
-            let known = known.iter().filter(|word| !word.ends_with("raw")).map(|word| format!("`{word}`"));
-            let known = known.collect::<Vec<_>>().join(", ");
+            let known = known.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
             return Err(Error::invalid(at, format!("templates have {known} here, not `{word}`")));
         }
     }
@@ -705,6 +704,8 @@ mod tests {
         ] {
             assert!(error(text, json!({"s": "x", "l": [2]})).contains("multiplies numbers"), "{text}");
         }
+        let hidden = "{% raw %}{{ '{% endraw %}{{ ([0] * 1000000000000) | join }}";
+        assert!(refused(hidden).contains("not `raw`"), "nothing hides from the check");
         assert!(error("{{ 1 | tojson(99999999999999999) }}", json!({})).contains("at most 16"));
         assert!(error("{{ 1 | tojson(indent=9999999999) }}", json!({})).contains("at most 16"));
         let long = json!({"s": "x".repeat(limits::MAX_RENDERED_BYTES + 1)});

@@ -38,7 +38,7 @@ const TEXTS: [&str; 16] = [
     "a, b; c",
 ];
 /// Parts of templates; some do not fit together.
-const PARTS: [&str; 40] = [
+const PARTS: [&str; 42] = [
     "{{",
     "}}",
     "{%",
@@ -71,6 +71,8 @@ const PARTS: [&str; 40] = [
     "endif",
     "for a in INPUT.list",
     "endfor",
+    "raw",
+    "endraw",
     "a",
     " == ",
     " and ",
