@@ -281,19 +281,23 @@ fn a_connection_to_postgresql_is_kept_safe() {
     );
 
     let patch = |body: Value| admin.send("PATCH", &format!("{CONNECTIONS}/plain"), Some(&body));
-    let elsewhere = patch(json!({ "provider_config": { "host": "evil.example.com" } }));
-    assert!(
-        elsewhere.status == 422 && elsewhere.body.to_string().contains("provider_config.credentials"),
-        "{}",
-        elsewhere.body
-    );
+    let masked = json!({ "username": "owner", "password": "********" });
+    for config in
+        [json!({ "host": "evil.example.com" }), json!({ "host": "evil.example.com", "credentials": masked.clone() })]
+    {
+        let elsewhere = patch(json!({ "provider_config": config }));
+        assert!(
+            elsewhere.status == 422 && elsewhere.body.to_string().contains("provider_config.credentials"),
+            "{}",
+            elsewhere.body
+        );
+    }
     let renamed = patch(json!({ "provider_config": { "schema": "public" }, "description": "the shop" })).ok();
     assert_eq!(
         (&renamed["description"], &renamed["provider_config"]["credentials"]["username"]),
         (&json!("the shop"), &json!("owner"))
     );
     assert_eq!(uses_tls("plain"), false, "the password is still known");
-    let masked = json!({ "username": "owner", "password": "********" });
     patch(json!({ "provider_config": { "credentials": masked } })).ok();
     assert_eq!(uses_tls("plain"), false);
     postgres.sql("ALTER USER owner PASSWORD 'changed'");

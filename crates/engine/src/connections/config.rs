@@ -53,9 +53,14 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// Whether these stand for the password that is known.
+    pub fn is_masked(&self) -> bool {
+        self.password == MASK
+    }
+
     /// These, with the password that is known where only its mask was sent.
     pub fn or_kept(self, known: Option<Self>) -> Result<Self> {
-        if self.password != MASK {
+        if !self.is_masked() {
             return Ok(self);
         }
         known.filter(|known| known.username == self.username).ok_or_else(|| {

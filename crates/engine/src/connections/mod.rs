@@ -37,7 +37,7 @@ const MAX_DESCRIPTION_CHARS: usize = 500;
 const MAX_ERROR_CHARS: usize = 1_000;
 /// The longest that the test of a connection may take.
 const TEST_TIME: Duration = Duration::from_secs(10);
-/// `last_used_at` is written at most this often while all goes well, in microseconds.
+/// `last_used_at`, and a failure like the one before, are written at most this often, in microseconds.
 const NOTE_EVERY_MICROS: i64 = 60_000_000;
 
 /// A connection to be made.
@@ -146,13 +146,14 @@ impl Engine {
             let before = config.clone();
             merge(&mut config, changed);
             let known = self.credentials(&connection).await?;
-            let credentials = match (known, sent) {
-                (known, Some(sent)) => Some(sent.or_kept(known)?),
-                (Some(_), None) if config::goes_elsewhere(&before, &config) => {
-                    let message = "is required where host, port, database or `ssl_mode` change";
-                    return Err(Error::invalid("provider_config.credentials", message));
-                }
-                (known, None) => known,
+            let keeps_secret = known.is_some() && sent.as_ref().is_none_or(config::Credentials::is_masked);
+            if keeps_secret && config::goes_elsewhere(&before, &config) {
+                let message = "is required where host, port, database or `ssl_mode` change";
+                return Err(Error::invalid("provider_config.credentials", message));
+            }
+            let credentials = match sent {
+                Some(sent) => Some(sent.or_kept(known)?),
+                None => known,
             };
             let provider = self.provider(&connection.provider_type, &config, credentials.as_ref())?;
             connection.sealed =
@@ -268,11 +269,11 @@ impl Engine {
     }
 
     async fn note_connection_use(&self, connection: &Connection, error: Option<&Error>) -> Result<()> {
-        let is_news = error.is_some() || connection.consecutive_failures > 0;
+        let error = error.map(|error| error.to_string().chars().take(MAX_ERROR_CHARS).collect::<String>());
+        let is_news = error.is_some() != (connection.consecutive_failures > 0) || error != connection.last_error;
         if !is_news && !self.pools.is_due(&connection.connection_id, self.catalog.now_micros(), NOTE_EVERY_MICROS) {
             return Ok(());
         }
-        let error = error.map(|error| error.to_string().chars().take(MAX_ERROR_CHARS).collect::<String>());
         let (id, now) = (connection.connection_id.clone(), self.catalog.now());
         self.catalog.write(move |tx| connections::note_use(tx, &id, &now, error.as_deref())).await
     }

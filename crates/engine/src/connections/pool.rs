@@ -55,7 +55,7 @@ impl Pools {
         if let Some(known) = pools.get(connection_id).filter(|entry| entry.updated_at == updated_at) {
             return known.pool.clone();
         }
-        let pool = Arc::new(Pool { provider, turns: Semaphore::new(PARALLEL), idle: Mutex::default() });
+        let pool = Arc::new(Pool { provider, turns: Arc::new(Semaphore::new(PARALLEL)), idle: Mutex::default() });
         pools.put(connection_id.to_owned(), Entry { updated_at: updated_at.to_owned(), pool: pool.clone() });
         pool
     }
@@ -78,7 +78,7 @@ impl Pools {
 /// What is open to one database.
 pub(crate) struct Pool {
     provider: Provider,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     /// With the moment since when each is unused.
     idle: Mutex<Vec<(Client, Instant)>>,
 }
@@ -89,10 +89,10 @@ impl Pool {
             message: "too many queries of this connection run at once; try again".into(),
             retry_after_seconds: TURN.as_secs(),
         };
-        let _turn =
-            tokio::time::timeout(TURN, self.turns.acquire()).await.map_err(|_| busy())?.map_err(Error::internal)?;
+        let turn = tokio::time::timeout(TURN, self.turns.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| busy())?.map_err(Error::internal)?;
         match &self.provider {
-            Provider::Sqlite(file) => sqlite::look_up(file, lookup).await,
+            Provider::Sqlite(file) => sqlite::look_up(file, lookup, turn).await,
             Provider::Postgres(config) => {
                 let client = self.client(config).await?;
                 // A client that is not given back is closed; so one whose query did not end in order is used no more.

@@ -41,11 +41,9 @@ pub async fn connect(config: &Postgres) -> Result<Client> {
     let unreachable = |error: &dyn std::fmt::Display| {
         Error::Upstream(format!("the database at `{}:{}` cannot be reached: {error}", config.host, config.port))
     };
-    let address = address(config).await?;
     let mut target = tokio_postgres::Config::new();
     target
         .host(&config.host)
-        .hostaddr(address)
         .port(config.port)
         .dbname(&config.database)
         .user(&config.credentials.username)
@@ -59,6 +57,7 @@ pub async fn connect(config: &Postgres) -> Result<Client> {
         });
     let told = |error: tokio_postgres::Error| unreachable(&describe(&error));
     let opening = async {
+        target.hostaddr(address(config).await?);
         let client = if config.ssl_mode == SslMode::Disable {
             let (client, connection) = target.connect(NoTls).await.map_err(told)?;
             tokio::spawn(async move { drop(connection.await) });
@@ -161,7 +160,7 @@ pub async fn test(config: &Postgres) -> Result<Fields> {
         .query_one("SELECT current_setting('server_version')", &[])
         .await
         .map_err(|error| Error::Upstream(describe(&error)))?;
-    let version: String = row.get(0);
+    let version: String = row.try_get(0).map_err(|error| Error::Upstream(describe(&error)))?;
     Ok(Fields::from_iter([("server_version".to_owned(), Value::from(version))]))
 }
 
@@ -218,7 +217,8 @@ async fn rows(client: &Client, lookup: &Lookup) -> Result<Rows> {
             if cell == Some(TOO_LARGE) || bytes > lookup.max_bytes {
                 return Err(Error::TooLarge(format!("the rows have more than {} bytes", lookup.max_bytes)));
             }
-            let value = cell.map(serde_json::from_str).transpose().map_err(Error::internal)?;
+            let odd = |_| Error::Upstream("the database answered what is no JSON".into());
+            let value = cell.map(serde_json::from_str).transpose().map_err(odd)?;
             fields.insert(name.clone(), value.unwrap_or_default());
         }
         found.rows.push(fields);
@@ -226,9 +226,9 @@ async fn rows(client: &Client, lookup: &Lookup) -> Result<Rows> {
     Ok(found)
 }
 
-/// The query's columns as JSON texts, one more row than wanted, and no value larger than all may be.
+/// The query's columns as JSON texts, one more row than wanted, and none of a row that is larger than all may be.
 fn as_json(query: &str, described: &Statement, lookup: &Lookup) -> String {
-    let (mut shown, mut made, mut names) = (String::new(), String::new(), String::new());
+    let (mut shown, mut made, mut names, mut bytes) = (String::new(), String::new(), String::new(), String::from("0"));
     for (place, column) in described.columns().iter().enumerate() {
         let comma = if place > 0 { ", " } else { "" };
         let expression = match base(column.type_()) {
@@ -237,13 +237,15 @@ fn as_json(query: &str, described: &Statement, lookup: &Lookup) -> String {
             _ => format!("to_json(q.c{place})"),
         };
         let most = lookup.max_bytes;
-        let cell = format!("CASE WHEN octet_length(j.j{place}) > {most} THEN '{TOO_LARGE}' ELSE j.j{place} END");
-        shown.push_str(&format!("{comma}{cell}"));
+        shown.push_str(&format!("{comma}CASE WHEN s.bytes > {most} THEN '{TOO_LARGE}' ELSE j.j{place} END"));
+        bytes.push_str(&format!(" + coalesce(octet_length(j.j{place}), 0)"));
         made.push_str(&format!("{comma}{expression}::text AS j{place}"));
         names.push_str(&format!("{comma}c{place}"));
     }
     let limit = lookup.max_rows + 1;
-    format!("SELECT {shown} FROM (\n{query}\n) AS q({names}), LATERAL (SELECT {made}) AS j LIMIT {limit}")
+    let rows =
+        format!("(\n{query}\n) AS q({names}), LATERAL (SELECT {made}) AS j, LATERAL (SELECT {bytes} AS bytes) AS s");
+    format!("SELECT {shown} FROM {rows} LIMIT {limit}")
 }
 
 /// The type that a domain is made of.

@@ -16,6 +16,7 @@ use strata_model::{Error, Fields, Result};
 use strata_store::catalog::rusqlite::{
     self, Connection, OpenFlags,
     hooks::{AuthAction, AuthContext, Authorization},
+    limits::Limit,
     types::{ToSqlOutput, ValueRef},
 };
 
@@ -24,17 +25,36 @@ const STEPS: i32 = 10_000;
 const MAX_COLUMNS: usize = 500;
 /// How long a file that somebody writes to is waited for.
 const BUSY: Duration = Duration::from_secs(2);
+/// How long beyond its time a query is waited for.
+const GRACE: Duration = Duration::from_secs(2);
+/// Values, statements and patterns that SQLite works on without looking at the clock, in bytes, and how deep it nests.
+const LIMITS: [(Limit, i32); 5] = [
+    (Limit::SQLITE_LIMIT_LENGTH, 16 << 20),
+    (Limit::SQLITE_LIMIT_SQL_LENGTH, 256 << 10),
+    (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 500),
+    (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
+    (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100),
+];
 /// Functions that reach out of the database, or that make large values of nothing.
 const FORBIDDEN: [&str; 8] =
     ["load_extension", "fts3_tokenizer", "zeroblob", "randomblob", "printf", "format", "readfile", "writefile"];
 
-pub async fn look_up(file: &Sqlite, lookup: &Lookup) -> Result<Rows> {
+/// Rows of a query. `turn` is held until SQLite has ended, which looks at the clock between its steps only; nobody waits
+/// for it longer than the query's time and a moment.
+pub async fn look_up(file: &Sqlite, lookup: &Lookup, turn: impl Send + 'static) -> Result<Rows> {
+    let limit = lookup.timeout;
     let (file, lookup) = (file.clone(), lookup.clone());
     let work = move || {
+        let _turn = turn;
         let path = file.file()?;
         rows(&open(&path, Instant::now() + lookup.timeout)?, &lookup)
     };
-    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+    let done = tokio::time::timeout(limit + GRACE, tokio::task::spawn_blocking(work)).await;
+    done.map_err(|_| late(limit))?.map_err(Error::internal)?
+}
+
+fn late(limit: Duration) -> Error {
+    Error::Upstream(format!("the query did not end within {} s", limit.as_secs_f64()))
 }
 
 /// Opens the file and reads its schema.
@@ -56,6 +76,9 @@ pub async fn test(file: &Sqlite) -> Result<Fields> {
 fn open(path: &Path, deadline: Instant) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| broken(&error))?;
+    for (limit, most) in LIMITS {
+        connection.set_limit(limit, most).map_err(|error| broken(&error))?;
+    }
     connection.busy_timeout(BUSY).map_err(|error| broken(&error))?;
     for (name, value) in [("query_only", "ON"), ("trusted_schema", "OFF"), ("cell_size_check", "ON")] {
         connection.pragma_update(None, name, value).map_err(|error| broken(&error))?;
@@ -170,9 +193,7 @@ impl Shape {
 fn refusal(error: &rusqlite::Error, lookup: &Lookup) -> Error {
     use rusqlite::ErrorCode;
     match error.sqlite_error_code() {
-        Some(ErrorCode::OperationInterrupted) => {
-            Error::Upstream(format!("the query did not end within {} s", lookup.timeout.as_secs_f64()))
-        }
+        Some(ErrorCode::OperationInterrupted) => late(lookup.timeout),
         Some(ErrorCode::AuthorizationForStatementDenied) => {
             Error::invalid("query", format!("may only read what the file holds: {error}"))
         }
@@ -222,7 +243,7 @@ mod tests {
     }
     async fn asked(sql: &str, values: Vec<Value>) -> Result<Rows, String> {
         let directory = tempfile::tempdir().unwrap();
-        look_up(&file(directory.path()), &lookup(sql, values)).await.map_err(|error| error.to_string())
+        look_up(&file(directory.path()), &lookup(sql, values), ()).await.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
@@ -288,6 +309,11 @@ mod tests {
         let long =
             "WITH RECURSIVE n(i, t) AS (SELECT 1, 'x' UNION ALL SELECT i + 1, t || t FROM n LIMIT 18) SELECT t FROM n";
         assert!(asked(long, vec![]).await.unwrap_err().contains("more than 100000 bytes"));
+        let huge =
+            "WITH RECURSIVE n(i, t) AS (SELECT 1, 'x' UNION ALL SELECT i + 1, t || t FROM n LIMIT 40) SELECT t FROM n";
+        assert!(asked(huge, vec![]).await.is_err());
+        let pattern = format!("SELECT count(*) FROM items WHERE 'a' LIKE '{}'", "%a".repeat(400));
+        assert!(asked(&pattern, vec![]).await.unwrap_err().contains("too complex"));
         assert!(asked("SELECT nobody FROM items", vec![]).await.unwrap_err().contains("no such column"));
     }
 
@@ -296,7 +322,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = file(directory.path());
         std::fs::write(directory.path().join("shop.db"), "x".repeat(5_000)).unwrap();
-        let told = look_up(&file, &lookup("SELECT 1 FROM items", vec![])).await.unwrap_err();
+        let told = look_up(&file, &lookup("SELECT 1 FROM items", vec![]), ()).await.unwrap_err();
         assert!(matches!(&told, Error::Upstream(message) if message.contains("not a database")), "{told:?}");
         assert!(test(&file).await.is_err());
     }
