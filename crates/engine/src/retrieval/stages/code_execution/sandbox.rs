@@ -3,7 +3,7 @@
 //! that waits for it never waits longer than the time limit and a moment.
 
 use rquickjs::{
-    CatchResultExt, CaughtError, Context, Ctx, Function, Object, Runtime, Value as Script, context::intrinsic,
+    CatchResultExt, CaughtError, Context, Ctx, Function, Module, Object, Runtime, Value as Script, context::intrinsic,
 };
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,6 +33,8 @@ const GRACE: Duration = Duration::from_millis(1_500);
 const STACK_BYTES: usize = 512 << 10;
 /// Room for that stack, and for what calls it.
 const THREAD_STACK_BYTES: usize = 8 << 20;
+/// Memory for reading code that does not run.
+const CHECK_MEMORY_BYTES: usize = 32 << 20;
 /// Longest message of an error that is told, in characters.
 const MAX_MESSAGE_CHARS: usize = 500;
 /// Memory that could not be freed, after which no code runs any more.
@@ -128,25 +130,44 @@ impl Drop for Stopper {
     }
 }
 
-/// Whether code can be understood. What it does shows only when it runs.
+/// Whether code can be understood, by the rules of strict code. Nothing of it runs; what it does shows only when it does.
 pub(super) fn check(code: &str, result_variable: &str) -> Result<(), String> {
-    let job = Job {
-        code: code.to_owned(),
-        convention: Convention::Each,
-        result_variable: result_variable.to_owned(),
-        documents: Vec::new(),
-        input: Value::Null,
-        context: Value::Null,
-        env: Value::Null,
-        timeout: Duration::from_secs(1),
-        total: Duration::from_secs(1),
-        memory_bytes: 32 << 20,
-        max_output_bytes: 1 << 10,
-    };
+    let text =
+        format!("(function(docs, doc, INPUT, CONTEXT, env) {{\n{}\n}})", body(code, Convention::Each, result_variable));
     let checking = std::thread::Builder::new().name("script".into()).stack_size(THREAD_STACK_BYTES);
-    let checking = checking.spawn(move || run_here(&job, &Arc::default()).map(drop));
+    let checking = checking.spawn(move || {
+        let runtime = bounded(CHECK_MEMORY_BYTES)?;
+        let outcome = Context::custom::<Language>(&runtime).map_err(none).and_then(|context| {
+            context.with(|ctx| {
+                let declared = Module::declare(ctx.clone(), "code", text).map(drop);
+                understood(&ctx, declared.catch(&ctx))
+            })
+        });
+        free(runtime);
+        outcome
+    });
     let checked = checking.map_err(|error| error.to_string())?.join();
     checked.unwrap_or_else(|_| Err("the script engine failed".into()))
+}
+
+fn none(error: rquickjs::Error) -> String {
+    format!("the script engine did not start: {error}")
+}
+
+fn bounded(memory_bytes: usize) -> Result<Runtime, String> {
+    let runtime = Runtime::new().map_err(none)?;
+    runtime.set_memory_limit(memory_bytes);
+    runtime.set_max_stack_size(STACK_BYTES);
+    Ok(runtime)
+}
+
+/// An error of the compiler as it is told, with nothing of it left in the context.
+fn understood<T>(ctx: &Ctx<'_>, outcome: Result<T, CaughtError<'_>>) -> Result<T, String> {
+    outcome.map_err(|error| {
+        let told = format!("cannot be understood: {}", message(&error));
+        drop(ctx.catch());
+        told
+    })
 }
 
 /// When the calls under way must end.
@@ -167,10 +188,7 @@ impl Clock {
 }
 
 fn run_here(job: &Job, stop: &Arc<AtomicBool>) -> Result<Done, String> {
-    let none = |error: rquickjs::Error| format!("the script engine did not start: {error}");
-    let runtime = Runtime::new().map_err(none)?;
-    runtime.set_memory_limit(job.memory_bytes);
-    runtime.set_max_stack_size(STACK_BYTES);
+    let runtime = bounded(job.memory_bytes)?;
     let clock = Arc::new(Clock { started: Instant::now(), deadline: AtomicUsize::new(0) });
     clock.allow(job.timeout);
     let (watched, given_up) = (clock.clone(), stop.clone());
@@ -209,11 +227,7 @@ fn left(runtime: &Runtime) -> i64 {
 
 fn calls(ctx: &Ctx<'_>, job: &Job, clock: &Clock, stop: &AtomicBool) -> Result<Done, String> {
     let console: Function<'_> = ctx.eval(include_str!("prelude.js")).map_err(|error| told(ctx, error, job, clock))?;
-    let function = compile(ctx, job).catch(ctx).map_err(|error| {
-        let told = format!("cannot be understood: {}", message(&error));
-        drop(ctx.catch());
-        told
-    })?;
+    let function = understood(ctx, compile(ctx, job).catch(ctx))?;
     let whole = Value::Array(job.documents.clone());
     let given: Vec<&Value> = match job.convention {
         Convention::Once => vec![&whole],
@@ -243,14 +257,19 @@ fn calls(ctx: &Ctx<'_>, job: &Job, clock: &Clock, stop: &AtomicBool) -> Result<D
 /// The code as the body of a function, so that it can return.
 fn compile<'js>(ctx: &Ctx<'js>, job: &Job) -> rquickjs::Result<Function<'js>> {
     let maker: Function<'js> = ctx.eval("Function")?;
-    let name = &job.result_variable;
-    let body = match job.convention {
-        Convention::Once => format!("{}\n;return typeof {name} === 'undefined' ? undefined : {name};", job.code),
-        // Code that never returns changes the document that it was given.
-        Convention::Each if !has_word(&job.code, "return") => format!("{}\n;return doc;", job.code),
-        Convention::Each => job.code.clone(),
-    };
+    let body = body(&job.code, job.convention, &job.result_variable);
     maker.call((if job.convention == Convention::Once { "docs" } else { "doc" }, "INPUT", "CONTEXT", "env", body))
+}
+
+fn body(code: &str, convention: Convention, result_variable: &str) -> String {
+    match convention {
+        Convention::Once => {
+            format!("{code}\n;return typeof {result_variable} === 'undefined' ? undefined : {result_variable};")
+        }
+        // Code that never returns changes the document that it was given.
+        Convention::Each if !has_word(code, "return") => format!("{code}\n;return doc;"),
+        Convention::Each => code.to_owned(),
+    }
 }
 
 /// Whether a word stands in the code.
@@ -416,6 +435,15 @@ mod tests {
             assert!(check(code, "result").unwrap_err().contains("cannot be understood"), "{code}");
         }
         assert!(check("import fs from 'fs'", "result").is_err());
+    }
+
+    #[test]
+    fn code_does_not_run_when_it_is_checked() {
+        let started = Instant::now();
+        for code in ["}), (() => { for (;;); })(), (function() {", "}); for (;;); (function() {"] {
+            assert_eq!(check(code, "result"), Ok(()), "{code}");
+        }
+        assert!(started.elapsed() < Duration::from_millis(900), "it took {:?}", started.elapsed());
     }
 
     /// Each of these must end, with an error or a value, and leave the process as it was.
