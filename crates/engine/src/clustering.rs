@@ -20,6 +20,11 @@ const MAX_ROUNDS: u64 = 100;
 /// Added to the variances of a mixture, so that few points in many dimensions have a model at all.
 const MIXTURE_FLOOR: f64 = 1e-3;
 
+/// Dimensions of a mixture; points of more are projected first, since each round costs the square of them.
+const MIXTURE_DIMENSIONS: usize = 24;
+/// Points, clusters and squared dimensions of a mixture, multiplied: some tenths of a second a round.
+const MAX_MIXTURE_STEPS: usize = 150_000_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     KMeans,
@@ -60,6 +65,9 @@ pub fn cluster(points: &[Vec<f32>], algorithm: Algorithm, sizes: Sizes) -> Resul
     if points.is_empty() {
         return Ok(Clustering { labels: Vec::new(), centroids: Vec::new() });
     }
+    if points.iter().any(|point| point.len() != points[0].len()) {
+        return Err(Error::invalid("feature_uri", "names vectors of different lengths, which have no clusters"));
+    }
     let unit: Vec<Vec<f64>> = points.iter().map(|point| unit(point)).collect();
     let count = points.len();
     let wanted = sizes.clusters.unwrap_or((count / 10).clamp(2, 8)).clamp(1, count);
@@ -81,9 +89,10 @@ pub fn cluster(points: &[Vec<f32>], algorithm: Algorithm, sizes: Sizes) -> Resul
     Ok(Clustering { labels, centroids })
 }
 
-fn unit(point: &[f32]) -> Vec<f64> {
-    let length = point.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    point.iter().map(|x| if length > 0.0 { f64::from(*x) / length } else { 0.0 }).collect()
+/// The point at length 1.
+fn unit<X: Copy + Into<f64>>(point: &[X]) -> Vec<f64> {
+    let length = point.iter().map(|x| (*x).into().powi(2)).sum::<f64>().sqrt();
+    point.iter().map(|x| if length > 0.0 { (*x).into() / length } else { 0.0 }).collect()
 }
 
 fn matrix(points: &[Vec<f64>]) -> Result<Array2<f64>> {
@@ -105,11 +114,34 @@ fn k_means(points: &[Vec<f64>], wanted: usize) -> Result<Vec<Option<usize>>> {
     Ok(all(&model.predict(data.records())))
 }
 
+/// A mixture of normal distributions, each with a covariance of its own, in at most [`MIXTURE_DIMENSIONS`].
 fn mixture(points: &[Vec<f64>], wanted: usize) -> Result<Vec<Option<usize>>> {
-    let data = DatasetBase::from(matrix(points)?);
+    let points = projected(points);
+    let dimensions = points.first().map_or(0, Vec::len);
+    if points.len() * wanted * dimensions * dimensions > MAX_MIXTURE_STEPS {
+        let (count, most) = (points.len(), MAX_MIXTURE_STEPS / (points.len() * dimensions * dimensions));
+        return Err(Error::invalid("n_clusters", format!("must be at most {most} for a mixture of {count} vectors")));
+    }
+    let data = DatasetBase::from(matrix(&points)?);
     let params = GaussianMixtureModel::params(wanted).reg_covariance(MIXTURE_FLOOR).max_n_iterations(MAX_ROUNDS);
     let model = params.fit(&data).map_err(unfit)?;
     Ok(all(&model.predict(data.records())))
+}
+
+/// Points in fewer dimensions, about as far from each other as before (Johnson and Lindenstrauss, 1984), by signs that
+/// are the same each time (Achlioptas, 2003).
+fn projected(points: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let dimensions = points.first().map_or(0, Vec::len);
+    if dimensions <= MIXTURE_DIMENSIONS {
+        return points.to_vec();
+    }
+    let mut chance = fastrand::Rng::with_seed(dimensions as u64);
+    let scale = (MIXTURE_DIMENSIONS as f64).sqrt().recip();
+    let signs: Vec<Vec<f64>> = (0..MIXTURE_DIMENSIONS)
+        .map(|_| (0..dimensions).map(|_| if chance.bool() { scale } else { -scale }).collect())
+        .collect();
+    let place = |point: &Vec<f64>| signs.iter().map(|row| row.iter().zip(point).map(|(s, x)| s * x).sum()).collect();
+    points.iter().map(place).collect()
 }
 
 fn agglomerative(points: &[Vec<f64>], wanted: usize) -> Vec<Option<usize>> {
@@ -185,16 +217,10 @@ fn spectral_of(points: &[Vec<f64>], wanted: usize) -> Result<Vec<Option<usize>>>
     order.sort_by(|a, b| a.0.total_cmp(&b.0));
     let row = |point: usize| {
         let row: Vec<f64> = order.iter().take(wanted).map(|(_, place)| vectors[[point, *place]]).collect();
-        scaled(&row)
+        unit(&row)
     };
     let rows: Vec<Vec<f64>> = (0..points.len()).map(row).collect();
     k_means(&rows, wanted)
-}
-
-/// The row at length 1.
-fn scaled(row: &[f64]) -> Vec<f64> {
-    let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-    row.iter().map(|x| if length > 0.0 { x / length } else { 0.0 }).collect()
 }
 
 /// How near each two points are, from 0 to 1; 0 unless one is among the nearest of the other.
@@ -319,6 +345,30 @@ mod tests {
             assert_eq!(cluster(&same, algorithm, sizes).unwrap().labels.len(), 10, "{algorithm:?}");
         }
         assert!(matches!(cluster(&vec![vec![1.0]; MAX_POINTS + 1], Algorithm::KMeans, sizes), Err(Error::TooLarge(_))));
+    }
+
+    #[test]
+    fn a_mixture_of_many_dimensions_is_bounded() {
+        let mut chance = fastrand::Rng::with_seed(1);
+        let around = |at: usize, chance: &mut fastrand::Rng| {
+            (0..384).map(|i| f32::from(u8::from(i == at)) + (chance.f32() - 0.5) * 0.05).collect::<Vec<f32>>()
+        };
+        let points: Vec<Vec<f32>> = (0..300).map(|i| around(i % 2, &mut chance)).collect();
+        let sizes = |clusters| Sizes { clusters: Some(clusters), least_members: 3 };
+        let made = cluster(&points, Algorithm::GaussianMixture, sizes(2)).unwrap();
+        assert!((0..300).all(|i| made.labels[i] == made.labels[i % 2]) && made.labels[0] != made.labels[1]);
+        let many: Vec<Vec<f32>> = (0..MAX_POINTS).map(|i| around(i % 9, &mut chance)).collect();
+        let refused = cluster(&many, Algorithm::GaussianMixture, sizes(100)).unwrap_err();
+        assert!(refused.to_string().contains("at most 52"), "{refused}");
+    }
+
+    #[test]
+    fn vectors_of_different_lengths_are_refused() {
+        let points = [vec![1.0, 0.0], vec![1.0], vec![0.5, 0.5]];
+        let sizes = Sizes { clusters: Some(2), least_members: 2 };
+        for algorithm in [Algorithm::KMeans, Algorithm::Hdbscan, Algorithm::Dbscan] {
+            assert!(matches!(cluster(&points, algorithm, sizes), Err(Error::Invalid(_))), "{algorithm:?}");
+        }
     }
 
     /// Two rings around one axis, as directions in space: no mean tells them apart.

@@ -1,7 +1,8 @@
 //! Reranking: how relevant a document is to a query, by a cross-encoder (Nogueira and Cho, 2019, "Passage re-ranking with
 //! BERT"): an ONNX model that reads query and document together, `[CLS] query [SEP] document [SEP]`, and gives one number.
 
-use crate::limits::{MAX_PAIR_TOKENS, MAX_TEXT_CHARS, MAX_THREADS, MAX_WAITING_PAIRS};
+use crate::embed::cut;
+use crate::limits::{MAX_PAIR_TOKENS, MAX_THREADS, MAX_WAITING_PAIRS};
 use crate::registry::{Registry, Task};
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use rten_tensor::prelude::*;
@@ -24,8 +25,8 @@ struct Inner {
     padding: i32,
     network: Network,
     /// One batch runs at a time, on all threads.
-    turn: Semaphore,
-    room: Semaphore,
+    turn: Arc<Semaphore>,
+    room: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for CrossEncoder {
@@ -67,8 +68,8 @@ impl CrossEncoder {
             id: files.id.clone(),
             tokenizer,
             padding: padding.unwrap_or(0).cast_signed(),
-            turn: Semaphore::new(1),
-            room: Semaphore::new(MAX_WAITING_PAIRS),
+            turn: Arc::new(Semaphore::new(1)),
+            room: Arc::new(Semaphore::new(MAX_WAITING_PAIRS)),
         };
         let pair = inner.pair("ready", "ready").map_err(|e| wrong(e.to_string()))?;
         inner.run(&[pair]).map_err(|e| Error::Unavailable(format!("model `{}` does not run: {e}", inner.id)))?;
@@ -84,13 +85,16 @@ impl CrossEncoder {
     /// Errors: `Busy` where too many pairs wait already; `Internal` where the runtime fails or panics.
     pub async fn score(&self, query: &str, documents: Vec<String>, batch: usize) -> Result<Vec<f32>> {
         let pairs = u32::try_from(documents.len()).map_err(Error::internal)?;
-        let _room = self.inner.room.try_acquire_many(pairs).map_err(|_| Error::Busy {
+        let room = self.inner.room.clone().try_acquire_many_owned(pairs).map_err(|_| Error::Busy {
             message: format!("{MAX_WAITING_PAIRS} pairs of texts are already waiting for the model"),
             retry_after_seconds: 1,
         })?;
+        // Permits go with the work, which goes on where nobody waits for it any more.
+        let room = Arc::new(room);
         let mut scores = vec![0.0; documents.len()];
-        let (inner, query) = (self.inner.clone(), query.to_owned());
+        let (inner, query, held) = (self.inner.clone(), query.to_owned(), room.clone());
         let tokenise = move || {
+            let _held = held;
             let pairs = documents.iter().enumerate().map(|(place, text)| Ok((place, inner.pair(&query, text)?)));
             let mut pairs = pairs.collect::<Result<Vec<_>>>()?;
             pairs.sort_by_key(|(_, pair)| pair.ids.len());
@@ -100,9 +104,12 @@ impl CrossEncoder {
         while !pairs.is_empty() {
             let rest = pairs.split_off(batch.clamp(1, pairs.len()));
             let (places, batch): (Vec<usize>, Vec<Pair>) = std::mem::replace(&mut pairs, rest).into_iter().unzip();
-            let _turn = self.inner.turn.acquire().await.map_err(Error::internal)?;
-            let inner = self.inner.clone();
-            let run = move || inner.run(&batch);
+            let turn = self.inner.turn.clone().acquire_owned().await.map_err(Error::internal)?;
+            let (inner, held) = (self.inner.clone(), room.clone());
+            let run = move || {
+                let _held = (turn, held);
+                inner.run(&batch)
+            };
             let made = tokio::task::spawn_blocking(run).await.map_err(Error::internal)??;
             places.into_iter().zip(made).for_each(|(place, score)| scores[place] = score);
         }
@@ -200,9 +207,4 @@ impl Network {
 
 fn logistic(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
-}
-
-/// The first [`MAX_TEXT_CHARS`] characters.
-fn cut(text: &str) -> &str {
-    text.char_indices().nth(MAX_TEXT_CHARS).map_or(text, |(end, _)| &text[..end])
 }

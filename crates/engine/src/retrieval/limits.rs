@@ -32,5 +32,7 @@ pub const MAX_NESTED_EXECUTIONS: usize = 1_000;
 pub const SEARCH_TIMEOUT_MS: u64 = 5_000;
 /// Longest `hard_timeout_ms`.
 pub const MAX_SEARCH_TIMEOUT_MS: u64 = 60_000;
+/// Most bytes that one stage takes from elsewhere for the documents at hand.
+pub const MAX_STAGE_BYTES: usize = 256 << 20;
 /// Most documents between two stages; what a stage makes beyond them is left out, and the answer says so.
 pub const MAX_WORKING_SET: usize = 20_000;

@@ -7,8 +7,9 @@ use crate::retrieval::params::{Params, Setting, choice, count, flag, text, value
 use crate::retrieval::{Hit, view};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use strata_model::{Error, Result};
+use tokio::sync::Semaphore;
 
 pub(super) const DEFINITION: StageDefinition = StageDefinition {
     stage_id: "cluster",
@@ -58,6 +59,9 @@ enum Mode {
     Labeled,
     Representatives,
 }
+
+/// Clusterings under way at once, in the whole server.
+static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(2)));
 
 #[derive(Debug)]
 struct Cluster {
@@ -116,7 +120,12 @@ impl Stage for Cluster {
             // What has no vector belongs to no cluster.
             let places: Vec<usize> = (0..hits.len()).filter(|place| vectors[*place].is_some()).collect();
             let points: Vec<Vec<f32>> = vectors.into_iter().flatten().collect();
-            let work = move || clustering::cluster(&points, algorithm, sizes).map(|made| (made, points));
+            let turn = TURNS.clone().acquire_owned().await.map_err(Error::internal)?;
+            let work = move || {
+                // Held until the work ends, which may be after its time.
+                let _turn = turn;
+                clustering::cluster(&points, algorithm, sizes).map(|made| (made, points))
+            };
             let (made, points) = tokio::task::spawn_blocking(work).await.map_err(Error::internal)??;
             let mut labels: Vec<Option<(usize, f64)>> = vec![None; hits.len()];
             for ((place, label), point) in places.iter().zip(&made.labels).zip(&points) {

@@ -1,6 +1,6 @@
 //! `document_enrich`: fields of other documents, joined by equal values, or found by another retriever.
 
-use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet, nested};
+use super::{Category, Draft, Room, Run, Stage, StageDefinition, WorkingSet, nested, outside};
 use crate::retrieval::conditions::FilterTemplate;
 use crate::retrieval::params::{Params, Setting, choice, count, flag, text, texts, value_or};
 use crate::retrieval::{Hit, limits, view};
@@ -125,13 +125,7 @@ impl Stage for DocumentEnrich {
             let allow_missing = value_or(self.allow_missing.as_ref(), run.variables, true)?;
             let how = self.how(run)?;
             let hits = run.read(set).await?;
-            let mut meant = Vec::with_capacity(hits.len());
-            for hit in &hits {
-                meant.push(match &self.when {
-                    Some(when) => run.meets(hit, when)?,
-                    None => true,
-                });
-            }
+            let meant = outside::meant(run, &hits, self.when.as_ref())?;
             let others = match &self.from {
                 From::Collection(collection) => self.joined(run, collection, &hits, &meant, limit).await?,
                 From::Retriever(retriever) => {
@@ -239,11 +233,12 @@ impl DocumentEnrich {
             .map(|(hit, is_meant)| if *is_meant { values(hit, &source) } else { Vec::new() })
             .collect();
         let found = look_up(run, collection, &asked, &target).await?;
-        let of = |values: &Vec<Value>| {
+        let mut room = Room::default();
+        let mut of = |values: &Vec<Value>| {
             let others = values.iter().filter_map(|value| found.get(&key(value))).flatten();
-            others.take(limit).cloned().collect()
+            others.take(limit).map(|other| room.copy(other)).collect()
         };
-        Ok(asked.iter().map(of).collect())
+        asked.iter().map(&mut of).collect()
     }
 }
 
@@ -253,7 +248,7 @@ async fn look_up(run: &mut Run<'_>, collection: &Setting<String>, asked: &[Vec<V
     wanted.dedup_by_key(|value| key(value));
     let Some(name) = collection.value(run.variables)? else { return Ok(Found::new()) };
     let collections = run.backend.collections(&[name]).await?;
-    let mut found = Found::new();
+    let (mut found, mut room) = (Found::new(), Room::default());
     for part in wanted.chunks(VALUES_A_READ) {
         let filter = Filter::Is(Condition {
             field: target.to_owned(),
@@ -263,9 +258,12 @@ async fn look_up(run: &mut Run<'_>, collection: &Setting<String>, asked: &[Vec<V
         });
         for collection in &collections {
             let documents = run.backend.scan(&collection.collection_id, &filter, limits::MAX_WORKING_SET).await?;
+            if documents.len() >= limits::MAX_WORKING_SET {
+                run.cut("joined_documents", documents.len(), limits::MAX_WORKING_SET);
+            }
             for other in documents.into_iter().map(Hit::new) {
                 for value in values(&other, target) {
-                    found.entry(key(&value)).or_default().push(other.clone());
+                    found.entry(key(&value)).or_default().push(room.copy(&other)?);
                 }
             }
         }

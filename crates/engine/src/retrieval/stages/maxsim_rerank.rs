@@ -2,6 +2,7 @@
 //! each row of the query the best row of the document, summed.
 
 use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet};
+use crate::retrieval::backend::CollectionInfo;
 use crate::retrieval::params::{Params, Setting, choice, count, text, value_or};
 use crate::retrieval::{Hit, limits, view};
 use futures::future::BoxFuture;
@@ -165,10 +166,7 @@ impl Stage for MaxSim {
 impl MaxSim {
     /// The index that the feature means in the collections of the hits, and the vectors that each hit has there.
     async fn own(&self, run: &mut Run<'_>, hits: &[Hit], feature: &str) -> Result<(VectorIndex, Vec<Candidates>)> {
-        let mut ids: Vec<String> = hits.iter().map(|hit| hit.document.collection_id.clone()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let indexes = self.indexes(run, &ids, feature).await?;
+        let indexes = indexes(run.collections_of(hits).await?, feature);
         let seqs: Vec<i64> = hits.iter().map(|hit| hit.document.seq).collect();
         let stored = run.backend.vectors_of(&seqs).await?;
         let rows = |hit: &Hit| {
@@ -186,7 +184,7 @@ impl MaxSim {
         hits: &[Hit],
         feature: &str,
     ) -> Result<(VectorIndex, Vec<Candidates>)> {
-        let indexes = self.indexes(run, &[], feature).await?;
+        let indexes = indexes(run.backend.collections(&[]).await?, feature);
         let mut objects: Vec<&str> =
             hits.iter().filter_map(|hit| hit.document.lineage.root_object_id.as_deref()).collect();
         objects.sort_unstable();
@@ -214,22 +212,6 @@ impl MaxSim {
             object.and_then(|object| by_object.get(object)).cloned().unwrap_or_default()
         };
         Ok((self.first(&indexes, feature)?, hits.iter().map(of).collect()))
-    }
-
-    /// The index that the feature means, by collection; all collections where none is named.
-    async fn indexes(&self, run: &Run<'_>, ids: &[String], feature: &str) -> Result<HashMap<String, VectorIndex>> {
-        let collections = run.backend.collections(ids).await?;
-        let index = |indexes: Vec<VectorIndex>| {
-            let mut meant: Vec<VectorIndex> = indexes
-                .into_iter()
-                .filter(|index| index.answers_to(feature) && index.kind != VectorKind::Sparse)
-                .collect();
-            // Where a name means several, the one with rows is the one that this stage is for.
-            meant.sort_by_key(|index| index.kind != VectorKind::MultiDense);
-            meant.into_iter().next()
-        };
-        let found = collections.into_iter().filter_map(|c| Some((c.collection_id, index(c.vector_indexes)?)));
-        Ok(found.collect())
     }
 
     fn first(&self, indexes: &HashMap<String, VectorIndex>, feature: &str) -> Result<VectorIndex> {
@@ -303,6 +285,18 @@ fn ordered(hits: Vec<Hit>, scores: &[Option<f64>], drop_missing: bool, rest: Vec
     scored.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     let missing = if drop_missing { Vec::new() } else { missing };
     scored.into_iter().map(|(_, hit)| hit).chain(missing).chain(rest).collect()
+}
+
+/// The index that the feature means, by collection.
+fn indexes(collections: Vec<CollectionInfo>, feature: &str) -> HashMap<String, VectorIndex> {
+    let index = |indexes: Vec<VectorIndex>| {
+        let mut meant: Vec<VectorIndex> =
+            indexes.into_iter().filter(|index| index.answers_to(feature) && index.kind != VectorKind::Sparse).collect();
+        // Where a name means several, the one with rows is the one that this stage is for.
+        meant.sort_by_key(|index| index.kind != VectorKind::MultiDense);
+        meant.into_iter().next()
+    };
+    collections.into_iter().filter_map(|c| Some((c.collection_id, index(c.vector_indexes)?))).collect()
 }
 
 #[cfg(test)]

@@ -255,6 +255,33 @@ pub(super) struct Notes {
     pub learned: Vec<Value>,
 }
 
+/// What a stage may still take from elsewhere, in bytes.
+pub(super) struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(limits::MAX_STAGE_BYTES)
+    }
+}
+
+impl Room {
+    pub fn take(&mut self, bytes: usize) -> Result<()> {
+        self.0 = self.0.checked_sub(bytes).ok_or_else(|| {
+            let most = limits::MAX_STAGE_BYTES >> 20;
+            Error::TooLarge(format!(
+                "a stage takes at most {most} MiB from elsewhere; ask for less, or of fewer documents"
+            ))
+        })?;
+        Ok(())
+    }
+
+    /// A copy, if there is room for it.
+    pub fn copy(&mut self, hit: &Hit) -> Result<Hit> {
+        self.take(view::bytes(&hit.document.fields))?;
+        Ok(hit.clone())
+    }
+}
+
 /// The surroundings of one stage while it runs.
 pub(super) struct Run<'a> {
     pub backend: &'a dyn Backend,
@@ -294,16 +321,11 @@ impl Run<'_> {
             return Ok(keep(hits, &filter));
         }
         let mut kept = Vec::new();
-        let mut relaxations: Vec<Relaxation> = Vec::new();
         for hit in hits {
-            let (filter, relaxed) = template.resolve(&self.variables.with_doc(&view::field_view(&hit)))?;
-            relaxations.extend(relaxed);
-            if satisfies(&hit, &filter) {
+            if self.meets(&hit, template)? {
                 kept.push(hit);
             }
         }
-        relaxations.dedup();
-        self.notes.relaxations.extend(relaxations);
         Ok(kept)
     }
 
@@ -333,15 +355,21 @@ impl Run<'_> {
         Ok(read.into_iter().flatten().map(Hit::new).collect())
     }
 
-    /// The vector that each hit has of a feature; `None` where it has none. `feature` is a name, a URI or an alias.
-    pub async fn vectors_of(&mut self, hits: &[Hit], feature: &str) -> Result<Vec<Option<Vec<f32>>>> {
+    /// The collections that hits are in. Documents that only the answer has are in none.
+    pub async fn collections_of(&self, hits: &[Hit]) -> Result<Vec<CollectionInfo>> {
         let mut ids: Vec<String> = hits.iter().map(|hit| hit.document.collection_id.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
-        if ids.is_empty() {
-            return Ok(Vec::new());
+        ids.retain(|id| !id.is_empty());
+        match ids.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.backend.collections(&ids).await,
         }
-        let collections = self.backend.collections(&ids).await?;
+    }
+
+    /// The vector that each hit has of a feature; `None` where it has none. `feature` is a name, a URI or an alias.
+    pub async fn vectors_of(&mut self, hits: &[Hit], feature: &str) -> Result<Vec<Option<Vec<f32>>>> {
+        let collections = self.collections_of(hits).await?;
         let seqs: Vec<i64> = hits.iter().map(|hit| hit.document.seq).collect();
         let mut stored = self.backend.vectors_of(&seqs).await?;
         let index_of = |hit: &Hit| {

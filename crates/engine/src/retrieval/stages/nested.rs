@@ -1,6 +1,6 @@
 //! Another retriever inside a stage: executed for each document, with inputs that templates make of it.
 
-use super::Run;
+use super::{Room, Run};
 use crate::retrieval::execute::{Degraded, ExecuteRequest};
 use crate::retrieval::params::{Params, Setting, text};
 use crate::retrieval::plan::{Plan, RetrieverSpec};
@@ -125,8 +125,12 @@ impl Nested {
         }
         run.metadata.insert("executions".into(), asked.len().into());
         let found = self.execute(run, &ready, asked, limit).await?;
-        let of = |place: Option<usize>| place.and_then(|place| found.get(place)).cloned().unwrap_or_default();
-        Ok(places.into_iter().map(of).collect())
+        let mut room = Room::default();
+        let mut of = |place: Option<usize>| {
+            let hits = place.and_then(|place| found.get(place)).into_iter().flatten();
+            hits.map(|hit| room.copy(hit)).collect()
+        };
+        places.into_iter().map(&mut of).collect()
     }
 
     /// The plan, unless it is within itself or too deep; `None` where the input that names it was not sent.

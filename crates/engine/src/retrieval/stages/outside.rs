@@ -1,7 +1,7 @@
 //! What the stages share that ask something outside for each document: secrets and how they are kept out of what is
 //! shown, failures of single documents, and documents that only an answer has.
 
-use super::Run;
+use super::{Room, Run};
 use crate::retrieval::conditions::FilterTemplate;
 use crate::retrieval::params::{choice, text};
 use crate::retrieval::template::percent_encoded;
@@ -62,6 +62,17 @@ impl Outcome {
             Self::Failed(other) => Self::Failed(Error::Upstream(other.to_string())),
         }
     }
+
+    /// A failure where there is no room for what was made.
+    fn within(self, room: &mut Room) -> Self {
+        match self {
+            Self::Made(value) => match room.take(view::value_bytes(&value)) {
+                Ok(()) => Self::Made(value),
+                Err(error) => Self::Failed(error),
+            },
+            other => other,
+        }
+    }
 }
 
 impl From<Result<Value>> for Outcome {
@@ -91,8 +102,9 @@ where
         }
     });
     let mut under_way = stream::iter(work).buffered(parallel);
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut room) = (Vec::new(), Room::default());
     while let Some(outcome) = under_way.next().await {
+        let outcome = outcome.within(&mut room);
         let is_last = on_error == OnError::Raise && matches!(outcome, Outcome::Failed(_));
         outcomes.push(outcome);
         if is_last {
@@ -106,15 +118,15 @@ where
 pub(super) fn settle(
     run: &mut Run<'_>,
     hits: Vec<Hit>,
-    outcomes: Vec<Outcome>,
+    outcomes: impl IntoIterator<Item = Outcome>,
     output: &str,
     on_error: OnError,
     secrets: &Secrets,
 ) -> Result<Vec<Hit>> {
     let mut kept = Vec::with_capacity(hits.len());
-    let (mut made, mut failed) = (0, 0);
+    let (mut made, mut failed, mut room) = (0, 0, Room::default());
     for (mut hit, outcome) in hits.into_iter().zip(outcomes) {
-        match outcome {
+        match outcome.within(&mut room) {
             Outcome::Untouched => kept.push(hit),
             Outcome::Made(value) => {
                 made += 1;

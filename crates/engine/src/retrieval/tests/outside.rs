@@ -199,6 +199,9 @@ fn pages_become_text_or_documents() {
     assert_eq!(urls[..2], ["https://site.example/page", "https://site.example/page2"]);
     assert_eq!(fake.called("call GET https://site.example/robots.txt"), 1, "asked once");
     assert_eq!(fake.called("call GET https://site.example/closed"), 0, "robots.txt is honoured");
+    let few = json!({"url": "https://site.example/page", "max_depth": 2, "max_pages": 2, "delay_between_requests": 0, "same_domain_only": false});
+    let spread = json!([stage("web_scrape", few), stage("mmr", json!({"feature_uri": "text"}))]);
+    assert_eq!(done(spread).hits.len(), 2, "pages are in no collection and have no vectors");
     let closed = scan(json!({"url": "https://site.example/closed?{{DOC.n}}", "on_error": "raise"}), "web_scrape");
     assert!(failing(closed).contains("robots.txt"));
     let no_field = done(scan(json!({}), "web_scrape"));

@@ -319,10 +319,7 @@ fn bound(run: &mut Run<'_>, elements: &mut [Vec<String>], texts: usize) {
 /// The first feature of pictures that a collection of the documents and one of the references have.
 async fn shared_pictures(run: &Run<'_>, hits: &[Hit], others: &[Hit]) -> Result<Option<String>> {
     let names = async |hits: &[Hit]| -> Result<Vec<String>> {
-        let mut ids: Vec<String> = hits.iter().map(|hit| hit.document.collection_id.clone()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let collections = run.backend.collections(&ids).await?;
+        let collections = run.collections_of(hits).await?;
         let indexes = collections.into_iter().flat_map(|collection| collection.vector_indexes);
         let shows = |text: &str| PICTURES.iter().any(|word| text.to_lowercase().contains(word));
         Ok(indexes.filter(|index| shows(&index.name) || shows(&index.feature_uri)).map(|index| index.name).collect())

@@ -262,20 +262,13 @@ impl SqlLookup {
         let found = outside::ask_each(asked, PARALLEL, self.on_error, ask).await;
         if let (OnError::Raise, Some(Outcome::Failed(_))) = (self.on_error, found.last()) {
             let outcome = found.into_iter().last();
-            return outside::settle(
-                run,
-                hits,
-                outcome.into_iter().collect(),
-                output,
-                self.on_error,
-                &Secrets::default(),
-            );
+            return outside::settle(run, hits, outcome, output, self.on_error, &Secrets::default());
         }
         let outcomes = places.into_iter().map(|place| match place.and_then(|place| found.get(place)) {
             Some(outcome) => outcome.again(),
             None => Outcome::Untouched,
         });
-        outside::settle(run, hits, outcomes.collect(), output, self.on_error, &Secrets::default())
+        outside::settle(run, hits, outcomes, output, self.on_error, &Secrets::default())
     }
 
     /// The values in the order of their places.

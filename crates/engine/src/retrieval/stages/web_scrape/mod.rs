@@ -312,6 +312,7 @@ impl Scraper<'_> {
         let mut next: VecDeque<(String, usize)> = VecDeque::new();
         let mut pages = Vec::new();
         let mut found = Some((first, 0));
+        let mut tried = 1;
         loop {
             if let Some((page, depth)) = found.take() {
                 if depth < self.max_depth {
@@ -325,10 +326,12 @@ impl Scraper<'_> {
                 }
                 pages.push(page.content);
             }
-            if pages.len() >= self.max_pages {
+            // Those that could not be read count, too: a crawl asks no server for more than was said.
+            if tried >= self.max_pages {
                 return Ok(pages);
             }
             let Some((url, depth)) = next.pop_front() else { return Ok(pages) };
+            tried += 1;
             tokio::time::sleep(self.delay).await;
             found = self.page(&url).await.ok().map(|page| (page, depth));
         }
