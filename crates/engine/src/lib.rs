@@ -18,6 +18,7 @@ pub mod experiments;
 pub mod extract;
 mod feed;
 pub mod fetch;
+mod inline;
 pub mod interactions;
 pub mod listing;
 pub mod namespaces;

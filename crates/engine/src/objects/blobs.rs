@@ -1,11 +1,7 @@
 //! The bytes of an object's blobs: read from the request, fetched or taken from an upload, and stored.
 
 use super::{BlobSource, MAX_TEXT_BYTES, NewBlob, content};
-use crate::{Engine, buckets};
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+use crate::{Engine, buckets, inline};
 use bytes::Bytes;
 use content::Declared;
 use serde_json::Value;
@@ -18,8 +14,6 @@ use strata_store::{
     catalog::objects::{ObjectBlob, uploads},
 };
 
-/// Longest text that is taken for a URL.
-const MAX_URL_CHARS: usize = 2083;
 const ID_CHARS: usize = 16;
 
 /// A blob whose bytes are stored and cannot be removed while this lives.
@@ -205,10 +199,16 @@ fn kind_of(schema: &Schema, new: &NewBlob, at: &str) -> Result<FieldType> {
     }
 }
 
+fn here((bytes, media_type): (Vec<u8>, Option<String>)) -> Located {
+    Located::Here(bytes.into(), media_type)
+}
+
 /// Understands the source of a blob of this type.
 fn located(kind: FieldType, source: &BlobSource, at: &str) -> Result<Located> {
     let value = match source {
-        BlobSource::Url(url) if url.trim_start().starts_with("data:") => return data_uri(url, &format!("{at}.url")),
+        BlobSource::Url(url) if url.trim_start().starts_with("data:") => {
+            return inline::data_uri(url, &format!("{at}.url")).map(here);
+        }
         BlobSource::Url(url) => return Ok(Located::At(url.clone())),
         BlobSource::Upload(id) => return Ok(Located::Upload(id.clone())),
         BlobSource::Data(value) => value,
@@ -220,80 +220,21 @@ fn located(kind: FieldType, source: &BlobSource, at: &str) -> Result<Located> {
             let json = serde_json::to_vec(value).map_err(Error::internal)?;
             Ok(Located::Here(json.into(), Some("application/json".into())))
         }
-        Value::String(text) if text.starts_with("data:") => match data_uri(text, &at) {
+        Value::String(text) if text.starts_with("data:") => match inline::data_uri(text, &at).map(here) {
             // A text may begin so by itself.
             Err(_) if kind == FieldType::Text => Ok(Located::Here(text.clone().into(), None)),
             other => other,
         },
-        Value::String(text) if is_url(text) => Ok(Located::At(text.trim().to_owned())),
+        Value::String(text) if inline::is_url(text) => Ok(Located::At(text.trim().to_owned())),
         Value::String(text) if kind == FieldType::Text => Ok(Located::Here(text.clone().into(), None)),
         Value::String(text) => {
-            let bytes = decode_base64(text).filter(|b| !b.is_empty()).ok_or_else(|| {
+            let bytes = inline::base64(text).filter(|b| !b.is_empty()).ok_or_else(|| {
                 Error::invalid(&*at, format!("of type {} must be a URL, a data URI or base64", kind.as_str()))
             })?;
             Ok(Located::Here(bytes.into(), None))
         }
         _ => Err(Error::invalid(at, format!("of type {} must be a string", kind.as_str()))),
     }
-}
-
-fn is_url(text: &str) -> bool {
-    let text = text.trim();
-    let lower: String = text.chars().take(8).collect::<String>().to_lowercase();
-    (lower.starts_with("http://") || lower.starts_with("https://"))
-        && text.len() <= MAX_URL_CHARS
-        && !text.contains(char::is_whitespace)
-}
-
-/// `data:[media type][;base64],content` (RFC 2397).
-fn data_uri(text: &str, at: &str) -> Result<Located> {
-    let wrong = |what: &str| Error::invalid(at, format!("is no data URI: {what}"));
-    let rest = text.trim().strip_prefix("data:").ok_or_else(|| wrong("it does not begin with `data:`"))?;
-    let (head, body) = rest.split_once(',').ok_or_else(|| wrong("it has no comma"))?;
-    let (media_type, is_base64) = match head.strip_suffix(";base64") {
-        Some(media_type) => (media_type, true),
-        None => (head, false),
-    };
-    let bytes = match is_base64 {
-        true => decode_base64(body).ok_or_else(|| wrong("its base64 is broken"))?,
-        false => percent_decode(body),
-    };
-    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_lowercase();
-    Ok(Located::Here(bytes.into(), media_type.contains('/').then_some(media_type)))
-}
-
-fn percent_decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let digit = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let value = match (bytes[at], digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => u8::try_from(high * 16 + low).ok(),
-            _ => None,
-        };
-        decoded.push(value.unwrap_or(bytes[at]));
-        at += if value.is_some() { 3 } else { 1 };
-    }
-    decoded
-}
-
-/// Base64 in either alphabet, padded or not, line breaks aside.
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    const CONFIG: GeneralPurposeConfig = GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true);
-    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, CONFIG);
-    const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, CONFIG);
-    let compact: String;
-    let text = match text.contains(|c: char| c.is_ascii_whitespace()) {
-        true => {
-            compact = text.split_ascii_whitespace().collect();
-            &compact
-        }
-        false => text,
-    };
-    STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub mod pagination;
 mod params;
 mod plan;
 pub mod provenance;
+mod pushdown;
 mod snapshot;
 mod spelling;
 pub mod stages;
@@ -39,6 +40,7 @@ pub use execute::{
 pub use inputs::InputSchema;
 pub use pagination::PageRequest;
 pub use plan::{Plan, PlannedStage, RetrieverSpec};
+pub use pushdown::Pushdown;
 pub use snapshot::Snapshot;
 pub(crate) use stages::context;
 pub use stages::{Category, StageDefinition, missing_secret, registry};

@@ -1,5 +1,6 @@
-//! What an execution would do, without executing it: sizes and times as past executions had them, or else the bounds
-//! that the stages' parameters set.
+//! What an execution would do, without executing it: what is read from where, how many documents satisfy the filters that
+//! come first, and for the rest sizes and times as past executions had them, or else the bounds that the stages' parameters
+//! set.
 
 use super::{
     Retriever,
@@ -9,11 +10,11 @@ use super::{
 use crate::{
     Engine,
     listing::ListRequest,
-    retrieval::{Backend, Plan, PlannedStage, StageReport},
+    retrieval::{Backend, CollectionInfo, Plan, PlannedStage, Pushdown, StageReport},
 };
 use serde_json::Value;
 use std::sync::Arc;
-use strata_model::{Fields, Result, Scope, filter::Filter};
+use strata_model::{Error, Fields, Result, Scope, filter::Filter};
 use strata_store::catalog::browse::{self, Selection};
 
 /// Past executions that estimates are made from.
@@ -28,6 +29,9 @@ pub struct Explanation {
     pub plan: Arc<Plan>,
     /// Documents in the collections that it reads.
     pub documents: usize,
+    /// Of those, what satisfies the filters before the first stage that reads documents; counted, not estimated. `None`
+    /// where inputs are missing that they read.
+    pub matching: Option<usize>,
     pub stages: Vec<StageEstimate>,
     /// Past executions that the estimates come from; without any, they are bounds.
     pub sample: usize,
@@ -44,6 +48,8 @@ pub struct StageEstimate {
     pub output: usize,
     /// 0 where no execution is remembered.
     pub duration_ms: f64,
+    /// How it is answered: where from, and together with what.
+    pub notes: Vec<String>,
 }
 
 impl StageEstimate {
@@ -63,10 +69,19 @@ impl Engine {
     ) -> Result<Explanation> {
         let retriever = self.retriever(scope, identifier).await?;
         let plan = self.retriever_plan(&retriever)?;
-        if !inputs.is_empty() {
-            plan.input_schema.check(inputs)?;
-        }
-        let documents = self.documents_read(scope, &plan).await?;
+        let inputs = match inputs.is_empty() {
+            true => plan.input_schema.check(inputs).unwrap_or_default(),
+            false => plan.input_schema.check(inputs)?,
+        };
+        let backend = ScopedBackend::new(self.clone(), scope.clone());
+        let collections = backend.collections(&plan.collection_identifiers).await?;
+        let pushdown = plan.pushdown(&inputs)?;
+        let filter = pushdown.as_ref().and_then(|pushed| pushed.filter.clone());
+        let documents = self.counted(scope, &collections, Filter::all()).await?;
+        let matching = match &filter {
+            Some(filter) => Some(self.counted(scope, &collections, filter.clone()).await?),
+            None => None,
+        };
         let request = ListRequest { limit: MAX_SAMPLE, ..ListRequest::default() };
         let same = |record: &Record| {
             record.retriever_id.as_deref() == Some(retriever.id.as_str())
@@ -74,36 +89,82 @@ impl Engine {
                 && record.created_at >= retriever.updated_at
         };
         let sample = self.memory.history.page(scope, &request, same).items;
-        let stages = estimates(&plan, documents, &sample);
-        Ok(Explanation { documents, stages, sample: sample.len(), retriever, plan })
+        let mut stages = estimates(&plan, documents, matching, pushdown.as_ref(), &sample);
+        if let Some(pushed) = pushdown {
+            let before: Vec<String> = stages[..pushed.stage].iter().map(|stage| format!("`{}`", stage.name)).collect();
+            let reader =
+                format!("answered with stage `{}`, which reads only what satisfies it", stages[pushed.stage].name);
+            stages[..pushed.stage].iter_mut().for_each(|stage| stage.notes.push(reader.clone()));
+            if !before.is_empty() {
+                stages[pushed.stage].notes.push(format!("takes over the conditions of {}", before.join(", ")));
+            }
+            let notes = match (&pushed.filter, matching) {
+                (Some(filter), Some(matching)) if !filter.is_empty() => {
+                    let counted = format!("{matching} of {documents} documents satisfy its conditions (counted)");
+                    let mut notes = vec![counted];
+                    if pushed.searches {
+                        notes.extend(self.filtering(&collections, filter).await?);
+                    }
+                    notes
+                }
+                (None, _) => vec!["its conditions read inputs that were not sent, so nothing was counted".to_owned()],
+                _ => Vec::new(),
+            };
+            stages[pushed.stage].notes.extend(notes);
+        }
+        Ok(Explanation { documents, matching, stages, sample: sample.len(), retriever, plan })
     }
 
-    async fn documents_read(self: &Arc<Self>, scope: &Scope, plan: &Plan) -> Result<usize> {
-        let backend = ScopedBackend::new(self.clone(), scope.clone());
-        let collections = backend.collections(&plan.collection_identifiers).await?;
-        let of = scope.clone();
+    async fn counted(&self, scope: &Scope, collections: &[CollectionInfo], filter: Filter) -> Result<usize> {
+        let (of, ids) = (scope.clone(), collections.iter().map(|c| c.collection_id.clone()).collect::<Vec<_>>());
         let count = self.catalog.read(move |connection| {
-            let all = Filter::all();
-            let counts =
-                collections.iter().map(|c| browse::count(connection, &of, Selection::of(Some(&c.collection_id), &all)));
+            let counts = ids.iter().map(|id| browse::count(connection, &of, Selection::of(Some(id), &filter)));
             counts.sum::<Result<i64>>()
         });
         Ok(usize::try_from(count.await?).unwrap_or(0))
     }
+
+    /// Who finds the documents that satisfy a search's filter, in each collection.
+    async fn filtering(self: &Arc<Self>, collections: &[CollectionInfo], filter: &Filter) -> Result<Vec<String>> {
+        let (engine, collections, filter) = (self.clone(), collections.to_vec(), filter.clone());
+        let work = move || {
+            let note = |collection: &CollectionInfo| {
+                let name = &collection.collection_name;
+                Ok(match engine.index.can_filter(&collection.collection_id, &filter)? {
+                    true => format!("in `{name}` the index filters while it searches"),
+                    false => format!("in `{name}` the catalog finds the documents first, then the index ranks them"),
+                })
+            };
+            collections.iter().map(note).collect()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+    }
 }
 
-fn estimates(plan: &Plan, documents: usize, sample: &[Record]) -> Vec<StageEstimate> {
+fn estimates(
+    plan: &Plan,
+    documents: usize,
+    matching: Option<usize>,
+    pushdown: Option<&Pushdown>,
+    sample: &[Record],
+) -> Vec<StageEstimate> {
     let mut input = documents;
     let mut estimates = Vec::with_capacity(plan.stages.len());
-    for planned in &plan.stages {
+    for (place, planned) in plan.stages.iter().enumerate() {
         let past: Vec<&StageReport> =
             sample.iter().flat_map(|r| &r.stages).filter(|s| s.name == planned.name).collect();
         let mean = |value: fn(&StageReport) -> f64| {
             let sum: f64 = past.iter().map(|report| value(report)).sum();
             (!past.is_empty()).then(|| sum / past.len() as f64)
         };
-        let output =
-            mean(|report| report.output_count as f64).map_or_else(|| bound(planned, input), |n| n.round() as usize);
+        let past_output = mean(|report| report.output_count as f64).map(|n| n.round() as usize);
+        let reader = pushdown.filter(|pushed| place <= pushed.stage);
+        let output = match (reader, matching) {
+            // It hands on no documents, only a condition.
+            (Some(pushed), _) if place < pushed.stage => matching.unwrap_or(input),
+            (Some(_), Some(matching)) => past_output.unwrap_or_else(|| bound(planned, matching)).min(matching),
+            _ => past_output.unwrap_or_else(|| bound(planned, input)),
+        };
         let estimate = StageEstimate {
             name: planned.name.clone(),
             stage_id: planned.definition.stage_id,
@@ -111,6 +172,10 @@ fn estimates(plan: &Plan, documents: usize, sample: &[Record]) -> Vec<StageEstim
             input,
             output: output.min(input),
             duration_ms: mean(|report| report.duration_ms).unwrap_or(0.0),
+            notes: vec![match past.len() {
+                0 => "no execution is remembered: sizes are bounds and times are not estimated".to_owned(),
+                count => format!("means of {count} executions"),
+            }],
         };
         input = estimate.output;
         estimates.push(estimate);
@@ -147,11 +212,14 @@ mod tests {
     #[test]
     fn without_executions_parameters_bound_the_stages() {
         let sizes = |documents: usize| {
-            let all = estimates(&plan(), documents, &[]);
+            let all = estimates(&plan(), documents, None, None, &[]);
             all.iter().map(|e| (e.input, e.output)).collect::<Vec<_>>()
         };
         assert_eq!(sizes(1_000), [(1_000, 40), (40, 5)]);
         assert_eq!(sizes(3), [(3, 3), (3, 3)]);
         assert_eq!(sizes(0), [(0, 0), (0, 0)]);
+        let pushed = Pushdown { stage: 0, searches: true, filter: Some(Filter::all()) };
+        let counted = estimates(&plan(), 1_000, Some(7), Some(&pushed), &[]);
+        assert_eq!((counted[0].output, counted[1].input), (7, 7), "what satisfies the filter is counted");
     }
 }

@@ -65,8 +65,9 @@ struct ExplainStagePlan {
 
 /// Explain a retriever
 ///
-/// Says what an execution would do, stage by stage, without executing it. Sizes and times are the means of recent
-/// executions; before there are any, sizes are the bounds that the parameters set and times are 0.
+/// Says what an execution would do, stage by stage, without executing it: which stages are answered together with the
+/// search after them, and how many documents satisfy their conditions, which is counted. Other sizes, and times, are the
+/// means of recent executions; before there are any, sizes are the bounds that the parameters set and times are 0.
 #[utoipa::path(post, path = "/v1/retrievers/{retriever_id}/execute/explain", tag = "Retrievers",
     params(("retriever_id" = String, Path)), responses((status = 200, body = ExplainRetrieverResponse)))]
 async fn explain_retriever(
@@ -94,17 +95,14 @@ async fn explain_retriever_shortly(
 
 impl From<Explanation> for ExplainRetrieverResponse {
     fn from(explanation: Explanation) -> Self {
-        let Explanation { retriever, plan, documents, stages, sample } = explanation;
+        let Explanation { retriever, plan, documents, matching, stages, sample } = explanation;
         let duration_ms: f64 = stages.iter().map(|stage| stage.duration_ms).sum();
         let slowest = stages.iter().max_by(|a, b| a.duration_ms.total_cmp(&b.duration_ms));
         let bottleneck_stages = slowest.filter(|stage| stage.duration_ms > 0.0).map(|stage| stage.name.clone());
-        let note = match sample {
-            0 => "no execution is remembered: sizes are bounds and times are not estimated".to_owned(),
-            count => format!("means of {count} executions"),
-        };
         let suggestions = plan.warnings.iter().map(|warning| json!({ "type": "warning", "message": warning }));
         let mut details = Map::new();
         details.insert("documents".into(), documents.into());
+        details.insert("matching_documents".into(), matching.into());
         details.insert("sampled_executions".into(), sample.into());
         Self {
             retriever_id: retriever.id,
@@ -113,7 +111,7 @@ impl From<Explanation> for ExplainRetrieverResponse {
             optimization_suggestions: suggestions.collect(),
             total_estimated_stages: stages.len() as i64,
             bottleneck_stages: bottleneck_stages.into_iter().collect(),
-            execution_plan: stages.into_iter().enumerate().map(|(index, stage)| planned(index, stage, &note)).collect(),
+            execution_plan: stages.into_iter().enumerate().map(|(index, stage)| planned(index, stage)).collect(),
             optimization_level: "none".into(),
             optimization_applied: false,
             optimization_details: Some(details),
@@ -121,7 +119,7 @@ impl From<Explanation> for ExplainRetrieverResponse {
     }
 }
 
-fn planned(index: usize, stage: StageEstimate, note: &str) -> ExplainStagePlan {
+fn planned(index: usize, stage: StageEstimate) -> ExplainStagePlan {
     ExplainStagePlan {
         stage_index: index as i64,
         estimated_efficiency: stage.efficiency(),
@@ -133,7 +131,7 @@ fn planned(index: usize, stage: StageEstimate, note: &str) -> ExplainStagePlan {
         estimated_cost_credits: 0.0,
         estimated_duration_ms: stage.duration_ms,
         cache_likely: false,
-        optimization_notes: vec![note.to_owned()],
+        optimization_notes: stage.notes,
         warnings: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@ use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet};
 use crate::retrieval::conditions::FilterTemplate;
 use crate::retrieval::limits;
 use crate::retrieval::params::{Params, flag};
+use crate::retrieval::template::Variables;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -87,8 +88,7 @@ impl Stage for AttributeFilter {
                 let hits = run.read(set).await?;
                 return run.keep(hits, &self.filter).map(WorkingSet::Read);
             }
-            let filter = run.filter(&self.filter)?;
-            let filter = if self.case_insensitive { fold_case(filter) } else { filter };
+            let filter = self.folded(run.filter(&self.filter)?);
             match set {
                 WorkingSet::Read(hits) => Ok(WorkingSet::Read(super::keep(hits, &filter))),
                 WorkingSet::Unread(before) if run.search_follows => {
@@ -105,6 +105,20 @@ impl Stage for AttributeFilter {
 
     fn narrows(&self) -> bool {
         !self.filter.reads_documents()
+    }
+
+    fn narrowing(&self) -> Option<&FilterTemplate> {
+        self.narrows().then_some(&self.filter)
+    }
+
+    fn narrowed(&self, variables: &Variables) -> Result<Filter> {
+        Ok(self.folded(self.filter.resolve(variables)?.0))
+    }
+}
+
+impl AttributeFilter {
+    fn folded(&self, filter: Filter) -> Filter {
+        if self.case_insensitive { fold_case(filter) } else { filter }
     }
 }
 

@@ -224,6 +224,14 @@ pub(super) trait Stage: fmt::Debug + Send + Sync {
     fn narrows(&self) -> bool {
         false
     }
+    /// How it narrows them, where it does.
+    fn narrowing(&self) -> Option<&FilterTemplate> {
+        None
+    }
+    /// The same, with the inputs put in.
+    fn narrowed(&self, _variables: &Variables) -> Result<Filter> {
+        Ok(Filter::all())
+    }
 }
 
 /// The documents between two stages.

@@ -95,9 +95,14 @@ fn what_is_wrong_is_refused_with_its_place() {
             "index name",
         ),
         (
-            json!([stage("feature_search", json!({"searches": [{"query": {"input_mode": "content", "value": "x"}}]}))]),
+            json!([stage("feature_search", json!({"searches": [{"query": {"input_mode": "content", "value": "!"}}]}))]),
+            "searches.0.query.value",
+            "base64",
+        ),
+        (
+            json!([stage("feature_search", json!({"searches": [{"query": {"values": ["aGk="]}}]}))]),
             "searches.0.query.input_mode",
-            "not available",
+            "several contents",
         ),
         (
             json!([stage("feature_search", json!({"query": "x", "fusion": "learned"}))]),
@@ -165,6 +170,9 @@ fn every_spelling_of_a_search_finds_the_same() {
         json!({"stage_id": "feature_search", "parameters": {"query": "{{INPUT.query}}", "feature_uris": ["words"]}}),
         json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "input_mode": "text", "text": "{{INPUT.query}}", "min_score": null, "collection_identifiers": "null"}]}}),
         json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "query": {"input_mode": "document", "document_ref": {"collection_id": "fruit", "document_id": "doc_1"}}}]}}),
+        json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "query": {"input_mode": "content", "value": "data:text/plain;base64,YXBwbGU="}}]}}),
+        json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "query": {"input_mode": "content", "content": {"base64": "YXBwbGU"}}}]}}),
+        json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "query": {"input_mode": "content", "value": "data:,{{INPUT.query}}"}}]}}),
     ] {
         let plan = plan(json!([stage]));
         assert_eq!(plan.warnings, [""; 0], "{stage}");

@@ -211,6 +211,24 @@ fn pages_become_text_or_documents() {
     assert!(done(nothing(json!({}), "web_scrape")).hits.is_empty());
 }
 
+#[test]
+fn content_at_a_url_is_searched_with_its_text() {
+    let search = |query: Value, inputs: Value| {
+        let stages = json!([stage("feature_search", json!({"searches": [{"query": query, "feature_uri": "words"}]}))]);
+        let fake = world();
+        run(&fake, &plan(stages), request(inputs)).map(|made| (made.hits.len(), fake.called("call GET https://")))
+    };
+    let query = json!({"input_mode": "content", "value": "{{INPUT.q}}"});
+    let url = |url: &str| json!({"q": url});
+    assert_eq!(search(query.clone(), url("https://site.example/text")), Ok((6, 1)));
+    let failed = search(query.clone(), url("https://site.example/fail")).unwrap_err();
+    assert!(failed.contains("answered 500"), "{failed}");
+    let picture = format!("data:image/png;base64,{}", "iVBORw0KGgo=");
+    assert!(search(query, json!({"q": picture})).unwrap_err().contains("image/png"));
+    let hidden = search(json!("{{INPUT.q}}"), json!({"q": {"url": "https://site.example/text"}})).unwrap_err();
+    assert!(hidden.contains("the retriever itself"), "an input does not make the server fetch: {hidden}");
+}
+
 fn script(parameters: Value) -> Value {
     let mut all = json!({"language": "javascript"});
     all.as_object_mut().unwrap().extend(parameters.as_object().cloned().unwrap());

@@ -75,6 +75,7 @@ impl FeatureSearch {
                     all.empty_queries += 1;
                     continue;
                 }
+                Query::Content(content) => Query::Text(content.text(run).await?),
                 query => query,
             };
             let collections = self.collections(run, search).await?;
@@ -242,7 +243,7 @@ fn candidates(
         (Some(uri), _) => index.answers_to(uri),
         (None, Query::Document { .. }) => reference.is_some_and(|r| r.vector(index).is_some()),
         (None, Query::Vector(vector)) => takes(index, vector),
-        (None, Query::Text(_)) => !index.model.is_empty(),
+        (None, Query::Text(_) | Query::Content(_)) => !index.model.is_empty(),
         (None, Query::Empty { .. }) => !index.model.is_empty() && index.kind != VectorKind::Sparse,
     };
     let mut found: Candidates = Vec::new();
@@ -293,6 +294,7 @@ fn ask(index: &VectorIndex, query: &Query, reference: Option<&Reference>, search
                 format!("`{}` holds vectors that callers bring; send `input_mode` `vector`", index.name),
             ));
         }
+        Query::Content(_) => return Err(Error::internal("content stands for its text here")),
         Query::Text(text) => return Ok(Ask::Embed { index: index.clone(), text: text.clone() }),
         Query::Vector(vector) => vector.clone(),
         Query::Document { document_id, .. } => match reference.and_then(|r| r.vector(index)) {

@@ -5,6 +5,7 @@
 //! chosen an index.
 
 mod collect;
+mod content;
 mod learned;
 mod legs;
 mod query;
@@ -42,7 +43,7 @@ fn schema() -> Value {
         "required": ["query"],
         "properties": {
             "feature_uri": {"type": "string", "description": "Feature URI, index name or alias. Without it a text searches every text embedding and the words."},
-            "query": {"description": "A text, numbers, or an object with `input_mode` text, vector or document. May be a template."},
+            "query": {"description": "A text, numbers, or an object with `input_mode` text, vector, document or content (a data URI, a URL or base64 of a text or a page). May be a template."},
             "top_k": {"type": "integer", "minimum": 1, "maximum": strata_model::limits::MAX_TOP_K, "default": 100},
             "min_score": {"type": "number", "description": "Hits with a lower raw score are dropped."},
             "weight": {"type": "number", "minimum": 0, "maximum": 1, "default": 1.0},
@@ -193,7 +194,7 @@ fn parse(draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
 }
 
 /// Where queries stand when a stage has one search and no list.
-const INLINE: [&str; 18] = [
+const INLINE: [&str; 21] = [
     "query",
     "query_text",
     "text",
@@ -204,6 +205,9 @@ const INLINE: [&str; 18] = [
     "document_ref",
     "input_mode",
     "value",
+    "content",
+    "url",
+    "base64",
     "feature_uri",
     "vector_index",
     "vector_name",
@@ -302,7 +306,7 @@ fn query(params: &mut Params<'_>) -> Result<QueryTemplate> {
     if let Some((at, mode)) = params.take(&["input_mode"]) {
         // The query's own keys stand in the search.
         let mut fields: Fields = [("input_mode".to_owned(), mode)].into_iter().collect();
-        for name in ["value", "text", "query", "vector", "document_ref"] {
+        for name in ["value", "text", "query", "vector", "document_ref", "content", "url", "base64"] {
             fields.extend(params.take(&[name]).map(|(_, v)| (name.to_owned(), v)));
         }
         let at = at.trim_end_matches(".input_mode").to_owned();
@@ -445,6 +449,6 @@ impl Stage for FeatureSearch {
     }
 
     fn is_repeatable(&self) -> bool {
-        self.learned.is_none()
+        self.learned.is_none() && !self.searches.iter().any(|search| search.query.is_content())
     }
 }

@@ -1,5 +1,6 @@
-//! What a search looks for: a text, a vector, or a document to be like.
+//! What a search looks for: a text, a vector, a document to be like, or content that is a text or has one.
 
+use super::content::Content;
 use crate::retrieval::params::{Params, is_absent};
 use crate::retrieval::template::{Node, Rendered, Variables};
 use serde_json::Value;
@@ -11,6 +12,7 @@ use strata_model::{Error, Fields, Result, limits};
 pub(super) struct QueryTemplate {
     node: Node,
     at: String,
+    is_content: bool,
 }
 
 /// A query of one execution.
@@ -23,6 +25,7 @@ pub(super) enum Query {
         collection: Option<String>,
         document_id: String,
     },
+    Content(Content),
     /// Nothing to look for; holds the inputs that would have said what.
     Empty {
         missing: Vec<String>,
@@ -31,26 +34,37 @@ pub(super) enum Query {
 
 impl QueryTemplate {
     pub fn parse(value: &Value, at: &str, params: &mut Params<'_>) -> Result<Self> {
-        mode(value, at)?;
+        let is_content = mode(value, at)? == Some("content");
         let node = params.note(Node::parse(value, at)?);
         if node.is_literal() {
             read(value, at)?;
         }
-        Ok(Self { node, at: at.to_owned() })
+        Ok(Self { node, at: at.to_owned(), is_content })
     }
 
     /// A search that says nothing of what it looks for.
     pub fn nothing(at: String) -> Self {
-        Self { node: Node::Literal(Value::Null), at }
+        Self { node: Node::Literal(Value::Null), at, is_content: false }
     }
 
     pub fn at(&self) -> &str {
         &self.at
     }
 
+    /// Whether it is content, which may lie at a URL and change there.
+    pub fn is_content(&self) -> bool {
+        self.is_content
+    }
+
     pub fn resolve(&self, variables: &Variables) -> Result<Query> {
         match self.node.render(variables)? {
-            Rendered::Value(value) => read(&value, &self.at),
+            Rendered::Value(value) => match read(&value, &self.at)? {
+                Query::Content(_) if !self.is_content => {
+                    let message = "is `content` by an input; the retriever itself must say so";
+                    Err(Error::invalid(format!("{}.input_mode", self.at), message))
+                }
+                query => Ok(query),
+            },
             Rendered::Missing(missing) => Ok(Query::Empty { missing }),
         }
     }
@@ -63,15 +77,13 @@ fn get<'v>(map: &'v Fields, names: &[&str]) -> Option<&'v Value> {
 /// The `input_mode`, stated or plain from the keys; `None` for values that speak for themselves.
 fn mode<'v>(value: &'v Value, at: &str) -> Result<Option<&'v str>> {
     let Value::Object(map) = value else { return Ok(None) };
-    let later = |what: &str| {
-        Err(Error::invalid(
-            format!("{at}.input_mode"),
-            format!("{what} queries are not available in this version; use text, vector or document"),
-        ))
+    let several = || {
+        let message = "is `multi_content`, and no extractor of this version makes vectors of several contents at once";
+        Err(Error::invalid(format!("{at}.input_mode"), message))
     };
     match get(map, &["input_mode"]).map(|m| m.as_str().unwrap_or_default()) {
-        Some(mode @ ("text" | "vector" | "document")) => Ok(Some(mode)),
-        Some(mode @ ("content" | "multi_content")) => later(mode),
+        Some(mode @ ("text" | "vector" | "document" | "content")) => Ok(Some(mode)),
+        Some("multi_content") => several(),
         Some(_) => Err(Error::invalid(
             format!("{at}.input_mode"),
             "must be one of text, vector, document, content, multi_content",
@@ -79,8 +91,8 @@ fn mode<'v>(value: &'v Value, at: &str) -> Result<Option<&'v str>> {
         None if get(map, &["document_ref", "document_id"]).is_some() => Ok(Some("document")),
         None if get(map, &["vector", "indices"]).is_some() => Ok(Some("vector")),
         None if get(map, &["text", "value", "query"]).is_some() => Ok(None),
-        None if get(map, &["content", "url", "image", "base64"]).is_some() => later("content"),
-        None if get(map, &["values"]).is_some() => later("multi_content"),
+        None if get(map, &["content", "url", "image", "base64"]).is_some() => Ok(Some("content")),
+        None if get(map, &["values"]).is_some() => several(),
         None => Ok(Some("text")),
     }
 }
@@ -92,6 +104,7 @@ fn read(value: &Value, at: &str) -> Result<Query> {
         Some("vector") if map.contains_key("indices") => vector(value, at),
         Some("vector") => get(map, &["value", "vector"]).map_or(Ok(empty()), |v| vector(v, &format!("{at}.value"))),
         Some("document") => document(map, at),
+        Some("content") => Ok(Content::read(map, at)?.map_or_else(empty, Query::Content)),
         Some(_) => get(map, &["value", "text", "query"]).map_or(Ok(empty()), |v| text(v, &format!("{at}.value"))),
         None => get(map, &["text", "value", "query"]).map_or(Ok(empty()), |v| plain(v, &format!("{at}.value"))),
     }
@@ -225,8 +238,9 @@ mod tests {
     #[test]
     fn refusals_name_the_place() {
         for (value, place) in [
-            (json!({"input_mode": "content", "value": "http://x"}), "q.input_mode"),
-            (json!({"url": "http://x"}), "q.input_mode"),
+            (json!({"input_mode": "content", "value": "no base64!"}), "q.value"),
+            (json!({"url": "ftp://x"}), "q.url"),
+            (json!({"input_mode": "content", "value": [1, 2]}), "q.value"),
             (json!({"values": ["a"]}), "q.input_mode"),
             (json!({"input_mode": "smell"}), "q.input_mode"),
             (json!([1, "a"]), "`q`"),

@@ -1,6 +1,6 @@
 //! `web_scrape`: pages of the web as readable text.
 
-mod page;
+pub(super) mod page;
 mod robots;
 
 use super::outside::{self, OnError, Outcome, Secrets};

@@ -17,8 +17,8 @@ const VOID: [&str; 14] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
 
 /// What is to be made of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::retrieval::stages) struct Wanted {
     pub html: bool,
     pub markdown: bool,
     pub links: bool,
@@ -29,7 +29,7 @@ pub(super) struct Wanted {
 
 /// A page that was read.
 #[derive(Debug, Clone)]
-pub(super) struct Page {
+pub(in crate::retrieval::stages) struct Page {
     /// What is written into a document.
     pub content: Fields,
     /// Absolute URLs, without fragments, each once.
@@ -37,7 +37,7 @@ pub(super) struct Page {
 }
 
 /// Reads an answer. Blocks.
-pub(super) fn read(asked: &str, reply: &Reply, wanted: Wanted) -> Result<Page> {
+pub(in crate::retrieval::stages) fn read(asked: &str, reply: &Reply, wanted: Wanted) -> Result<Page> {
     let text = decoded(reply);
     let kind = reply.media_type.as_deref().unwrap_or("text/html");
     let mut content = Fields::new();

@@ -1,0 +1,109 @@
+//! Content as a query: bytes that stand in the request, or that lie at a URL. What can be searched with is its text: of a
+//! page the readable part.
+
+use super::super::Run;
+use super::super::web_scrape::page::{self, Wanted};
+use crate::inline;
+use crate::retrieval::backend::{Call, Rate, Reply};
+use crate::retrieval::params::is_absent;
+use serde_json::Value;
+use std::time::Duration;
+use strata_model::{Error, Fields, Result};
+
+/// Largest content that is fetched, in bytes.
+const MAX_BYTES: u64 = 8 << 20;
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Content {
+    at: String,
+    source: Source,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Source {
+    Url(String),
+    Here { bytes: Vec<u8>, media_type: Option<String> },
+}
+
+impl Content {
+    /// Reads the content of a query: `value`, or the older `content` with `url` or `base64`; `None` where all are empty.
+    pub fn read(query: &Fields, at: &str) -> Result<Option<Self>> {
+        let given = |fields: &Fields, at: &str| {
+            let names = ["value", "content", "url", "base64", "image"];
+            let found = names.iter().find_map(|name| Some((format!("{at}.{name}"), fields.get(*name)?.clone())));
+            found.filter(|(_, value)| !is_absent(value))
+        };
+        let found = match given(query, at) {
+            Some((at, Value::Object(inner))) => given(&inner, &at),
+            found => found,
+        };
+        let Some((at, value)) = found else { return Ok(None) };
+        let Value::String(text) = value else { return Err(Error::invalid(at, "must be a text")) };
+        let text = text.trim();
+        let source = if text.is_empty() {
+            return Ok(None);
+        } else if text.starts_with("data:") {
+            let (bytes, media_type) = inline::data_uri(text, &at)?;
+            Source::Here { bytes, media_type }
+        } else if inline::is_url(text) {
+            Source::Url(text.to_owned())
+        } else {
+            let bytes = inline::base64(text).filter(|bytes| !bytes.is_empty());
+            let bytes = bytes.ok_or_else(|| Error::invalid(&*at, "must be a data URI, an HTTP URL or base64"))?;
+            Source::Here { bytes, media_type: None }
+        };
+        Ok(Some(Self { at, source }))
+    }
+
+    /// Its text.
+    ///
+    /// Errors: `Invalid` where it has none, `Upstream` where it cannot be fetched.
+    pub async fn text(self, run: &Run<'_>) -> Result<String> {
+        let Self { at, source } = self;
+        let reply = match source {
+            Source::Url(url) => fetched(run, url).await?,
+            Source::Here { bytes, media_type } => Reply {
+                status: 200,
+                url: "the content".to_owned(),
+                media_type: Some(media_type.unwrap_or_else(|| guessed(&bytes))),
+                charset: None,
+                body: bytes,
+            },
+        };
+        let reading = tokio::task::spawn_blocking(move || page::read(&reply.url, &reply, Wanted::default()));
+        let page = reading.await.map_err(Error::internal)?.map_err(|error| Error::invalid(&*at, error.to_string()))?;
+        let text = page.content.get("text").and_then(Value::as_str).map(str::trim).unwrap_or_default();
+        match text.is_empty() {
+            true => Err(Error::invalid(at, "holds no text")),
+            false => Ok(text.to_owned()),
+        }
+    }
+}
+
+fn guessed(bytes: &[u8]) -> String {
+    match infer::get(bytes) {
+        Some(kind) => kind.mime_type().to_owned(),
+        None if std::str::from_utf8(bytes).is_ok_and(|text| !text.contains('\0')) => "text/plain".to_owned(),
+        None => "application/octet-stream".to_owned(),
+    }
+}
+
+async fn fetched(run: &Run<'_>, url: String) -> Result<Reply> {
+    let call = Call {
+        method: "GET".to_owned(),
+        url: url.clone(),
+        headers: Vec::new(),
+        body: None,
+        domains: Vec::new(),
+        max_bytes: MAX_BYTES,
+        timeout: TIMEOUT,
+        rate: Rate::default(),
+    };
+    let reply = run.backend.call(call).await?;
+    if !(200..300).contains(&reply.status) {
+        return Err(Error::Upstream(format!("`{url}` answered {}", reply.status)));
+    }
+    let media_type = Some(reply.media_type.unwrap_or_else(|| guessed(&reply.body)));
+    Ok(Reply { media_type, ..reply })
+}
