@@ -1,8 +1,9 @@
 //! Reranking: how relevant a document is to a query, by a cross-encoder (Nogueira and Cho, 2019, "Passage re-ranking with
 //! BERT"): an ONNX model that reads query and document together, `[CLS] query [SEP] document [SEP]`, and gives one number.
 
+use crate::entry::Task;
 use crate::limits::{MAX_PAIR_TOKENS, MAX_TEXT_CHARS, MAX_THREADS, MAX_WAITING_PAIRS};
-use crate::registry::{Registry, Task};
+use crate::registry::Registry;
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, Tensor};
