@@ -63,7 +63,7 @@ impl TextEmbedder {
         let entry = Registry::resolve_for(id, Task::EmbedText)?;
         match entry.runtime {
             Runtime::RtenOnnx if entry.loadable => {}
-            Runtime::RtenOnnx | Runtime::CandleBert | Runtime::Native => {
+            Runtime::RtenOnnx | Runtime::CandleBert | Runtime::RtenWhisper | Runtime::Native => {
                 return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
             }
         }

@@ -17,6 +17,10 @@ pub enum Task {
     RerankText,
     /// An image to one dense vector of unit length.
     EmbedImage,
+    /// Speech to text with its times.
+    Transcribe,
+    /// Sound to how likely somebody speaks, for each moment.
+    DetectVoice,
     /// A media file to pixels, samples or pages. No model but a tool, which another crate runs.
     Decode,
 }
@@ -27,6 +31,8 @@ pub enum Task {
 pub enum Runtime {
     /// The `rten` crate, reading an ONNX file. In process, CPU only.
     RtenOnnx,
+    /// The `rten` crate, running a Whisper network that is built of safetensors. In process, CPU only.
+    RtenWhisper,
     /// The `candle` crate's BERT masked language model, reading safetensors. In process, CPU only.
     CandleBert,
     /// The operating system: a program that is started, or a library that is loaded.

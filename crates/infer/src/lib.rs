@@ -11,10 +11,13 @@ pub mod embed;
 pub mod entry;
 mod install;
 pub mod limits;
+mod mel;
 mod queue;
 pub mod registry;
 pub mod rerank;
 pub mod sparse;
+pub mod speech;
+mod turn;
 mod worker;
 
 pub use convert::Conversion;
@@ -23,3 +26,4 @@ pub use entry::{Client, Group, Hub, HubFile, Member, ModelEntry, ModelFile, Orig
 pub use registry::{FileCheck, FileState, InstallState, ModelStatus, PullReport, Registry, Verify};
 pub use rerank::CrossEncoder;
 pub use sparse::{SparseEmbedder, SparseVector};
+pub use speech::{Segment, TranscribeOptions, Transcriber, Transcript, Word};

@@ -1,6 +1,7 @@
 //! The models and tools Strata knows, as data, a file for each kind. Every hash was computed from a file that was
 //! downloaded and opened, or made of such files; what comes from a hub has none here.
 
+mod sound;
 mod text;
 mod tools;
 mod vision;
@@ -16,12 +17,22 @@ pub const DEFAULT_CROSS_ENCODER: &str = text::BGE_RERANKER.id;
 /// The model that makes sparse vectors of text when none is named.
 pub const DEFAULT_SPARSE_MODEL: &str = text::SPLADE_TINY.id;
 
+/// The model that transcribes when none is named.
+pub const DEFAULT_SPEECH_MODEL: &str = sound::WHISPER_BASE.id;
+
+/// The model that finds where somebody speaks.
+pub const VOICE_MODEL: &str = sound::SILERO_VAD.id;
+
 pub const ENTRIES: &[ModelEntry] = &[
     text::MINILM,
     text::SPLADE_TINY,
     text::MS_MARCO_MINILM,
     text::BGE_RERANKER,
     vision::EFFICIENTNET_LITE0,
+    sound::WHISPER_TINY_EN,
+    sound::WHISPER_BASE,
+    sound::WHISPER_SMALL,
+    sound::SILERO_VAD,
     tools::FFMPEG,
     tools::PDFIUM,
 ];

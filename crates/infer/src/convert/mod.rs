@@ -1,12 +1,15 @@
-//! Making the files that a runtime reads out of the formats that weights are published in. Runs only while a model is
-//! pulled, on bytes whose SHA-256 has been checked; what comes out is checked again by its own SHA-256.
+//! Making the files that a runtime reads out of the formats that weights are published in. Conversions run only while a
+//! model is pulled, on bytes whose SHA-256 has been checked; what comes out is checked again by its own SHA-256. Of all
+//! this only the writing of ONNX is used while serving, for networks that are built in memory.
 //!
 //! A conversion is a function of its bytes alone: it reads no file, no clock and no environment, never executes what it
 //! reads, and computes in IEEE arithmetic in a fixed order, so that it makes the same bytes on every machine.
 
+mod ctranslate2;
 mod efficientnet;
-mod onnx;
+pub(crate) mod onnx;
 mod torch;
+mod whisper;
 
 use serde::Serialize;
 use strata_model::Result;
@@ -18,6 +21,8 @@ pub enum Conversion {
     /// The checkpoint of EfficientNet-lite0 to ONNX: `input` `[n, 3, 224, 224]` to `features` `[n, 1280]` and `logits`
     /// `[n, 1000]`.
     EfficientNetLite0,
+    /// The weights of Whisper as CTranslate2 writes them to safetensors under their published names.
+    Whisper,
 }
 
 impl Conversion {
@@ -27,6 +32,7 @@ impl Conversion {
     pub(crate) fn run(self, members: Vec<Vec<u8>>) -> Result<Vec<u8>> {
         match self {
             Self::EfficientNetLite0 => efficientnet::to_onnx(&members.concat()),
+            Self::Whisper => whisper::to_safetensors(&members.concat()),
         }
     }
 }

@@ -5,6 +5,7 @@ const IR_VERSION: u64 = 8;
 const OPERATORS_VERSION: u64 = 13;
 /// `TensorProto.DataType`.
 const FLOAT: u64 = 1;
+const INT64: u64 = 7;
 
 /// An attribute of a node.
 #[derive(Debug, Clone, Copy)]
@@ -54,14 +55,24 @@ impl Graph {
     /// Adds weights; answers their name.
     pub fn weights(&mut self, shape: &[usize], data: &[f32]) -> String {
         let bytes: Vec<u8> = data.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.constant(shape, FLOAT, &bytes)
+    }
+
+    /// Adds a list of whole numbers, as operators take for shapes and positions; answers its name.
+    pub fn integers(&mut self, data: &[i64]) -> String {
+        let bytes: Vec<u8> = data.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.constant(&[data.len()], INT64, &bytes)
+    }
+
+    fn constant(&mut self, shape: &[usize], kind: u64, bytes: &[u8]) -> String {
         let name = self.name();
         let mut tensor = Message::default();
         for size in shape {
             tensor.number(1, *size as u64);
         }
-        tensor.number(2, FLOAT);
+        tensor.number(2, kind);
         tensor.text(8, &name);
-        tensor.bytes(9, &bytes);
+        tensor.bytes(9, bytes);
         self.weights.push(tensor);
         name
     }
