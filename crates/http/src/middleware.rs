@@ -60,7 +60,14 @@ fn cors() -> CorsLayer {
             "x-retriever-password",
             "x-session-id",
         ]))
-        .expose_headers(names(&["etag", "retry-after", "x-cache", "x-execution-mode", "x-namespace-unresolved", "x-request-id"]))
+        .expose_headers(names(&[
+            "etag",
+            "retry-after",
+            "x-cache",
+            "x-execution-mode",
+            "x-namespace-unresolved",
+            "x-request-id",
+        ]))
         .max_age(Duration::from_secs(86_400))
 }
 
