@@ -37,7 +37,7 @@ fn schema() -> Value {
         "type": "object",
         "required": ["code", "language"],
         "properties": {
-            "code": {"type": "string", "description": "Code that reads `docs` runs once and leaves in `result`, or returns, a list with a value for each document. Code that reads `doc` runs for each document: the object that it returns takes the document's place, any other value goes into `output_field`, `null` leaves the document out; code without `return` changes `doc`. Both have `INPUT`, `CONTEXT`, `env` and `console.log`."},
+            "code": {"type": "string", "description": "Code that reads `docs` runs once and leaves in `result`, or returns, a list with a value for each document. Code that reads `doc` runs for each document: the object that it returns takes the document's place, any other value goes into `output_field`, `null` leaves the document out; code without `return` changes `doc`. Both have `INPUT`, `CONTEXT`, `env` and `console.log`, and keep to the rules of strict code, though variables need no declaration."},
             "language": {"type": "string", "enum": ["javascript"], "description": "`runtime` means the same."},
             "output_field": {"type": "string", "default": "computed", "description": "Gets the value of each document."},
             "result_variable": {"type": "string", "default": "result"},
@@ -77,7 +77,9 @@ fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
         return Err(Error::invalid(at, message));
     }
     let result_variable = params.fixed(&["result_variable"], identifier)?.unwrap_or_else(|| "result".into());
-    sandbox::check(&code, &result_variable).map_err(|message| Error::invalid(at.as_str(), message))?;
+    let reads_each = is_runtime || (has_word(&code, "doc") && !has_word(&code, "docs"));
+    let convention = if reads_each { Convention::Each } else { Convention::Once };
+    sandbox::check(&code, convention, &result_variable).map_err(|message| Error::invalid(at.as_str(), message))?;
     let timeout = match params.setting(&["timeout_ms"], count(100..=30_000))? {
         None => params.setting(&["timeout"], |value, at| count(1..=30)(value, at).map(|seconds| seconds * 1_000))?,
         given => given,
@@ -91,10 +93,9 @@ fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
             params.reads(Reference { namespace, path: None });
         }
     }
-    let reads_each = is_runtime || (has_word(&code, "doc") && !has_word(&code, "docs"));
     let stage = CodeExecution {
         at,
-        convention: if reads_each { Convention::Each } else { Convention::Once },
+        convention,
         code,
         output_field: params.setting(&["output_field", "result_field"], outside::field)?,
         result_variable,

@@ -52,6 +52,16 @@ pub(super) enum Convention {
     Each,
 }
 
+impl Convention {
+    /// The name of what differs between calls.
+    fn parameter(self) -> &'static str {
+        match self {
+            Self::Once => "docs",
+            Self::Each => "doc",
+        }
+    }
+}
+
 /// Code with its limits.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
@@ -131,9 +141,9 @@ impl Drop for Stopper {
 }
 
 /// Whether code can be understood, by the rules of strict code. Nothing of it runs; what it does shows only when it does.
-pub(super) fn check(code: &str, result_variable: &str) -> Result<(), String> {
-    let text =
-        format!("(function(docs, doc, INPUT, CONTEXT, env) {{\n{}\n}})", body(code, Convention::Each, result_variable));
+pub(super) fn check(code: &str, convention: Convention, result_variable: &str) -> Result<(), String> {
+    let (own, body) = (convention.parameter(), body(code, convention, result_variable));
+    let text = format!("(function({own}, INPUT, CONTEXT, env) {{\n{body}\n}})");
     let checking = std::thread::Builder::new().name("script".into()).stack_size(THREAD_STACK_BYTES);
     let checking = checking.spawn(move || {
         let runtime = bounded(CHECK_MEMORY_BYTES)?;
@@ -258,7 +268,7 @@ fn calls(ctx: &Ctx<'_>, job: &Job, clock: &Clock, stop: &AtomicBool) -> Result<D
 fn compile<'js>(ctx: &Ctx<'js>, job: &Job) -> rquickjs::Result<Function<'js>> {
     let maker: Function<'js> = ctx.eval("Function")?;
     let body = body(&job.code, job.convention, &job.result_variable);
-    maker.call((if job.convention == Convention::Once { "docs" } else { "doc" }, "INPUT", "CONTEXT", "env", body))
+    maker.call((job.convention.parameter(), "INPUT", "CONTEXT", "env", body))
 }
 
 fn body(code: &str, convention: Convention, result_variable: &str) -> String {
@@ -424,24 +434,30 @@ mod tests {
             assert_eq!(once(&format!("return typeof {name}")), value(json!("undefined")), "{name}");
         }
         assert!(once("import('fs')").is_ok_and(|returned| returned == Returned::Nothing));
-        assert!(check("import fs from 'fs'", "result").is_err());
+        assert!(check("import fs from 'fs'", Convention::Each, "result").is_err());
         assert_eq!(once("return (async () => 1)()"), Err("returned a promise; code runs to its end in one go".into()));
     }
 
     #[test]
     fn code_that_cannot_be_understood_is_told() {
-        assert!(check("return doc", "result").is_ok());
+        assert!(check("return doc", Convention::Each, "result").is_ok());
         for code in ["return (", "let let = 1", "\u{0}"] {
-            assert!(check(code, "result").unwrap_err().contains("cannot be understood"), "{code}");
+            assert!(check(code, Convention::Each, "result").unwrap_err().contains("cannot be understood"), "{code}");
         }
-        assert!(check("import fs from 'fs'", "result").is_err());
+        assert!(check("import fs from 'fs'", Convention::Each, "result").is_err());
+    }
+
+    #[test]
+    fn code_may_name_its_variables_as_the_other_convention_s_parameter() {
+        assert_eq!(check("const docs = [doc]; return docs", Convention::Each, "result"), Ok(()));
+        assert_eq!(check("const doc = docs[0]; return [doc]", Convention::Once, "result"), Ok(()));
     }
 
     #[test]
     fn code_does_not_run_when_it_is_checked() {
         let started = Instant::now();
         for code in ["}), (() => { for (;;); })(), (function() {", "}); for (;;); (function() {"] {
-            assert_eq!(check(code, "result"), Ok(()), "{code}");
+            assert_eq!(check(code, Convention::Each, "result"), Ok(()), "{code}");
         }
         assert!(started.elapsed() < Duration::from_millis(900), "it took {:?}", started.elapsed());
     }
