@@ -228,7 +228,8 @@ async fn rows(client: &Client, lookup: &Lookup) -> Result<Rows> {
 
 /// The query's columns as JSON texts, one more row than wanted, and none of a row that is larger than all may be.
 fn as_json(query: &str, described: &Statement, lookup: &Lookup) -> String {
-    let (mut shown, mut made, mut names, mut bytes) = (String::new(), String::new(), String::new(), String::from("0"));
+    let (mut shown, mut made, mut names, mut bytes) =
+        (String::new(), String::new(), String::new(), String::from("0::bigint"));
     for (place, column) in described.columns().iter().enumerate() {
         let comma = if place > 0 { ", " } else { "" };
         let expression = match base(column.type_()) {
