@@ -1,7 +1,7 @@
 //! Which stages need no documents of their own: those that come first and only narrow what a later one reads.
 
 use super::conditions::FilterTemplate;
-use super::plan::{Plan, PlannedStage};
+use super::plan::Plan;
 use super::template::{Namespace, Variables};
 use strata_model::filter::Filter;
 use strata_model::{Fields, Result};
@@ -24,25 +24,27 @@ impl Plan {
         let variables = Variables::new(inputs.clone(), &Fields::new(), &Fields::new());
         let (mut filter, mut is_known) = (Filter::all(), true);
         for (place, planned) in self.stages.iter().enumerate() {
-            let pre = planned.pre_filters.as_ref().filter(|pre| !pre.reads_documents());
-            is_known &= pre.is_none_or(|pre| has_all(pre, inputs)) && has_own(planned, inputs);
+            let is_pushed = planned.stage.narrows() && self.search_follows(place);
+            let before = planned.pre_filters.as_ref().filter(|pre| !pre.reads_documents());
+            // What comes after a stage that reads is asked of what it has read.
+            let after = planned.post_filters.as_ref().filter(|_| is_pushed);
+            let mut read = [before, planned.stage.narrowing(), after].into_iter().flatten();
+            is_known &= read.all(|template| has_all(template, inputs));
             if is_known {
-                if let Some(pre) = pre {
-                    filter = filter.and(pre.resolve(&variables)?.0);
+                for template in [before, after].into_iter().flatten() {
+                    filter = filter.and(template.resolve(&variables)?.0);
                 }
-                filter = filter.and(planned.stage.narrowed(&variables)?);
+                if planned.stage.narrows() {
+                    filter = filter.and(planned.stage.narrowed(&variables)?);
+                }
             }
-            if !(planned.stage.narrows() && self.search_follows(place)) {
+            if !is_pushed {
                 let searches = planned.stage.searches();
                 return Ok(Some(Pushdown { stage: place, searches, filter: is_known.then_some(filter) }));
             }
         }
         Ok(None)
     }
-}
-
-fn has_own(planned: &PlannedStage, inputs: &Fields) -> bool {
-    planned.stage.narrowing().is_none_or(|filter| has_all(filter, inputs))
 }
 
 /// Whether every input is there that a filter reads, and nothing but inputs is read.
@@ -80,6 +82,17 @@ mod tests {
         assert_eq!((pushed.stage, pushed.searches), (2, true));
         assert_eq!(fields(&pushed.filter.unwrap()), ["kind", "price"]);
         assert!(made.pushdown(&Default::default()).unwrap().unwrap().filter.is_none(), "the input is missing");
+
+        let mut with_post = price.clone();
+        with_post["config"]["post_filters"] = json!({"field": "n", "operator": "gt", "value": 1});
+        let pushed = plan(json!([with_post, search])).pushdown(&inputs).unwrap().unwrap();
+        let mut both = fields(&pushed.filter.unwrap());
+        both.sort();
+        assert_eq!((pushed.stage, both), (1, vec!["n".to_owned(), "price".to_owned()]));
+
+        let own = stage("attribute_filter", json!({"field": "kind", "operator": "eq", "value": "{{DOC.name}}"}));
+        let pushed = plan(json!([own, search])).pushdown(&inputs).unwrap().unwrap();
+        assert_eq!((pushed.stage, pushed.filter), (0, Some(Filter::all())), "each document is read to be asked");
 
         let reads =
             plan(json!([price, stage("limit", json!({"limit": 3})), search])).pushdown(&inputs).unwrap().unwrap();

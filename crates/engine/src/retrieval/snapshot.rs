@@ -44,11 +44,13 @@ fn weight_of_hit(hit: &Hit) -> usize {
     640 + weight_of_fields(&document.fields) + weight_of_fields(&hit.scores) + metadata + 256 * blobs + 96 * steps
 }
 
-fn weight_of_fields(fields: &Fields) -> usize {
+/// About how many bytes fields take in memory.
+pub(super) fn weight_of_fields(fields: &Fields) -> usize {
     fields.iter().map(|(name, value)| name.len() + 24 + weight_of(value)).sum()
 }
 
-fn weight_of(value: &Value) -> usize {
+/// About how many bytes a value takes in memory.
+pub(super) fn weight_of(value: &Value) -> usize {
     32 + match value {
         Value::String(text) => text.len(),
         Value::Array(list) => list.iter().map(weight_of).sum(),

@@ -80,22 +80,6 @@ pub fn set(hit: &mut Hit, at: &str, value: Value) {
     }
 }
 
-/// About how many bytes fields take in memory.
-pub fn bytes(fields: &Fields) -> usize {
-    fields.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
-}
-
-/// About how many bytes a value takes in memory.
-pub fn value_bytes(value: &Value) -> usize {
-    let below = match value {
-        Value::String(text) => text.len(),
-        Value::Array(list) => list.iter().map(value_bytes).sum(),
-        Value::Object(map) => bytes(map),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-    };
-    size_of::<Value>() + below
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -76,9 +76,8 @@ impl Engine {
         let backend = ScopedBackend::new(self.clone(), scope.clone());
         let collections = backend.collections(&plan.collection_identifiers).await?;
         let pushdown = plan.pushdown(&inputs)?;
-        let filter = pushdown.as_ref().and_then(|pushed| pushed.filter.clone());
         let documents = self.counted(scope, &collections, Filter::all()).await?;
-        let matching = match &filter {
+        let matching = match pushdown.as_ref().and_then(|pushed| pushed.filter.as_ref()) {
             Some(filter) => Some(self.counted(scope, &collections, filter.clone()).await?),
             None => None,
         };
@@ -90,27 +89,11 @@ impl Engine {
         };
         let sample = self.memory.history.page(scope, &request, same).items;
         let mut stages = estimates(&plan, documents, matching, pushdown.as_ref(), &sample);
-        if let Some(pushed) = pushdown {
-            let before: Vec<String> = stages[..pushed.stage].iter().map(|stage| format!("`{}`", stage.name)).collect();
-            let reader =
-                format!("answered with stage `{}`, which reads only what satisfies it", stages[pushed.stage].name);
-            stages[..pushed.stage].iter_mut().for_each(|stage| stage.notes.push(reader.clone()));
-            if !before.is_empty() {
-                stages[pushed.stage].notes.push(format!("takes over the conditions of {}", before.join(", ")));
+        if let Some(pushed) = &pushdown {
+            note_pushdown(&mut stages, pushed, documents, matching);
+            if let Some(filter) = pushed.filter.as_ref().filter(|filter| pushed.searches && !filter.is_empty()) {
+                stages[pushed.stage].notes.extend(self.filtering(&collections, filter).await?);
             }
-            let notes = match (&pushed.filter, matching) {
-                (Some(filter), Some(matching)) if !filter.is_empty() => {
-                    let counted = format!("{matching} of {documents} documents satisfy its conditions (counted)");
-                    let mut notes = vec![counted];
-                    if pushed.searches {
-                        notes.extend(self.filtering(&collections, filter).await?);
-                    }
-                    notes
-                }
-                (None, _) => vec!["its conditions read inputs that were not sent, so nothing was counted".to_owned()],
-                _ => Vec::new(),
-            };
-            stages[pushed.stage].notes.extend(notes);
         }
         Ok(Explanation { documents, matching, stages, sample: sample.len(), retriever, plan })
     }
@@ -138,6 +121,26 @@ impl Engine {
             collections.iter().map(note).collect()
         };
         tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+    }
+}
+
+/// Says of the stages which of them are answered together, and how many documents that leaves.
+fn note_pushdown(stages: &mut [StageEstimate], pushed: &Pushdown, documents: usize, matching: Option<usize>) {
+    let (before, rest) = stages.split_at_mut(pushed.stage);
+    let Some(reader) = rest.first_mut() else { return };
+    for stage in before.iter_mut() {
+        stage.notes.push(format!("answered with stage `{}`, which reads only what satisfies it", reader.name));
+    }
+    if !before.is_empty() {
+        let names: Vec<String> = before.iter().map(|stage| format!("`{}`", stage.name)).collect();
+        reader.notes.push(format!("takes over the conditions of {}", names.join(", ")));
+    }
+    match (&pushed.filter, matching) {
+        (Some(filter), Some(matching)) if !filter.is_empty() => {
+            reader.notes.push(format!("{matching} of {documents} documents satisfy its conditions (counted)"));
+        }
+        (None, _) => reader.notes.push("its conditions read inputs that were not sent, so nothing was counted".into()),
+        _ => {}
     }
 }
 

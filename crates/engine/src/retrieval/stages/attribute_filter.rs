@@ -103,12 +103,8 @@ impl Stage for AttributeFilter {
         })
     }
 
-    fn narrows(&self) -> bool {
-        !self.filter.reads_documents()
-    }
-
     fn narrowing(&self) -> Option<&FilterTemplate> {
-        self.narrows().then_some(&self.filter)
+        (!self.filter.reads_documents()).then_some(&self.filter)
     }
 
     fn narrowed(&self, variables: &Variables) -> Result<Filter> {

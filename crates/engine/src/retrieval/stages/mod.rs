@@ -38,6 +38,7 @@ use super::backend::{Backend, CollectionInfo};
 use super::conditions::{FilterTemplate, Relaxation};
 use super::execute::{Degraded, LimitEntry};
 use super::params::Params;
+use super::snapshot::weight_of_fields;
 use super::template::Variables;
 use super::{Hit, limits, view};
 use futures::future::BoxFuture;
@@ -220,15 +221,15 @@ pub(super) trait Stage: fmt::Debug + Send + Sync {
     fn is_costly(&self) -> bool {
         self.searches()
     }
-    /// Whether it only narrows what the collections hold, which a later search can do in one go.
-    fn narrows(&self) -> bool {
-        false
-    }
-    /// How it narrows them, where it does.
+    /// Its filter, if it only narrows what the collections hold, which a later search can do in one go.
     fn narrowing(&self) -> Option<&FilterTemplate> {
         None
     }
-    /// The same, with the inputs put in.
+    /// Whether it only narrows.
+    fn narrows(&self) -> bool {
+        self.narrowing().is_some()
+    }
+    /// The filter of [`narrowing`](Self::narrowing), with the inputs put in.
     fn narrowed(&self, _variables: &Variables) -> Result<Filter> {
         Ok(Filter::all())
     }
@@ -285,7 +286,7 @@ impl Room {
 
     /// A copy, if there is room for it.
     pub fn copy(&mut self, hit: &Hit) -> Result<Hit> {
-        self.take(view::bytes(&hit.document.fields))?;
+        self.take(weight_of_fields(&hit.document.fields))?;
         Ok(hit.clone())
     }
 }

@@ -4,6 +4,7 @@
 use super::{Room, Run};
 use crate::retrieval::conditions::FilterTemplate;
 use crate::retrieval::params::{choice, text};
+use crate::retrieval::snapshot::weight_of;
 use crate::retrieval::template::percent_encoded;
 use crate::retrieval::{Hit, view};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -66,7 +67,7 @@ impl Outcome {
     /// A failure where there is no room for what was made.
     fn within(self, room: &mut Room) -> Self {
         match self {
-            Self::Made(value) => match room.take(view::value_bytes(&value)) {
+            Self::Made(value) => match room.take(weight_of(&value)) {
                 Ok(()) => Self::Made(value),
                 Err(error) => Self::Failed(error),
             },
@@ -302,6 +303,16 @@ mod tests {
         assert_eq!(odd.hidden_in(urls), json!(["/[secret]", "/[secret]", "?[secret]", "?[secret]"]));
         let error = secrets.hidden_in_error(Error::Upstream("`http://h/?key=4711` cannot be reached".into()));
         assert_eq!(error.to_string(), "`http://h/?key=[secret]` cannot be reached");
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_fails_and_the_rest_does_not() {
+        let mut room = Room::default();
+        let large = || Outcome::Made("x".repeat(100 << 20).into());
+        assert!(matches!(large().within(&mut room), Outcome::Made(_)));
+        assert!(matches!(large().within(&mut room), Outcome::Made(_)));
+        assert!(matches!(large().within(&mut room), Outcome::Failed(Error::TooLarge(_))));
+        assert!(matches!(Outcome::Made(1.into()).within(&mut room), Outcome::Made(_)));
     }
 
     #[test]
