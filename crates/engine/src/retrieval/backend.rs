@@ -61,6 +61,22 @@ pub struct Call {
     pub rate: Rate,
 }
 
+impl Call {
+    /// Asks for what lies at a URL, wherever it is public.
+    pub fn get(url: &str, max_bytes: u64, timeout: Duration) -> Self {
+        Self {
+            method: "GET".to_owned(),
+            url: url.to_owned(),
+            headers: Vec::new(),
+            body: None,
+            domains: Vec::new(),
+            max_bytes,
+            timeout,
+            rate: Rate::default(),
+        }
+    }
+}
+
 /// Most requests to one host from one namespace; `None` is without a bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rate {

@@ -171,7 +171,7 @@ fn every_spelling_of_a_search_finds_the_same() {
         json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "input_mode": "text", "text": "{{INPUT.query}}", "min_score": null, "collection_identifiers": "null"}]}}),
         json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "query": {"input_mode": "document", "document_ref": {"collection_id": "fruit", "document_id": "doc_1"}}}]}}),
         json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "query": {"input_mode": "content", "value": "data:text/plain;base64,YXBwbGU="}}]}}),
-        json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "query": {"input_mode": "content", "content": {"base64": "YXBwbGU"}}}]}}),
+        json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "query": {"input_mode": "content", "content": {"base64": "YXBwbGU"}, "value": null}}]}}),
         json!({"stage_id": "feature_search", "parameters": {"searches": [{"feature_uri": "words", "query": {"input_mode": "content", "value": "data:,{{INPUT.query}}"}}]}}),
     ] {
         let plan = plan(json!([stage]));

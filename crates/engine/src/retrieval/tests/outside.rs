@@ -202,6 +202,8 @@ fn pages_become_text_or_documents() {
     let few = json!({"url": "https://site.example/page", "max_depth": 2, "max_pages": 2, "delay_between_requests": 0, "same_domain_only": false});
     let spread = json!([stage("web_scrape", few), stage("mmr", json!({"feature_uri": "text"}))]);
     assert_eq!(done(spread).hits.len(), 2, "pages are in no collection and have no vectors");
+    let three = json!({"url": "https://site.example/page", "max_depth": 2, "max_pages": 3, "delay_between_requests": 0, "same_domain_only": false});
+    assert_eq!(done(json!([stage("web_scrape", three)])).hits.len(), 2, "the closed page counts as one that was tried");
     let closed = scan(json!({"url": "https://site.example/closed?{{DOC.n}}", "on_error": "raise"}), "web_scrape");
     assert!(failing(closed).contains("robots.txt"));
     let no_field = done(scan(json!({}), "web_scrape"));
@@ -221,6 +223,8 @@ fn content_at_a_url_is_searched_with_its_text() {
     let query = json!({"input_mode": "content", "value": "{{INPUT.q}}"});
     let url = |url: &str| json!({"q": url});
     assert_eq!(search(query.clone(), url("https://site.example/text")), Ok((6, 1)));
+    let page = "data:text/html,<title>Page</title><p>apple</p>";
+    assert_eq!(search(query.clone(), url(page)), Ok((6, 0)), "of a short page all text is taken");
     let failed = search(query.clone(), url("https://site.example/fail")).unwrap_err();
     assert!(failed.contains("answered 500"), "{failed}");
     let picture = format!("data:image/png;base64,{}", "iVBORw0KGgo=");

@@ -4,7 +4,7 @@
 use super::super::Run;
 use super::super::web_scrape::page::{self, Wanted};
 use crate::inline;
-use crate::retrieval::backend::{Call, Rate, Reply};
+use crate::retrieval::backend::{Call, Reply};
 use crate::retrieval::params::is_absent;
 use serde_json::Value;
 use std::time::Duration;
@@ -31,8 +31,8 @@ impl Content {
     pub fn read(query: &Fields, at: &str) -> Result<Option<Self>> {
         let given = |fields: &Fields, at: &str| {
             let names = ["value", "content", "url", "base64", "image"];
-            let found = names.iter().find_map(|name| Some((format!("{at}.{name}"), fields.get(*name)?.clone())));
-            found.filter(|(_, value)| !is_absent(value))
+            let present = |name: &&str| fields.get(*name).filter(|value| !is_absent(value)).cloned();
+            names.iter().find_map(|name| Some((format!("{at}.{name}"), present(name)?)))
         };
         let found = match given(query, at) {
             Some((at, Value::Object(inner))) => given(&inner, &at),
@@ -71,8 +71,11 @@ impl Content {
                 body: bytes,
             },
         };
-        let reading = tokio::task::spawn_blocking(move || page::read(&reply.url, &reply, Wanted::default()));
-        let page = reading.await.map_err(Error::internal)?.map_err(|error| Error::invalid(&*at, error.to_string()))?;
+        let wanted = Wanted { min_chars: page::READABLE_CHARS, ..Wanted::default() };
+        let reading = tokio::task::spawn_blocking(move || page::read(&reply.url, &reply, wanted));
+        // A reader that panics has met a page that it cannot read.
+        let page = reading.await.map_err(|_| Error::invalid(&*at, "cannot be read as a page"))?;
+        let page = page.map_err(|error| Error::invalid(&*at, error.to_string()))?;
         let text = page.content.get("text").and_then(Value::as_str).map(str::trim).unwrap_or_default();
         match text.is_empty() {
             true => Err(Error::invalid(at, "holds no text")),
@@ -90,17 +93,7 @@ fn guessed(bytes: &[u8]) -> String {
 }
 
 async fn fetched(run: &Run<'_>, url: String) -> Result<Reply> {
-    let call = Call {
-        method: "GET".to_owned(),
-        url: url.clone(),
-        headers: Vec::new(),
-        body: None,
-        domains: Vec::new(),
-        max_bytes: MAX_BYTES,
-        timeout: TIMEOUT,
-        rate: Rate::default(),
-    };
-    let reply = run.backend.call(call).await?;
+    let reply = run.backend.call(Call::get(&url, MAX_BYTES, TIMEOUT)).await?;
     if !(200..300).contains(&reply.status) {
         return Err(Error::Upstream(format!("`{url}` answered {}", reply.status)));
     }

@@ -5,7 +5,7 @@ mod robots;
 
 use super::outside::{self, OnError, Outcome, Secrets};
 use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet};
-use crate::retrieval::backend::{Backend, Call, Rate};
+use crate::retrieval::backend::{Backend, Call};
 use crate::retrieval::conditions::FilterTemplate;
 use crate::retrieval::params::{Params, Setting, choice, count, flag, number, text, texts, value_or};
 use crate::retrieval::template::Namespace;
@@ -52,7 +52,7 @@ fn schema() -> Value {
             "include_markdown": {"type": "boolean", "default": false},
             "include_links": {"type": "boolean", "default": false},
             "include_images": {"type": "boolean", "default": false, "description": "Adds the addresses of its images."},
-            "min_content_length": {"type": "integer", "minimum": 100, "default": 500, "description": "Characters; where the readable part has fewer, all text of the page is taken."},
+            "min_content_length": {"type": "integer", "minimum": 100, "default": page::READABLE_CHARS, "description": "Characters; where the readable part has fewer, all text of the page is taken."},
             "when": {"type": "object", "description": "Only documents that satisfy this filter are looked up; others pass."},
             "on_error": {"type": "string", "enum": ["skip", "remove", "raise"], "default": "skip", "description": "What becomes of a document whose page cannot be read."},
             "batch_size": {"type": "integer", "minimum": 1, "maximum": 20, "default": 5, "description": "Documents that are looked up at once."},
@@ -211,7 +211,7 @@ impl WebScrape {
                 markdown: value_or(self.markdown.as_ref(), variables, false)?,
                 links: value_or(self.links.as_ref(), variables, false)?,
                 images: value_or(self.images.as_ref(), variables, false)?,
-                min_chars: value_or(self.min_chars.as_ref(), variables, 500)?,
+                min_chars: value_or(self.min_chars.as_ref(), variables, page::READABLE_CHARS)?,
             },
             timeout: Duration::from_secs_f64(value_or(self.timeout.as_ref(), variables, 10.0)?),
             delay: Duration::from_secs_f64(value_or(self.delay.as_ref(), variables, 0.5)?),
@@ -372,16 +372,8 @@ impl Scraper<'_> {
     }
 
     fn get(&self, url: &str, max_bytes: u64) -> Call {
-        Call {
-            method: "GET".into(),
-            url: url.to_owned(),
-            headers: vec![("Accept".into(), "text/html, text/plain;q=0.9, */*;q=0.5".into())],
-            body: None,
-            domains: Vec::new(),
-            max_bytes,
-            timeout: self.timeout,
-            rate: Rate::default(),
-        }
+        let headers = vec![("Accept".into(), "text/html, text/plain;q=0.9, */*;q=0.5".into())];
+        Call { headers, ..Call::get(url, max_bytes, self.timeout) }
     }
 }
 

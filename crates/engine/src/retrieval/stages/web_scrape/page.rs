@@ -16,6 +16,9 @@ const MAX_LINKS: usize = 2_000;
 const VOID: [&str; 14] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
 
+/// Characters from which the readable part of a page stands for it, unless it is said otherwise.
+pub(in crate::retrieval::stages) const READABLE_CHARS: usize = 500;
+
 /// What is to be made of a page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::retrieval::stages) struct Wanted {
@@ -77,12 +80,13 @@ fn readable(html: &str, url: &str, wanted: Wanted, content: &mut Fields) -> Resu
     if depth(html) > MAX_DEPTH {
         return Err(broken(&format!("its elements nest deeper than {MAX_DEPTH}")));
     }
+    let base = url::Url::parse(url).ok();
     let reader = |text_mode| {
         let config = Config { max_elements_to_parse: MAX_ELEMENTS, text_mode, ..Config::default() };
-        Readability::new(html, Some(url), Some(config))
+        // What stands in a request lies at no URL.
+        Readability::new(html, base.as_ref().map(|_| url), Some(config))
     };
     let page = reader(TextMode::Formatted).map_err(|e| broken(&e))?;
-    let base = url::Url::parse(url).ok();
     let links = addresses(&page, "a[href]", "href", base.as_ref());
     if wanted.images {
         content.insert("images".into(), addresses(&page, "img[src]", "src", base.as_ref()).into());
