@@ -31,9 +31,13 @@ fn arrows_between_crates_point_down_only() {
         ("strata-model", vec![]),
         ("strata-store", vec!["strata-model"]),
         ("strata-infer", vec!["strata-model"]),
-        ("strata-engine", vec!["strata-model", "strata-store", "strata-infer"]),
+        ("strata-media", vec!["strata-model"]),
+        ("strata-engine", vec!["strata-model", "strata-store", "strata-infer", "strata-media"]),
         ("strata-http", vec!["strata-model", "strata-engine"]),
-        ("strata", vec!["strata-model", "strata-store", "strata-infer", "strata-engine", "strata-http"]),
+        (
+            "strata",
+            vec!["strata-model", "strata-store", "strata-infer", "strata-media", "strata-engine", "strata-http"],
+        ),
     ]);
     for (package, dependencies) in dependencies() {
         let Some(allowed) = allowed.get(package.as_str()) else {
@@ -47,13 +51,28 @@ fn arrows_between_crates_point_down_only() {
 
 #[test]
 fn each_floor_is_without_the_tools_of_the_others() {
-    let forbidden: [(&str, &[&str]); 4] = [
+    let forbidden: [(&str, &[&str]); 5] = [
         (
             "strata-model",
             &["tokio", "rusqlite", "axum", "reqwest", "object_store", "qdrant-edge", "rten", "tracing", "parking_lot"],
         ),
         ("strata-store", &["axum", "tower", "tower-http", "utoipa", "reqwest", "rten", "tokenizers", "clap"]),
         ("strata-infer", &["axum", "tower", "tower-http", "utoipa", "rusqlite", "qdrant-edge", "object_store", "clap"]),
+        (
+            "strata-media",
+            &[
+                "axum",
+                "tower",
+                "tower-http",
+                "utoipa",
+                "rusqlite",
+                "qdrant-edge",
+                "object_store",
+                "reqwest",
+                "rten",
+                "clap",
+            ],
+        ),
         (
             "strata-engine",
             &["axum", "tower", "tower-http", "utoipa", "rusqlite", "qdrant-edge", "object_store", "rten", "clap"],
