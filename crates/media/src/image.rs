@@ -92,24 +92,33 @@ pub(crate) fn pictures_into_wire(pictures: Vec<Picture>) -> (Vec<PictureShape>, 
     let shapes = pictures.iter().map(shape).collect();
     let body = match <[Picture; 1]>::try_from(pictures) {
         Ok([one]) => one.bytes,
-        Err(several) => several.into_iter().flat_map(|p| p.bytes).collect(),
+        Err(several) => several.iter().map(|p| p.bytes.as_slice()).collect::<Vec<_>>().concat(),
     };
     (shapes, body)
 }
 
 /// `None` when the shapes and the body do not fit each other: the worker is not to be believed.
 pub(crate) fn pictures_from_wire(shapes: Vec<PictureShape>, body: Vec<u8>) -> Option<Vec<Picture>> {
+    if let [PictureShape { width, height, encoding, size_bytes }] = shapes[..] {
+        let fits =
+            size_bytes == body.len() as u64 && (encoding != Encoding::Rgb8 || size_bytes == rgb_bytes(width, height));
+        return fits.then(|| vec![Picture { width, height, encoding, bytes: body }]);
+    }
     let mut rest = body.as_slice();
     let mut pictures = Vec::with_capacity(shapes.len());
     for PictureShape { width, height, encoding, size_bytes } in shapes {
         let (bytes, after) = rest.split_at_checked(usize::try_from(size_bytes).ok()?)?;
-        if encoding == Encoding::Rgb8 && size_bytes != u64::from(width) * u64::from(height) * 3 {
+        if encoding == Encoding::Rgb8 && size_bytes != rgb_bytes(width, height) {
             return None;
         }
         pictures.push(Picture { width, height, encoding, bytes: bytes.to_vec() });
         rest = after;
     }
     rest.is_empty().then_some(pictures)
+}
+
+fn rgb_bytes(width: u32, height: u32) -> u64 {
+    u64::from(width) * u64::from(height) * 3
 }
 
 #[cfg(test)]

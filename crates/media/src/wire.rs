@@ -11,7 +11,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
-    io::{self, Read, Write},
+    io::{self, Read},
     path::PathBuf,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -78,12 +78,12 @@ fn lengths(prefix: [u8; PREFIX_BYTES]) -> io::Result<(usize, usize)> {
     Ok((header, body as usize))
 }
 
-pub(crate) fn write(to: &mut impl Write, header: &impl Serialize, body: &[u8]) -> io::Result<()> {
+/// A message as it is sent: lengths and header, then the body.
+pub(crate) fn encode(header: &impl Serialize, body: &[u8]) -> io::Result<Vec<u8>> {
     let header = serde_json::to_vec(header).map_err(io::Error::other)?;
-    to.write_all(&prefix(&header, body))?;
-    to.write_all(&header)?;
-    to.write_all(body)?;
-    to.flush()
+    let mut message = prefix(&header, body).to_vec();
+    message.extend(header);
+    Ok(message)
 }
 
 /// The next message; `None` at the end of the stream.
@@ -102,9 +102,7 @@ pub(crate) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Opti
 }
 
 pub(crate) async fn send(to: &mut (impl AsyncWrite + Unpin), header: &impl Serialize, body: &[u8]) -> io::Result<()> {
-    let header = serde_json::to_vec(header).map_err(io::Error::other)?;
-    to.write_all(&prefix(&header, body)).await?;
-    to.write_all(&header).await?;
+    to.write_all(&encode(header, body)?).await?;
     to.write_all(body).await?;
     to.flush().await
 }
@@ -120,7 +118,7 @@ pub(crate) async fn receive<T: DeserializeOwned>(from: &mut (impl AsyncRead + Un
 
 /// As many bytes, taking memory only as they come.
 async fn exactly(from: &mut (impl AsyncRead + Unpin), bytes: usize) -> io::Result<Vec<u8>> {
-    let mut read = Vec::with_capacity(bytes.min(1 << 20));
+    let mut read = Vec::with_capacity(bytes.min(16 << 20));
     from.take(bytes as u64).read_to_end(&mut read).await?;
     if read.len() < bytes {
         return Err(io::ErrorKind::UnexpectedEof.into());

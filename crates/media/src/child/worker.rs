@@ -1,5 +1,5 @@
 //! The loop of a worker: one request after another, each answered. A thread reads them, so that a worker whose parent has
-//! gone ends even while it decodes.
+//! gone ends even while it decodes; another writes the answers, so that the next page is made while one is sent.
 
 use crate::{
     detect::MediaKind,
@@ -12,7 +12,8 @@ use crate::{
 use std::{
     borrow::Cow,
     fs,
-    io::{self, BufWriter, Stdout, Write},
+    io::{self, Write},
+    os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::mpsc,
@@ -21,8 +22,8 @@ use std::{
 
 pub(super) fn run(pdfium: Option<PathBuf>) -> io::Result<()> {
     std::panic::set_hook(Box::new(|_| {})); // it is told as the reason
-    let mut out = BufWriter::with_capacity(1 << 16, io::stdout());
-    answer(&mut out, Reply::Ready, &[], false)?;
+    let out = Out::start()?;
+    out.answer(Reply::Ready, Vec::new(), false)?;
     let (send, requests) = mpsc::sync_channel(0);
     thread::spawn(move || {
         let mut input = io::stdin().lock();
@@ -35,14 +36,14 @@ pub(super) fn run(pdfium: Option<PathBuf>) -> io::Result<()> {
     });
     let mut pdfium = pdf::Library::new(pdfium);
     for (request, body) in requests {
-        let served = catch_unwind(AssertUnwindSafe(|| serve(&request, body, &mut pdfium, &mut out)));
+        let served = catch_unwind(AssertUnwindSafe(|| serve(&request, body, &mut pdfium, &out)));
         let (failure, retire) = match served {
             Ok(Ok(())) => continue,
             Ok(Err(Stop::Failed(failure))) => (failure, false),
             Ok(Err(Stop::Parent(error))) => return Err(error),
             Err(panic) => (Failure::file(format!("its decoder gave up: {}", said(panic.as_ref()))), true),
         };
-        answer(&mut out, Reply::Failed(failure), &[], retire)?;
+        out.answer(Reply::Failed(failure), Vec::new(), retire)?;
     }
     Ok(())
 }
@@ -66,33 +67,33 @@ impl From<io::Error> for Stop {
     }
 }
 
-fn serve(request: &Request, body: Vec<u8>, pdfium: &mut pdf::Library, out: &mut BufWriter<Stdout>) -> Result<(), Stop> {
+fn serve(request: &Request, body: Vec<u8>, pdfium: &mut pdf::Library, out: &Out) -> Result<(), Stop> {
     let Request { path, kind, max_pixels, task } = request;
     match task {
         Task::Probe if *kind == MediaKind::Pdf => {
             let probe = pdf::document::probe(pdfium.get()?, path.as_deref(), &body)?;
-            answer(out, Reply::Probe(probe), &[], false)?;
+            out.answer(Reply::Probe(probe), Vec::new(), false)?;
         }
         Task::Probe => {
             let probe = image::decode::probe(&file(path, &body)?, *kind, *max_pixels)?;
-            answer(out, Reply::Probe(probe), &[], false)?;
+            out.answer(Reply::Probe(probe), Vec::new(), false)?;
         }
         Task::Image(image) => {
             let decoded = image::decode::decode(&file(path, &body)?, *kind, image, *max_pixels)?;
             let (shape, body) = decoded.into_wire();
-            answer(out, Reply::Image(shape), &body, false)?;
+            out.answer(Reply::Image(shape), body, false)?;
         }
         Task::PdfDocument => {
             let document = pdf::document::describe(pdfium.get()?, path.as_deref(), &body)?;
-            answer(out, Reply::PdfDocument(document), &[], false)?;
+            out.answer(Reply::PdfDocument(document), Vec::new(), false)?;
         }
         Task::PdfPages(pages) => {
             let mut document = pdf::document::open(pdfium.get()?, path.as_deref(), &body)?;
             for number in pages.range(document.page_count())? {
                 let (page, body) = pdf::document::page(&mut document, number, pages, *max_pixels)?;
-                answer(out, Reply::PdfPage(Box::new(page)), &body, false)?;
+                out.answer(Reply::PdfPage(Box::new(page)), body, false)?;
             }
-            answer(out, Reply::Done, &[], false)?;
+            out.answer(Reply::Done, Vec::new(), false)?;
         }
     }
     Ok(())
@@ -110,8 +111,29 @@ fn file<'a>(path: &Option<PathBuf>, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Fai
     fs::read(path).map(Cow::Owned).map_err(unreadable)
 }
 
-fn answer(out: &mut impl Write, reply: Reply, body: &[u8], retire: bool) -> io::Result<()> {
-    wire::write(out, &Answer { reply, resident_bytes: resident_bytes(), retire }, body)
+/// The way back to the parent.
+struct Out(mpsc::SyncSender<(Vec<u8>, Vec<u8>)>);
+
+impl Out {
+    /// One answer may wait while another is written.
+    fn start() -> io::Result<Self> {
+        // Not through the buffer of `Stdout`, which looks for the ends of lines.
+        let mut out = fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let (send, answers) = mpsc::sync_channel::<(Vec<u8>, Vec<u8>)>(1);
+        thread::spawn(move || {
+            for (header, body) in answers {
+                if out.write_all(&header).and_then(|()| out.write_all(&body)).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self(send))
+    }
+
+    fn answer(&self, reply: Reply, body: Vec<u8>, retire: bool) -> io::Result<()> {
+        let header = wire::encode(&Answer { reply, resident_bytes: resident_bytes(), retire }, &body)?;
+        self.0.send((header, body)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
 }
 
 /// Resident memory of this process; 0 where the kernel does not tell.

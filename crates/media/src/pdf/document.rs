@@ -286,7 +286,13 @@ fn render(page: &Page, dpi: f32, max_pixels: u64) -> Result<Picture, Failure> {
     if stride < row {
         return Err(Failure::ours("PDFium's picture has other pixels than were asked for"));
     }
-    let bytes = if stride == row { raw } else { raw.chunks_exact(stride).flat_map(|r| &r[..row]).copied().collect() };
+    let bytes = if stride == row {
+        raw
+    } else {
+        let mut bytes = Vec::with_capacity(row * height as usize);
+        raw.chunks_exact(stride).for_each(|padded| bytes.extend_from_slice(&padded[..row]));
+        bytes
+    };
     Ok(Picture { width, height, encoding: Encoding::Rgb8, bytes })
 }
 
