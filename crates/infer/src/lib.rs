@@ -4,8 +4,11 @@
 //! This crate knows no SQL, no HTTP and no document; it never downloads a model unless [`Registry::pull`] is called,
 //! and never runs a file whose SHA-256 differs from the one in the registry.
 
+mod archive;
 mod catalog;
+mod convert;
 pub mod embed;
+pub mod entry;
 mod install;
 pub mod limits;
 mod queue;
@@ -14,10 +17,9 @@ pub mod rerank;
 pub mod sparse;
 mod worker;
 
+pub use convert::Conversion;
 pub use embed::{EmbedConfig, TextEmbedder};
-pub use registry::{
-    FileCheck, FileState, Hub, HubFile, InstallState, ModelEntry, ModelFile, ModelStatus, PullReport, Registry,
-    Runtime, Source, Task, Verify,
-};
+pub use entry::{Client, Group, Hub, HubFile, Member, ModelEntry, ModelFile, Origin, Platform, Runtime, Source, Task};
+pub use registry::{FileCheck, FileState, InstallState, ModelStatus, PullReport, Registry, Verify};
 pub use rerank::CrossEncoder;
 pub use sparse::{SparseEmbedder, SparseVector};

@@ -31,6 +31,10 @@ pub const MAX_PAIR_TOKENS: usize = 512;
 pub const MAX_WAITING_PAIRS: usize = 4_096;
 /// Largest file that is taken from a model hub, in bytes.
 pub const MAX_HUB_FILE_BYTES: u64 = 8 << 30;
+/// Largest file that is taken out of a package, in bytes.
+pub const MAX_MEMBER_BYTES: u64 = 2 << 30;
+/// Most bytes that are converted at once: they lie in memory, and what is made of them, too.
+pub const MAX_CONVERSION_BYTES: u64 = 1 << 30;
 /// Time one package download may take.
 pub const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(900);
 /// Bytes of the package client's messages that are kept for an error.

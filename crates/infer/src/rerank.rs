@@ -2,8 +2,9 @@
 //! BERT"): an ONNX model that reads query and document together, `[CLS] query [SEP] document [SEP]`, and gives one number.
 
 use crate::embed::cut;
+use crate::entry::Task;
 use crate::limits::{MAX_PAIR_TOKENS, MAX_THREADS, MAX_WAITING_PAIRS};
-use crate::registry::{Registry, Task};
+use crate::registry::Registry;
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, Tensor};

