@@ -61,11 +61,8 @@ impl TextEmbedder {
     /// what to run) or this build cannot run it; `Internal` where the runtime refuses it.
     pub fn load(registry: &Registry, id: &str, config: EmbedConfig) -> Result<Self> {
         let entry = Registry::resolve_for(id, Task::EmbedText)?;
-        match entry.runtime {
-            Runtime::RtenOnnx if entry.loadable => {}
-            Runtime::RtenOnnx | Runtime::CandleBert | Runtime::Native => {
-                return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
-            }
+        if entry.runtime != Runtime::RtenOnnx || !entry.loadable {
+            return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
         }
         let model_bytes = registry.read(entry, "model.onnx")?;
         let tokenizer_bytes = registry.read(entry, "tokenizer.json")?;

@@ -17,6 +17,8 @@ pub enum Task {
     RerankText,
     /// An image to one dense vector of unit length.
     EmbedImage,
+    /// An image or a text to one dense vector of unit length, in one space.
+    EmbedImageText,
     /// A media file to pixels, samples or pages. No model but a tool, which another crate runs.
     Decode,
 }
@@ -29,6 +31,10 @@ pub enum Runtime {
     RtenOnnx,
     /// The `candle` crate's BERT masked language model, reading safetensors. In process, CPU only.
     CandleBert,
+    /// None of its own: it computes with what the models make that it needs.
+    Composed,
+    /// This crate's own runtime for convolutional networks, reading safetensors. In process, CPU only.
+    ConvNet,
     /// The operating system: a program that is started, or a library that is loaded.
     Native,
 }
@@ -184,6 +190,8 @@ pub struct ModelEntry {
     pub files: &'static [ModelFile],
     /// Where it comes from, if not from packages; then `files` is empty.
     pub hub: Option<Hub>,
+    /// Ids of the models that it is made of. One of these has no files of its own.
+    pub needs: &'static [&'static str],
 }
 
 impl ModelEntry {

@@ -38,6 +38,10 @@ fn install(
     entry: &'static ModelEntry,
     fetch: impl FnOnce(&Path) -> Result<(PathBuf, u64)>,
 ) -> Result<PullReport> {
+    if !entry.needs.is_empty() {
+        let (id, needs) = (entry.id, entry.needs.join("` and `"));
+        return Err(Error::Unavailable(format!("`{id}` has no files of its own; pull `{needs}`")));
+    }
     if entry.hub.is_none() && entry.files_here().next().is_none() {
         return Err(Error::Unavailable(format!("`{}` is not made for this kind of machine", entry.id)));
     }

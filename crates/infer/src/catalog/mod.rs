@@ -22,6 +22,7 @@ pub const ENTRIES: &[ModelEntry] = &[
     text::MS_MARCO_MINILM,
     text::BGE_RERANKER,
     vision::EFFICIENTNET_LITE0,
+    vision::CONSE_MINILM,
     tools::FFMPEG,
     tools::PDFIUM,
 ];
@@ -48,6 +49,16 @@ mod tests {
     fn groups_name_entries() {
         for member in GROUPS.iter().flat_map(|group| group.members) {
             assert!(ENTRIES.iter().any(|entry| entry.id == *member), "{member}");
+        }
+    }
+
+    #[test]
+    fn what_a_model_needs_is_an_entry_with_files() {
+        for entry in ENTRIES.iter().filter(|entry| !entry.needs.is_empty()) {
+            assert!(entry.files.is_empty() && entry.hub.is_none(), "{}", entry.id);
+            for need in entry.needs {
+                assert!(ENTRIES.iter().any(|entry| entry.id == *need && entry.needs.is_empty()), "{need}");
+            }
         }
     }
 

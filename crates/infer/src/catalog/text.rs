@@ -55,6 +55,7 @@ pub const MINILM: ModelEntry = ModelEntry {
         ),
     ],
     hub: None,
+    needs: &[],
 };
 
 const SPLADE: Source = Source {
@@ -96,6 +97,7 @@ pub const SPLADE_TINY: ModelEntry = ModelEntry {
         ),
     ],
     hub: None,
+    needs: &[],
 };
 
 pub const MS_MARCO_MINILM: ModelEntry = ModelEntry {
@@ -125,6 +127,7 @@ pub const MS_MARCO_MINILM: ModelEntry = ModelEntry {
             HubFile { name: "tokenizer.json", path: "tokenizer.json" },
         ],
     }),
+    needs: &[],
 };
 
 pub const BGE_RERANKER: ModelEntry = ModelEntry {
@@ -154,4 +157,5 @@ pub const BGE_RERANKER: ModelEntry = ModelEntry {
             HubFile { name: "tokenizer.json", path: "tokenizer.json" },
         ],
     }),
+    needs: &[],
 };

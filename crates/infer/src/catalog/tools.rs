@@ -47,6 +47,7 @@ pub const FFMPEG: ModelEntry = ModelEntry {
         .program(),
     ],
     hub: None,
+    needs: &[],
 };
 
 const PDFIUM_X86_64: Source = Source {
@@ -92,4 +93,5 @@ pub const PDFIUM: ModelEntry = ModelEntry {
         .on(Platform::LinuxAarch64),
     ],
     hub: None,
+    needs: &[],
 };

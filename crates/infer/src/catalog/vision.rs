@@ -18,13 +18,13 @@ pub const EFFICIENTNET_LITE0: ModelEntry = ModelEntry {
     summary: "Image embedding and the 1,000 classes of ImageNet, EfficientNet-lite0",
     dimensions: 1280,
     max_tokens: 0,
-    runtime: Runtime::RtenOnnx,
+    runtime: Runtime::ConvNet,
     loadable: true,
     licence: "Apache-2.0",
     files: &[ModelFile::new(
-        "model.onnx",
-        18_533_014,
-        "80aea8a2bcf365c2ee6f72f82cc73d6e788277250b6fe50926b25954d04fdef0",
+        "model.safetensors",
+        18_533_152,
+        "5373436e56909facf538bd9388045ea9a23d4ad8e32fc9f95fd719fb9df7451c",
         Origin::Converted(
             Conversion::EfficientNetLite0,
             &[Member {
@@ -36,4 +36,20 @@ pub const EFFICIENTNET_LITE0: ModelEntry = ModelEntry {
         ),
     )],
     hub: None,
+    needs: &[],
+};
+
+pub const CONSE_MINILM: ModelEntry = ModelEntry {
+    id: "conse_minilm_l6_v2",
+    aliases: &["conse_minilm_l6_v2_v1"],
+    task: Task::EmbedImageText,
+    summary: "Images and English texts in one space, ConSE: what EfficientNet-lite0 sees, in words of all-MiniLM-L6-v2",
+    dimensions: 384,
+    max_tokens: crate::limits::MAX_TOKENS,
+    runtime: Runtime::Composed,
+    loadable: true,
+    licence: "Apache-2.0",
+    files: &[],
+    hub: None,
+    needs: &[EFFICIENTNET_LITE0.id, super::text::MINILM.id],
 };

@@ -1,169 +1,97 @@
-//! EfficientNet-lite0 (Tan and Le, 2019, "EfficientNet", without squeeze-and-excitation and with ReLU6): the published
-//! checkpoint to ONNX. Batch norms are folded into the convolutions before them; padding is TensorFlow's `SAME`.
+//! The published checkpoint of EfficientNet-lite0 to safetensors: batch norms are folded into the convolutions before
+//! them, kernels are turned from `[outputs, inputs, height, width]` into `[height, width, inputs, outputs]`.
 
-use super::onnx::{Attribute, Dimension, Graph};
 use super::torch::{self, Tensor};
+use super::write_safetensors;
 use std::collections::BTreeMap;
 use strata_model::{Error, Result};
 
-/// Pixels of a side of the input.
-const SIDE: usize = 224;
-const FEATURES: usize = 1280;
-const CLASSES: usize = 1000;
 /// What the batch norms add to a variance.
 const EPSILON: f32 = 1e-3;
 
-/// Blocks of one kind in a row. The first has the stride, the others have 1.
-struct Stage {
-    blocks: usize,
-    kernel: usize,
-    stride: usize,
-    expansion: usize,
-    channels: usize,
-}
-
-const fn stage(blocks: usize, kernel: usize, stride: usize, expansion: usize, channels: usize) -> Stage {
-    Stage { blocks, kernel, stride, expansion, channels }
-}
-
-const STAGES: [Stage; 7] = [
-    stage(1, 3, 1, 1, 16),
-    stage(2, 3, 2, 6, 24),
-    stage(2, 5, 2, 6, 40),
-    stage(3, 3, 2, 6, 80),
-    stage(3, 5, 1, 6, 112),
-    stage(4, 5, 2, 6, 192),
-    stage(1, 3, 1, 6, 320),
-];
-const STEM_CHANNELS: usize = 32;
-
-/// `input` `[n, 3, 224, 224]`, `(pixel - 127) / 128`, to `features` `[n, 1280]` and `logits` `[n, 1000]`.
-pub fn to_onnx(checkpoint: &[u8]) -> Result<Vec<u8>> {
+/// Tensors `stem`, `blocks.N.expand`, `blocks.N.depthwise`, `blocks.N.project`, `head` and `classifier`, each with
+/// `.weight` and `.bias`.
+pub fn to_safetensors(checkpoint: &[u8]) -> Result<Vec<u8>> {
     let tensors = torch::read(checkpoint)?;
-    let mut graph = Graph::default();
-    let limits = [graph.weights(&[], &[0.0]), graph.weights(&[], &[6.0])];
-    let mut net = Net { tensors, graph, limits, side: SIDE };
-
-    let stem = Convolution { kernel: 3, stride: 2, groups: 1, inputs: 3, outputs: STEM_CHANNELS };
-    let mut x = net.convolution("input", "_conv_stem", "_bn0", &stem)?;
-    x = net.relu6(&x);
-    let mut channels = STEM_CHANNELS;
-    let mut number = 0;
-    for stage in &STAGES {
-        for position in 0..stage.blocks {
-            let stride = if position == 0 { stage.stride } else { 1 };
-            x = net.block(&x, &format!("_blocks.{number}"), stage, channels, stride)?;
-            channels = stage.channels;
-            number += 1;
+    let mut made = BTreeMap::new();
+    let mut fold = |to: &str, kernel: &str, norm: &str| fold(&tensors, &mut made, to, kernel, norm);
+    fold("stem", "_conv_stem", "_bn0")?;
+    for number in 0.. {
+        let (from, to) = (format!("_blocks.{number}"), format!("blocks.{number}"));
+        if !tensors.contains_key(&format!("{from}._depthwise_conv.weight")) {
+            break;
         }
+        if tensors.contains_key(&format!("{from}._expand_conv.weight")) {
+            fold(&format!("{to}.expand"), &format!("{from}._expand_conv"), &format!("{from}._bn0"))?;
+        }
+        fold(&format!("{to}.depthwise"), &format!("{from}._depthwise_conv"), &format!("{from}._bn1"))?;
+        fold(&format!("{to}.project"), &format!("{from}._project_conv"), &format!("{from}._bn2"))?;
     }
-    let head = Convolution { kernel: 1, stride: 1, groups: 1, inputs: channels, outputs: FEATURES };
-    x = net.convolution(&x, "_conv_head", "_bn1", &head)?;
-    x = net.relu6(&x);
-    net.classifier(&x)?;
-    let output = |sizes: usize| [Dimension::Any, Dimension::Of(sizes)];
-    let pixels = [Dimension::Any, Dimension::Of(3), Dimension::Of(SIDE), Dimension::Of(SIDE)];
-    let outputs: &[(&str, &[Dimension])] = &[("features", &output(FEATURES)), ("logits", &output(CLASSES))];
-    Ok(net.graph.finish("efficientnet_lite0", &[("input", &pixels)], outputs))
+    fold("head", "_conv_head", "_bn1")?;
+    let classifier = get(&tensors, "_fc.weight")?;
+    made.insert("classifier.weight".to_owned(), turned(classifier, "_fc.weight", None)?);
+    made.insert("classifier.bias".to_owned(), get(&tensors, "_fc.bias")?.clone());
+    write_safetensors(&made)
 }
 
-struct Convolution {
-    kernel: usize,
-    stride: usize,
-    groups: usize,
-    inputs: usize,
-    outputs: usize,
+/// Puts a convolution and the batch norm after it into `made` as one convolution.
+fn fold(
+    tensors: &BTreeMap<String, Tensor>,
+    made: &mut BTreeMap<String, Tensor>,
+    to: &str,
+    kernel: &str,
+    norm: &str,
+) -> Result<()> {
+    let kernel = format!("{kernel}.weight");
+    let weights = get(tensors, &kernel)?;
+    let channels = weights.shape.first().copied().unwrap_or_default();
+    let of_norm = |part: &str| {
+        let name = format!("{norm}.{part}");
+        let tensor = get(tensors, &name)?;
+        if tensor.shape == [channels] { Ok(&tensor.data) } else { Err(wrong_shape(&name, tensor)) }
+    };
+    let (gain, offset) = (of_norm("weight")?, of_norm("bias")?);
+    let (mean, variance) = (of_norm("running_mean")?, of_norm("running_var")?);
+    let scale: Vec<f32> = (0..channels).map(|c| gain[c] / (variance[c] + EPSILON).sqrt()).collect();
+    let bias = (0..channels).map(|c| offset[c] - mean[c] * scale[c]).collect();
+    made.insert(format!("{to}.weight"), turned(weights, &kernel, Some(&scale))?);
+    made.insert(format!("{to}.bias"), Tensor { shape: vec![channels], data: bias });
+    Ok(())
 }
 
-struct Net {
-    tensors: BTreeMap<String, Tensor>,
-    graph: Graph,
-    /// Names of the constants 0 and 6.
-    limits: [String; 2],
-    /// Pixels of a side of what was added last.
-    side: usize,
+/// `[outputs, inputs]` or `[outputs, inputs, height, width]` with the outputs last and the inputs before them, each output
+/// multiplied by its scale.
+fn turned(tensor: &Tensor, name: &str, scale: Option<&[f32]>) -> Result<Tensor> {
+    let (outputs, inputs, area, shape) = match *tensor.shape.as_slice() {
+        [outputs, inputs] => (outputs, inputs, 1, vec![inputs, outputs]),
+        [outputs, inputs, height, width] => (outputs, inputs, height * width, vec![height, width, inputs, outputs]),
+        _ => return Err(wrong_shape(name, tensor)),
+    };
+    let mut data = vec![0.0; tensor.data.len()];
+    for (place, weight) in tensor.data.iter().enumerate() {
+        let (output, input, at) = (place / (inputs * area), place / area % inputs, place % area);
+        data[(at * inputs + input) * outputs + output] = weight * scale.map_or(1.0, |scale| scale[output]);
+    }
+    Ok(Tensor { shape, data })
 }
 
-impl Net {
-    /// An inverted residual: expansion, convolution of each channel, projection, and the input added where the shapes
-    /// are the same.
-    fn block(&mut self, input: &str, name: &str, stage: &Stage, channels: usize, stride: usize) -> Result<String> {
-        let wide = channels * stage.expansion;
-        let point = |inputs, outputs| Convolution { kernel: 1, stride: 1, groups: 1, inputs, outputs };
-        let mut x = input.to_owned();
-        if stage.expansion > 1 {
-            let (weights, norm) = (format!("{name}._expand_conv"), format!("{name}._bn0"));
-            x = self.convolution(&x, &weights, &norm, &point(channels, wide))?;
-            x = self.relu6(&x);
-        }
-        let depth = Convolution { kernel: stage.kernel, stride, groups: wide, inputs: 1, outputs: wide };
-        x = self.convolution(&x, &format!("{name}._depthwise_conv"), &format!("{name}._bn1"), &depth)?;
-        x = self.relu6(&x);
-        let (weights, norm) = (format!("{name}._project_conv"), format!("{name}._bn2"));
-        x = self.convolution(&x, &weights, &norm, &point(wide, stage.channels))?;
-        let is_same = stride == 1 && channels == stage.channels;
-        Ok(if is_same { self.graph.node("Add", &[&x, input], &[]) } else { x })
-    }
+fn get<'t>(tensors: &'t BTreeMap<String, Tensor>, name: &str) -> Result<&'t Tensor> {
+    tensors.get(name).ok_or_else(|| Error::Malformed(format!("`{name}` is missing")))
+}
 
-    fn convolution(&mut self, input: &str, weights: &str, norm: &str, how: &Convolution) -> Result<String> {
-        let shape = [how.outputs, how.inputs, how.kernel, how.kernel];
-        let kernel = self.take(&format!("{weights}.weight"), &shape)?;
-        let channel = [how.outputs];
-        let mut of_norm = |part: &str| self.take(&format!("{norm}.{part}"), &channel);
-        let (gain, offset) = (of_norm("weight")?, of_norm("bias")?);
-        let (mean, variance) = (of_norm("running_mean")?, of_norm("running_var")?);
-        let scale: Vec<f32> =
-            gain.iter().zip(&variance).map(|(gain, variance)| gain / (variance + EPSILON).sqrt()).collect();
-        let bias: Vec<f32> = (0..how.outputs).map(|c| offset[c] - mean[c] * scale[c]).collect();
-        let of_channel = how.inputs * how.kernel * how.kernel;
-        let folded: Vec<f32> = kernel.iter().enumerate().map(|(i, weight)| weight * scale[i / of_channel]).collect();
+fn wrong_shape(name: &str, tensor: &Tensor) -> Error {
+    Error::Malformed(format!("`{name}` has the shape {:?}", tensor.shape))
+}
 
-        let weights = self.graph.weights(&shape, &folded);
-        let bias = self.graph.weights(&channel, &bias);
-        let pads = self.same_padding(how);
-        let attributes = [
-            ("strides", Attribute::Ints(&[how.stride as i64; 2])),
-            ("kernel_shape", Attribute::Ints(&[how.kernel as i64; 2])),
-            ("group", Attribute::Int(how.groups as i64)),
-            ("pads", Attribute::Ints(&pads)),
-        ];
-        Ok(self.graph.node("Conv", &[input, &weights, &bias], &attributes))
-    }
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
 
-    /// Top, left, bottom, right, so that the output's side is the input's divided by the stride, rounded up.
-    fn same_padding(&mut self, how: &Convolution) -> [i64; 4] {
-        let side = self.side.div_ceil(how.stride);
-        let total = ((side - 1) * how.stride + how.kernel).saturating_sub(self.side);
-        self.side = side;
-        let first = (total / 2) as i64;
-        let last = total as i64 - first;
-        [first, first, last, last]
-    }
-
-    fn relu6(&mut self, input: &str) -> String {
-        let [low, high] = &self.limits;
-        self.graph.node("Clip", &[input, low, high], &[])
-    }
-
-    fn classifier(&mut self, input: &str) -> Result<()> {
-        let pooled = self.graph.node("GlobalAveragePool", &[input], &[]);
-        self.graph.node_called("features", "Flatten", &[&pooled], &[("axis", Attribute::Int(1))]);
-        let weights = self.take("_fc.weight", &[CLASSES, FEATURES])?;
-        let bias = self.take("_fc.bias", &[CLASSES])?;
-        let weights = self.graph.weights(&[CLASSES, FEATURES], &weights);
-        let bias = self.graph.weights(&[CLASSES], &bias);
-        self.graph.node_called("logits", "Gemm", &["features", &weights, &bias], &[("transB", Attribute::Int(1))]);
-        Ok(())
-    }
-
-    /// The numbers of a tensor, which must have this shape.
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        match self.tensors.remove(name) {
-            Some(tensor) if tensor.shape == shape => Ok(tensor.data),
-            Some(tensor) => {
-                Err(Error::Malformed(format!("`{name}` has the shape {:?}, expected {shape:?}", tensor.shape)))
-            }
-            None => Err(Error::Malformed(format!("`{name}` is missing"))),
-        }
+    #[test]
+    fn a_kernel_is_turned_and_scaled_by_output() {
+        let kernel = Tensor { shape: vec![2, 1, 1, 2], data: vec![1.0, 2.0, 3.0, 4.0] };
+        let turned = turned(&kernel, "kernel", Some(&[1.0, 10.0])).unwrap();
+        assert_eq!(turned, Tensor { shape: vec![1, 2, 1, 2], data: vec![1.0, 30.0, 2.0, 40.0] });
     }
 }

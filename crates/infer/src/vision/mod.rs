@@ -1,0 +1,7 @@
+//! Looking at images: what is in them, as vectors and as classes.
+
+pub mod conse;
+mod efficientnet;
+pub mod embed;
+pub mod imagenet;
+pub mod pixels;
