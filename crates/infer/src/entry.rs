@@ -17,6 +17,12 @@ pub enum Task {
     RerankText,
     /// An image to one dense vector of unit length.
     EmbedImage,
+    /// An image to boxes around faces.
+    DetectFaces,
+    /// A face to the points of its features.
+    AlignFaces,
+    /// A face to one dense vector of unit length.
+    EmbedFace,
     /// An image or a text to one dense vector of unit length, in one space.
     EmbedImageText,
     /// A media file to pixels, samples or pages. No model but a tool, which another crate runs.

@@ -29,5 +29,6 @@ pub use rerank::CrossEncoder;
 pub use sparse::{SparseEmbedder, SparseVector};
 pub use vision::conse::Conse;
 pub use vision::embed::{ImageEmbedder, Sight};
+pub use vision::face::{Face, FaceFinder, FaceOptions};
 pub use vision::imagenet::Label;
 pub use vision::pixels::Pixels;

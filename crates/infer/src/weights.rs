@@ -12,6 +12,11 @@ impl<'b> Weights<'b> {
         SafeTensors::deserialize(bytes).map(Self).map_err(Error::internal)
     }
 
+    /// The shape of a tensor; `Internal` where there is none of this name.
+    pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        Ok(self.0.tensor(name).map_err(|e| Error::internal(format!("`{name}`: {e}")))?.shape().to_vec())
+    }
+
     /// The numbers of a tensor; `Internal` where it is not there, not of `f32` or of another shape.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let tensor = self.0.tensor(name).map_err(|e| Error::internal(format!("`{name}`: {e}")))?;

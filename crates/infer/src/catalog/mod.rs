@@ -1,6 +1,7 @@
 //! The models and tools Strata knows, as data, a file for each kind. Every hash was computed from a file that was
 //! downloaded and opened, or made of such files; what comes from a hub has none here.
 
+mod face;
 mod text;
 mod tools;
 mod vision;
@@ -23,11 +24,14 @@ pub const ENTRIES: &[ModelEntry] = &[
     text::BGE_RERANKER,
     vision::EFFICIENTNET_LITE0,
     vision::CONSE_MINILM,
+    face::BLAZEFACE,
+    face::LANDMARKS,
+    face::RESNET_128,
     tools::FFMPEG,
     tools::PDFIUM,
 ];
 
-pub const GROUPS: &[Group] = &[tools::MEDIA_TOOLS];
+pub const GROUPS: &[Group] = &[tools::MEDIA_TOOLS, face::FACES];
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@
 //! reads, and computes in IEEE arithmetic in a fixed order, so that it makes the same bytes on every machine.
 
 mod efficientnet;
+mod tfjs;
 mod torch;
 
 use safetensors::Dtype;
@@ -20,6 +21,8 @@ use torch::Tensor;
 pub enum Conversion {
     /// The checkpoint of EfficientNet-lite0 to safetensors, with the batch norms folded in.
     EfficientNetLite0,
+    /// Weights of TensorFlow.js, a manifest or a model's file and the bytes, to safetensors under their names.
+    Tfjs,
 }
 
 impl Conversion {
@@ -29,6 +32,7 @@ impl Conversion {
     pub(crate) fn run(self, members: Vec<Vec<u8>>) -> Result<Vec<u8>> {
         match self {
             Self::EfficientNetLite0 => efficientnet::to_safetensors(&members.concat()),
+            Self::Tfjs => tfjs::to_safetensors(&members),
         }
     }
 }

@@ -44,7 +44,7 @@ impl Convolution {
         }
         let (height, width) = (self.window.positions(input.height), self.window.positions(input.width));
         let mut output = scratch.map(height, width, self.outputs());
-        if self.window == (Window { kernel: 1, stride: 1 }) {
+        if self.window.kernel == 1 && self.window.stride == 1 {
             self.multiply(&input.data, &mut output.data)?;
         } else {
             let mut patches = scratch.map(height, width, self.window.kernel * self.window.kernel * self.inputs);
@@ -148,7 +148,7 @@ mod tests {
         let numbers = |count: usize| (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect::<Vec<f32>>();
         let input = Map { height: 7, width: 6, channels: 3, data: numbers(7 * 6 * 3) };
         for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1), (5, 2)] {
-            let window = Window { kernel, stride };
+            let window = Window::same(kernel, stride);
             let weights = numbers(kernel * kernel * 3 * 5);
             let layer = Convolution::new(window, &weights, vec![0.5; 5], Activation::Relu6).unwrap();
             let output = layer.run(&input, &mut Scratch::default()).unwrap();
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let window = Window { kernel: 3, stride: 1 };
+        let window = Window::same(3, 1);
         assert!(Convolution::new(window, &[0.0; 17], vec![0.0; 2], Activation::None).is_err());
         let layer = Convolution::new(window, &[0.0; 18], vec![0.0; 2], Activation::None).unwrap();
         let input = Map { height: 1, width: 1, channels: 2, data: vec![0.0; 2] };

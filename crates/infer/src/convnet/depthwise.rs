@@ -38,7 +38,6 @@ impl Depthwise {
         self.window
     }
 
-    #[cfg(test)]
     pub fn run(&self, input: &Map, scratch: &mut Scratch) -> Result<Map> {
         let height = self.window.positions(input.height);
         self.run_rows(&Strip { rows: input, first: 0, height: input.height }, 0..height, scratch)
@@ -233,7 +232,7 @@ mod tests {
     /// The sum that the layer is defined by, at one position of one channel.
     fn by_hand(input: &Map, layer: &Depthwise, at: (usize, usize, usize)) -> f32 {
         let (y, x, channel) = at;
-        let Window { kernel, stride } = layer.window;
+        let Window { kernel, stride, .. } = layer.window;
         let before = (layer.window.zeros_before(input.height), layer.window.zeros_before(input.width));
         let mut sum = layer.bias[channel];
         for (ky, kx) in (0..kernel * kernel).map(|place| (place / kernel, place % kernel)) {
@@ -251,7 +250,7 @@ mod tests {
     fn it_is_the_sum_over_the_window_of_each_channel() {
         for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (2, 1), (7, 2)] {
             for (height, width, channels) in [(9, 8, 37), (2, 3, 16), (1, 1, 3)] {
-                let window = Window { kernel, stride };
+                let window = Window::same(kernel, stride);
                 let bias = vec![0.25; channels];
                 let layer =
                     Depthwise::new(window, numbers(kernel * kernel * channels), bias, Activation::None).unwrap();
@@ -269,7 +268,7 @@ mod tests {
 
     #[test]
     fn rows_alone_are_the_rows_of_the_whole() {
-        let window = Window { kernel: 5, stride: 2 };
+        let window = Window::same(5, 2);
         let layer = Depthwise::new(window, numbers(25 * 20), numbers(20), Activation::Relu6).unwrap();
         let input = Map { height: 11, width: 6, channels: 20, data: numbers(11 * 6 * 20) };
         let mut scratch = Scratch::default();

@@ -33,7 +33,7 @@ const STAGES: [Stage; 7] = [
     stage(1, 3, 1, 6, 320),
 ];
 const STEM_CHANNELS: usize = 32;
-const POINT: Window = Window { kernel: 1, stride: 1 };
+const POINT: Window = Window::same(1, 1);
 
 /// Numbers of an expanded map above which it is made in strips, so that it stays in the processor's cache.
 const STRIP: usize = 128 << 10;
@@ -58,7 +58,7 @@ impl EfficientNet {
     /// `Internal` where the file is not the network's.
     pub fn load(bytes: &[u8]) -> Result<Self> {
         let weights = Weights::read(bytes)?;
-        let window = Window { kernel: 3, stride: 2 };
+        let window = Window::same(3, 2);
         let stem = convolution(&weights, "stem", window, 3, STEM_CHANNELS, Activation::Relu6)?;
         let mut blocks = Vec::new();
         let mut channels = STEM_CHANNELS;
@@ -113,7 +113,7 @@ impl Block {
             1 => None,
             _ => Some(convolution(weights, &name("expand"), POINT, channels, wide, Activation::Relu6)?),
         };
-        let window = Window { kernel: stage.kernel, stride };
+        let window = Window::same(stage.kernel, stride);
         let kernel = weights.get(&name("depthwise.weight"), &[stage.kernel, stage.kernel, 1, wide])?;
         let bias = weights.get(&name("depthwise.bias"), &[wide])?;
         let depthwise = Depthwise::new(window, kernel, bias, Activation::Relu6)?;

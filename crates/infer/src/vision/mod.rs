@@ -3,5 +3,6 @@
 pub mod conse;
 mod efficientnet;
 pub mod embed;
+pub mod face;
 pub mod imagenet;
 pub mod pixels;
