@@ -25,6 +25,10 @@ pub enum Task {
     EmbedFace,
     /// An image or a text to one dense vector of unit length, in one space.
     EmbedImageText,
+    /// Speech to text with its times.
+    Transcribe,
+    /// Sound to how likely somebody speaks, for each moment.
+    DetectVoice,
     /// A media file to pixels, samples or pages. No model but a tool, which another crate runs.
     Decode,
 }
@@ -35,6 +39,8 @@ pub enum Task {
 pub enum Runtime {
     /// The `rten` crate, reading an ONNX file. In process, CPU only.
     RtenOnnx,
+    /// The `rten` crate, running a Whisper network that is built of safetensors. In process, CPU only.
+    RtenWhisper,
     /// The `candle` crate's BERT masked language model, reading safetensors. In process, CPU only.
     CandleBert,
     /// None of its own: it computes with what the models make that it needs.

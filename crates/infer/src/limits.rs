@@ -43,3 +43,10 @@ pub const MAX_CONVERSION_BYTES: u64 = 1 << 30;
 pub const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(900);
 /// Bytes of the package client's messages that are kept for an error.
 pub const MAX_CLIENT_MESSAGE_BYTES: u64 = 16 << 10;
+/// Longest recording that is transcribed at once: 6 hours, 1.4 GB of samples.
+pub const MAX_SPEECH_SECONDS: usize = 6 * 3600;
+/// Recordings that are being transcribed or wait for it; a call beyond is refused with `Busy`.
+pub const MAX_WAITING_RECORDINGS: usize = 16;
+/// Windows of 30 seconds that are decoded together, and the memory that their sound may take in bytes.
+pub const MAX_WINDOWS_AT_ONCE: usize = 8;
+pub const MAX_SOUND_BYTES: usize = 512 << 20;

@@ -137,6 +137,14 @@ impl Registry {
     pub fn default_sparse_model() -> &'static str {
         catalog::DEFAULT_SPARSE_MODEL
     }
+    /// The id of the model that transcribes where none is named.
+    pub fn default_speech_model() -> &'static str {
+        catalog::DEFAULT_SPEECH_MODEL
+    }
+    /// The id of the model that says where somebody speaks; transcribing needs it, too.
+    pub fn voice_model() -> &'static str {
+        catalog::VOICE_MODEL
+    }
     /// Every known model, in the registry's order.
     pub fn entries() -> &'static [ModelEntry] {
         catalog::ENTRIES

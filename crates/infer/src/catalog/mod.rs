@@ -2,6 +2,7 @@
 //! downloaded and opened, or made of such files; what comes from a hub has none here.
 
 mod face;
+mod sound;
 mod text;
 mod tools;
 mod vision;
@@ -17,6 +18,12 @@ pub const DEFAULT_CROSS_ENCODER: &str = text::BGE_RERANKER.id;
 /// The model that makes sparse vectors of text when none is named.
 pub const DEFAULT_SPARSE_MODEL: &str = text::SPLADE_TINY.id;
 
+/// The model that transcribes when none is named.
+pub const DEFAULT_SPEECH_MODEL: &str = sound::WHISPER_BASE.id;
+
+/// The model that finds where somebody speaks.
+pub const VOICE_MODEL: &str = sound::SILERO_VAD.id;
+
 pub const ENTRIES: &[ModelEntry] = &[
     text::MINILM,
     text::SPLADE_TINY,
@@ -27,11 +34,15 @@ pub const ENTRIES: &[ModelEntry] = &[
     face::BLAZEFACE,
     face::LANDMARKS,
     face::RESNET_128,
+    sound::WHISPER_TINY_EN,
+    sound::WHISPER_BASE,
+    sound::WHISPER_SMALL,
+    sound::SILERO_VAD,
     tools::FFMPEG,
     tools::PDFIUM,
 ];
 
-pub const GROUPS: &[Group] = &[tools::MEDIA_TOOLS, face::FACES];
+pub const GROUPS: &[Group] = &[tools::MEDIA_TOOLS, face::FACES, sound::SPEECH];
 
 #[cfg(test)]
 mod tests {

@@ -4,9 +4,11 @@
 //! A conversion is a function of its bytes alone: it reads no file, no clock and no environment, never executes what it
 //! reads, and computes in IEEE arithmetic in a fixed order, so that it makes the same bytes on every machine.
 
+mod ctranslate2;
 mod efficientnet;
 mod tfjs;
 mod torch;
+mod whisper;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -23,6 +25,8 @@ pub enum Conversion {
     EfficientNetLite0,
     /// Weights of TensorFlow.js, a manifest or a model's file and the bytes, to safetensors under their names.
     Tfjs,
+    /// The weights of Whisper as CTranslate2 writes them to safetensors under their published names.
+    Whisper,
 }
 
 impl Conversion {
@@ -33,6 +37,7 @@ impl Conversion {
         match self {
             Self::EfficientNetLite0 => efficientnet::to_safetensors(&members.concat()),
             Self::Tfjs => tfjs::to_safetensors(&members),
+            Self::Whisper => whisper::to_safetensors(&members.concat()),
         }
     }
 }

@@ -1,0 +1,240 @@
+//! From samples to a transcript: which windows are decoded together, and what becomes of what the decoder tells.
+
+use crate::limits::{MAX_SOUND_BYTES, MAX_WINDOWS_AT_ONCE};
+use crate::speech::align::{self, Head};
+use crate::speech::decode::{Told, decode, detect_language};
+use crate::speech::network::Sound;
+use crate::speech::vocabulary::TIME_STEP_MS;
+use crate::speech::words::{self, Timed};
+use crate::speech::{Inner, SAMPLE_RATE, Segment, TranscribeOptions, Transcript, Word, check, voice};
+use rten_tensor::NdTensor;
+use rten_tensor::prelude::*;
+use std::collections::VecDeque;
+use std::ops::Range;
+use strata_model::Result;
+
+/// Samples of one step of time, 20 ms.
+const STEP: usize = SAMPLE_RATE / 1_000 * TIME_STEP_MS as usize;
+/// Speech of which the decoder told nothing is decoded once more if it is longer than this, in samples: 1 s. It begins no
+/// earlier than half a second before the last word ends.
+const MIN_REST: usize = SAMPLE_RATE;
+const REST_MARGIN: usize = SAMPLE_RATE / 2;
+
+/// Tokens between two times.
+#[derive(Debug, Clone, PartialEq)]
+struct Span {
+    /// In steps of 20 ms since the start of the window.
+    start: u32,
+    end: u32,
+    /// Places in [`Told::tokens`], all of text.
+    tokens: Range<usize>,
+}
+
+/// A decoded window.
+struct Window<'a> {
+    /// Its samples in the recording.
+    range: &'a Range<usize>,
+    sound: &'a Sound,
+    told: &'a Told,
+    prompt: &'a [u32],
+    language: &'a str,
+}
+
+impl Window<'_> {
+    /// Steps of 20 ms.
+    fn steps(&self) -> u32 {
+        self.range.len().div_ceil(STEP) as u32
+    }
+}
+
+impl Inner {
+    pub fn transcribe(&self, samples: &[f32], options: &TranscribeOptions) -> Result<Transcript> {
+        check(samples)?;
+        if let Some(language) = &options.language {
+            self.vocabulary.prompt(language)?;
+        }
+        let probabilities = self.voice.probabilities(samples)?;
+        let speech = voice::speech(&probabilities, samples.len());
+        let whole = 0..samples.len();
+        let parts = if options.skip_silence { &speech[..] } else { std::slice::from_ref(&whole) };
+        let mut open: VecDeque<Range<usize>> = voice::windows(parts, &probabilities).into();
+        open.retain(|window| !window.is_empty());
+        let at_once = (MAX_SOUND_BYTES / self.network.sizes.sound_bytes()).clamp(1, MAX_WINDOWS_AT_ONCE);
+        let mut transcript = Transcript { language: options.language.clone(), segments: Vec::new() };
+        while !open.is_empty() {
+            let batch: Vec<Range<usize>> = open.drain(..at_once.min(open.len())).collect();
+            let rests = self.batch(samples, &batch, &speech, options.word_times, &mut transcript)?;
+            rests.into_iter().rev().for_each(|rest| open.push_front(rest));
+        }
+        transcript.segments.sort_by_key(|segment| segment.start_ms);
+        Ok(transcript)
+    }
+
+    /// Adds what is said in some windows to the transcript; answers the parts of them that have to be decoded once more.
+    fn batch(
+        &self,
+        samples: &[f32],
+        ranges: &[Range<usize>],
+        speech: &[Range<usize>],
+        word_times: bool,
+        transcript: &mut Transcript,
+    ) -> Result<Vec<Range<usize>>> {
+        let sounds = ranges.iter().map(|range| self.network.encode(self.features.of(&samples[range.clone()])));
+        let sounds = sounds.collect::<Result<Vec<Sound>>>()?;
+        let language = match &mut transcript.language {
+            Some(language) => &*language,
+            None => transcript.language.insert(detect_language(&self.network, &self.vocabulary, &sounds[0])?.0),
+        };
+        let prompt = self.vocabulary.prompt(language)?;
+        let borrowed: Vec<&Sound> = sounds.iter().collect();
+        let told = decode(&self.network, &self.vocabulary, &prompt, &borrowed, ranges[0].start as u64)?;
+        let mut rests = Vec::new();
+        for ((range, sound), told) in ranges.iter().zip(&sounds).zip(&told) {
+            let window = Window { range, sound, told, prompt: &prompt, language };
+            let (spans, rest) = self.spans(&window, speech);
+            transcript.segments.extend(self.segments(&window, spans, word_times)?);
+            rests.extend(rest);
+        }
+        Ok(rests)
+    }
+
+    /// What was told of a window, and what of it has to be decoded once more: small models end their text at a pause although
+    /// somebody speaks behind it, and of much text there may be no room for all.
+    fn spans(&self, window: &Window, speech: &[Range<usize>]) -> (Vec<Span>, Option<Range<usize>>) {
+        let Window { range, told, .. } = window;
+        if told.is_silence() {
+            return (Vec::new(), None);
+        }
+        let mut spans = spans(&told.tokens, |token| self.vocabulary.kinds.time(token), window.steps());
+        if !told.ended && spans.len() > 1 {
+            // The last one may be cut.
+            spans.pop();
+        }
+        let Some(last) = spans.last() else { return (spans, None) };
+        let end = range.start + last.end as usize * STEP;
+        let untold = match told.ended {
+            true => speech.iter().map(|part| part.start).find(|start| *start + REST_MARGIN >= end),
+            false => Some(end),
+        };
+        let left = |start: usize| {
+            let parts = speech.iter().map(|part| part.end.min(range.end).saturating_sub(part.start.max(start)));
+            parts.sum::<usize>()
+        };
+        let rest = untold.filter(|start| *start > range.start + MIN_REST && left(*start) > MIN_REST);
+        (spans, rest.map(|start| start..range.end))
+    }
+
+    fn segments(&self, window: &Window, spans: Vec<Span>, word_times: bool) -> Result<Vec<Segment>> {
+        let mut timed = if word_times { self.words(window, &spans)? } else { VecDeque::new() };
+        let mut segments = Vec::new();
+        for span in spans {
+            let words = take(&mut timed, span.tokens.len());
+            let text = self.vocabulary.text(&window.told.tokens[span.tokens.clone()])?.trim().to_owned();
+            if !text.is_empty() {
+                segments.push(segment(&span, text, words, window));
+            }
+        }
+        Ok(segments)
+    }
+
+    /// The words of all spans, with times since the start of the window.
+    fn words(&self, window: &Window, spans: &[Span]) -> Result<VecDeque<Timed>> {
+        let Window { sound, told, prompt, language, .. } = window;
+        let places: Vec<usize> = spans.iter().flat_map(|span| span.tokens.clone()).collect();
+        let tokens: Vec<u32> = places.iter().map(|place| told.tokens[*place]).collect();
+        let log_probabilities: Vec<f32> = places.iter().map(|place| told.log_probabilities[*place]).collect();
+        if tokens.is_empty() || self.alignment_heads.is_empty() {
+            return Ok(VecDeque::new());
+        }
+        let mut read = prompt.to_vec();
+        read.push(self.vocabulary.kinds.without_times);
+        read.extend(&tokens);
+        read.push(self.vocabulary.kinds.end);
+        let rows = prompt.len()..read.len() - 1;
+        let attention = self.network.attention(read, sound)?;
+        let frames = (window.steps() as usize).clamp(1, self.network.sizes.frames);
+        let starts = align::starts(&self.heads(&attention), frames, rows);
+        let pieces = words::split(&self.vocabulary, &tokens, language)?;
+        Ok(words::timed(pieces, &starts, &log_probabilities).into())
+    }
+
+    /// The heads that follow the sound, of the attention of all layers that have some.
+    fn heads<'a>(&self, attention: &'a [NdTensor<f32, 4>]) -> Vec<Head<'a>> {
+        let mut heads = Vec::new();
+        for (layer, scores) in self.aligned_layers.iter().zip(attention) {
+            let (columns, of_head) = (scores.size(3), scores.size(2) * scores.size(3));
+            let data = scores.data().unwrap_or_default();
+            let of_layer = self.alignment_heads.iter().filter(|(own, _)| own == layer);
+            heads.extend(
+                of_layer
+                    .filter_map(|(_, head)| data.get(head * of_head..(head + 1) * of_head))
+                    .map(|scores| Head { scores, columns }),
+            );
+        }
+        heads
+    }
+}
+
+/// The tokens between times; what has no end goes on to the end of the window.
+fn spans(tokens: &[u32], time: impl Fn(u32) -> Option<u32>, steps: u32) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut start = 0;
+    let mut first = None;
+    for (place, token) in tokens.iter().enumerate() {
+        match (time(*token), first) {
+            (Some(time), None) => start = time.min(steps),
+            (Some(time), Some(from)) => {
+                spans.push(Span { start, end: time.clamp(start, steps.max(start)), tokens: from..place });
+                (start, first) = (time.min(steps), None);
+            }
+            (None, None) => first = Some(place),
+            (None, Some(_)) => {}
+        }
+    }
+    if let Some(from) = first {
+        spans.push(Span { start, end: steps.max(start), tokens: from..tokens.len() });
+    }
+    spans
+}
+
+/// Takes words from the front until they have this many tokens.
+fn take(timed: &mut VecDeque<Timed>, tokens: usize) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut taken = 0;
+    while taken < tokens {
+        let Some(Timed { tokens, word }) = timed.pop_front() else { break };
+        taken += tokens;
+        words.push(word);
+    }
+    words
+}
+
+/// A segment with times since the start of the recording. Where there are words, it begins and ends with them.
+fn segment(span: &Span, text: String, mut words: Vec<Word>, window: &Window) -> Segment {
+    let Window { range, told, .. } = window;
+    let offset = (range.start * 1_000 / SAMPLE_RATE) as u64;
+    let end = (range.end * 1_000).div_ceil(SAMPLE_RATE) as u64;
+    let absolute = |ms: u64| (ms + offset).min(end);
+    for word in &mut words {
+        (word.start_ms, word.end_ms) = (absolute(word.start_ms), absolute(word.end_ms));
+    }
+    let start_ms = words.first().map_or(absolute(u64::from(span.start) * TIME_STEP_MS), |word| word.start_ms);
+    let end_ms = words.last().map_or(absolute(u64::from(span.end) * TIME_STEP_MS), |word| word.end_ms);
+    let (no_speech_probability, average_log_probability) = (told.no_speech_probability, told.average_log_probability);
+    Segment { start_ms, end_ms, text, words, no_speech_probability, average_log_probability }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_between_times_is_a_span_and_the_last_may_have_no_end() {
+        let time = |token: u32| token.checked_sub(100);
+        let found = spans(&[100, 1, 2, 150, 150, 3, 180, 190, 4, 5], time, 400);
+        let span = |start, end, tokens| Span { start, end, tokens };
+        assert_eq!(found, [span(0, 50, 1..3), span(50, 80, 5..6), span(90, 400, 8..10)]);
+        assert_eq!(spans(&[100, 1, 900], time, 400), [span(0, 400, 1..2)], "no later than the window");
+        assert!(spans(&[100, 150], time, 400).is_empty());
+    }
+}
