@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 VENV := $(TARGET)/venv-test
 MODEL := all_minilm_l6_v2_int8
 # What tests need besides.
-TEST_MODELS := splade_tiny
+TEST_MODELS := splade_tiny media_tools conse_minilm_l6_v2 faces speech whisper_tiny_en
 SDK := mixpeek==1.3.783
 FUZZER := schemathesis==4.32.5
 # What the metrics of rankings are compared with.
@@ -14,6 +14,8 @@ ORACLE := pytrec_eval-terrier==0.5.11
 # Tests take nothing from the user's own directories: model and Python packages live beside the build.
 test crash check generated: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
 test crash check: export STRATA_TEST_PYTHON := $(VENV)/bin/python
+# Real photos, recordings, videos and PDFs.
+test crash check bench: export STRATA_TEST_FILES := $(or $(STRATA_TEST_FILES),$(TARGET)/test-files)
 
 .PHONY: demo test check lint crash fuzz bench compat generated prepare clean-tests
 
@@ -69,6 +71,7 @@ compat generated:
 prepare: $(VENV)/ready
 	$(CARGO) build --workspace
 	$(CARGO) run --quiet --package strata -- models pull $(MODEL) $(TEST_MODELS)
+	PYTHON=$(PYTHON) ./scripts/fetch-test-files.sh
 
 $(VENV)/ready: Makefile
 	$(PYTHON) -m venv $(VENV)

@@ -39,6 +39,16 @@ make_corpus() {
   mv "$1.part" "$1"
 }
 
+# choose_files PACKAGES FOLDER: some of the files of the packages, as a person would have them in a folder.
+choose_files() {
+  mkdir -p "$2/photos" "$2/films" "$2/speech" "$2/papers"
+  cp -u "$1"/scikit-image/{astronaut,camera,chelsea,clock_motion,coffee,coins,horse,moon}.png \
+    "$1"/scikit-image/{rocket,hubble_deep_field}.jpg "$1"/opencv-doc/{fruits,butterfly,messi5,home}.jpg "$2/photos"
+  cp -u "$1"/opencv-doc/{vtest,Megamind}.avi "$2/films"
+  cp -u "$1"/pocketsphinx-testdata/librivox/*.wav "$2/speech"
+  cp -u "$1"/pdf/R-intro.pdf "$2/papers"
+}
+
 # is_healthy URL: whether a server answers there.
 is_healthy() {
   python3 - "$1" <<'PY' >/dev/null 2>&1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh Debian or Ubuntu to answers: builds, fetches a model and a real corpus, starts a server, ingests, searches,
-# and leaves the server running. Safe to run again: what is there is kept.
+# From a fresh Debian or Ubuntu to answers: builds, fetches models and real files (texts, photos, a video, speech, a PDF),
+# starts a server, ingests, searches, and leaves the server running. Safe to run again: what is there is kept.
 #
 #   DEMO_TEXTS     how many dictionary entries to ingest (default 30000; `all` takes all 117,000)
 #   STRATA_DATA    data directory (default strata-data)
@@ -12,7 +12,7 @@ data="${STRATA_DATA:-strata-data}"
 listen="${STRATA_LISTEN:-127.0.0.1:8800}"
 texts="${DEMO_TEXTS:-30000}"
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/strata/demo"
-model=all_minilm_l6_v2_int8
+models=(all_minilm_l6_v2_int8 media_tools conse_minilm_l6_v2 speech)
 export STRATA_DATA="$data" STRATA_URL="http://$listen"
 unset STRATA_API_KEY STRATA_NAMESPACE
 mkdir -p "$cache" "$data"
@@ -31,19 +31,25 @@ step "Building (release)"
 cargo build --release --locked --package strata
 strata="${CARGO_TARGET_DIR:-target}/release/strata"
 
-step "Fetching the model"
-"$strata" models pull "$model"
+step "Fetching the models"
+"$strata" models pull "${models[@]}"
 
 step "Fetching the corpus: WordNet"
 corpus="$cache/glosses-$texts.jsonl"
 [ -s "$corpus" ] || make_corpus "$corpus" "$texts"
 echo "$(wc -l <"$corpus") texts in $corpus"
 
+step "Fetching files: photos, a video, speech, a manual"
+files="$cache/files"
+STRATA_TEST_FILES="$cache/packages" PYTHON=python3 ./scripts/fetch-test-files.sh \
+  scikit-image opencv-doc pocketsphinx-testdata pdf
+choose_files "$cache/packages" "$files"
+
 step "Starting the server"
 start_server "$strata" "$data" "$listen"
 
 step "Ingesting"
-"$strata" ingest "$corpus"
+"$strata" ingest "$corpus" "$files"
 
 step "Searching"
 for query in \
@@ -54,8 +60,16 @@ for query in \
   "to walk slowly without any purpose"
 do
   printf '\n> %s\n' "$query"
-  "$strata" search --limit 3 "$query"
+  "$strata" search --limit 3 --collection texts "$query"
 done
+show() { printf '\n> %s, in %s\n' "$2" "$1"; "$strata" search --limit 2 --collection "$1" "$2"; }
+show images "a cup of coffee"
+show images "a rocket taking off"
+show videos "people walking on a street"
+show recordings "what should be done for the ladies"
+show pages "read a table of data from a file"
+printf '\n> %s, in everything\n' "astronaut"
+"$strata" search --limit 4 "astronaut"
 
 cat <<END
 

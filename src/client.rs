@@ -84,6 +84,16 @@ impl Client {
         self.call(Method::DELETE, path, None)
     }
 
+    /// Sends a file to a signed URL.
+    pub fn put_file(&self, url: &str, path: &Path) -> Result<()> {
+        let file = std::fs::File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let response = self.http.put(url).body(file).timeout(UPLOAD_TIMEOUT).send().map_err(|e| self.unreachable(e))?;
+        match response.status().as_u16() {
+            200..300 => Ok(()),
+            status => Err(Refusal { status, message: message(&response.text().unwrap_or_default()) }.into()),
+        }
+    }
+
     /// One request; `path` starts after `/v1`. A busy server (429, 503 with `Retry-After`) is asked again: what it
     /// refused with those it has not stored.
     fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
@@ -172,6 +182,9 @@ impl Client {
         Ok(found)
     }
 }
+
+/// Longest that one file may take on its way.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The first key of a data directory on this machine.
 fn key_file(data: &Path) -> Result<String> {

@@ -1,19 +1,22 @@
-//! `strata ingest`: files and folders become objects of one bucket, and batches turn them into documents of a
-//! collection. Objects carry an idempotency key made of their content and place, so a second run repeats nothing.
+//! `strata ingest`: files and folders become objects of one bucket, and batches turn them into documents of a collection
+//! for each kind of file. Objects carry an idempotency key made of their content and place, so a second run repeats
+//! nothing.
 
-use super::walk::{self, Content, MAX_INLINE_BYTES, Record};
+use super::lane::{LANES, Lane};
+use super::walk::{self, Content, Record};
 use super::{Client, Output, ServerArguments};
 use crate::client::{expect_text, percent_encode, text};
 use anyhow::{Result, bail};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 pub const FILES: &str = "files";
-pub const TEXTS: &str = "texts";
-const MEDIA: &str = "media";
+/// Largest file that travels inside a request; a larger one is uploaded before.
+const MAX_INLINE_BYTES: u64 = 4 << 20;
 /// Objects of one request.
 const CHUNK: usize = 100;
 /// Bytes after which a request goes out though it is not full.
@@ -29,14 +32,14 @@ const RESERVED: [&str; 7] =
 
 #[derive(Debug, clap::Args)]
 pub struct IngestArguments {
-    /// Files and folders: .txt .md .json .jsonl .csv as text; images, audio, video, PDF and spreadsheets as they are
+    /// Files and folders: texts, images, audio, video and PDF, told by their content; .json, .jsonl and .csv hold records
     #[arg(required = true)]
     paths: Vec<PathBuf>,
     /// Bucket to fill; made if it does not exist
     #[arg(long, default_value = FILES)]
     bucket: String,
     /// Collection of the texts; made if it does not exist
-    #[arg(long, default_value = TEXTS)]
+    #[arg(long, default_value = Lane::Texts.collection())]
     collection: String,
     /// Field of JSON and CSV records that holds the text
     #[arg(long, default_value = "text")]
@@ -67,8 +70,7 @@ pub fn run(arguments: IngestArguments, output: Output) -> Result<ExitCode> {
         client: &client,
         arguments: &arguments,
         bar: progress_bar(total),
-        texts: Pipe::new(),
-        media: Pipe::new(),
+        pipes: LANES.map(|lane| (lane, Pipe::new())).into(),
         batches: Vec::new(),
         failures: Vec::new(),
         failed: 0,
@@ -152,19 +154,12 @@ struct Batch {
     ended: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lane {
-    Texts,
-    Media,
-}
-
 struct Run<'a> {
     client: &'a Client,
     arguments: &'a IngestArguments,
     bucket: String,
     bar: ProgressBar,
-    texts: Pipe,
-    media: Pipe,
+    pipes: BTreeMap<Lane, Pipe>,
     batches: Vec<Batch>,
     failures: Vec<(String, String)>,
     failed: u64,
@@ -176,10 +171,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn lane(&mut self, lane: Lane) -> &mut Pipe {
-        match lane {
-            Lane::Texts => &mut self.texts,
-            Lane::Media => &mut self.media,
-        }
+        self.pipes.entry(lane).or_insert_with(Pipe::new)
     }
 
     fn fail(&mut self, origin: String, reason: String) {
@@ -191,8 +183,12 @@ impl Run<'_> {
 
     /// One record of the walk: into the next request, which goes out when it is full.
     fn take(&mut self, origin: &str, content: Result<Content>) -> Result<()> {
-        let object = content
-            .and_then(|content| object_of(&Record { origin: origin.to_owned(), content }, &self.arguments.text_field));
+        let object = content.and_then(|content| match &content {
+            Content::Media { path, field, .. } if std::fs::metadata(path)?.len() > MAX_INLINE_BYTES => {
+                self.uploaded(origin, path, field)
+            }
+            _ => object_of(&Record { origin: origin.to_owned(), content }, &self.arguments.text_field),
+        });
         let (lane, object) = match object {
             Ok(object) => object,
             Err(error) => {
@@ -209,6 +205,31 @@ impl Run<'_> {
             self.send(lane)?;
         }
         Ok(())
+    }
+
+    /// An object whose bytes are brought before it.
+    fn uploaded(&self, origin: &str, path: &Path, field: &'static str) -> Result<(Lane, Value)> {
+        let facts = std::fs::metadata(path)?;
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let uploads = format!("/buckets/{}/uploads", percent_encode(&self.bucket));
+        let upload = self.client.post(
+            &uploads,
+            &json!({
+                "filename": name, "content_type": "application/octet-stream", "file_size_bytes": facts.len(),
+                "blob_property": field, "blob_type": field, "create_object_on_confirm": false,
+            }),
+        )?;
+        let upload_id = expect_text(&upload, "upload_id")?;
+        self.client.put_file(expect_text(&upload, "presigned_url")?, path)?;
+        let changed = facts.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        let identity = format!("{origin}\n{}\n{}", facts.len(), changed.unwrap_or_default().as_nanos());
+        let object = json!({
+            "blobs": [{ "property": field, "type": field, "upload_id": upload_id, "metadata": { "filename": name } }],
+            "file_name": name,
+            "source_path": origin,
+            "idempotency_key": key_of(&identity),
+        });
+        Ok((Lane::of(field), object))
     }
 
     /// Sends the lane's waiting objects; a full batch of what the server now has is submitted.
@@ -263,26 +284,11 @@ impl Run<'_> {
         if let Some(id) = &self.lane(lane).collection {
             return Ok(id.clone());
         }
-        let id = match lane {
-            Lane::Texts => collection(
-                self.client,
-                &self.arguments.collection,
-                &self.bucket,
-                json!({
-                    "feature_extractor_name": "text_extractor",
-                    "version": "v1",
-                    "parameters": { "split_by": self.arguments.split_by },
-                    "input_mappings": { "text": "text" },
-                    "include_all_source_fields": true,
-                }),
-            )?,
-            Lane::Media => collection(
-                self.client,
-                MEDIA,
-                &self.bucket,
-                json!({ "feature_extractor_name": "passthrough_extractor", "version": "v1", "include_all_source_fields": true }),
-            )?,
+        let name = match lane {
+            Lane::Texts => &self.arguments.collection,
+            other => other.collection(),
         };
+        let id = collection(self.client, name, &self.bucket, lane.extractor(&self.arguments.split_by))?;
         self.lane(lane).collection = Some(id.clone());
         Ok(id)
     }
@@ -333,7 +339,7 @@ impl Run<'_> {
 
     /// What is still here goes out; unless told otherwise, wait until every batch has ended.
     fn finish(&mut self) -> Result<()> {
-        for lane in [Lane::Texts, Lane::Media] {
+        for lane in LANES {
             self.send(lane)?;
             self.submit(lane)?;
         }
@@ -351,7 +357,7 @@ impl Run<'_> {
             self.failures.iter().map(|(origin, error)| json!({ "origin": origin, "error": error })).collect();
         let answer = json!({
             "bucket_id": self.bucket,
-            "collection_ids": [self.texts.collection, self.media.collection],
+            "collection_ids": self.pipes.values().filter_map(|pipe| pipe.collection.as_ref()).collect::<Vec<_>>(),
             "batch_ids": self.batches.iter().map(|batch| &batch.id).collect::<Vec<_>>(),
             "objects": self.sent,
             "replayed": self.replayed,
@@ -412,12 +418,6 @@ fn object_of(record: &Record, text_field: &str) -> Result<(Lane, Value)> {
             (Lane::Texts, Value::Object(fields))
         }
         Content::Media { field, media_type, path } => {
-            let size_bytes = std::fs::metadata(path)?.len();
-            if size_bytes > MAX_INLINE_BYTES {
-                bail!(
-                    "has {size_bytes} bytes; files over {MAX_INLINE_BYTES} go through a presigned upload (`POST /v1/buckets/…/uploads`)"
-                );
-            }
             let data = format!("data:{media_type};base64,{}", base64(&std::fs::read(path)?));
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
             let object = json!({
@@ -425,12 +425,16 @@ fn object_of(record: &Record, text_field: &str) -> Result<(Lane, Value)> {
                 "file_name": name,
                 "source_path": record.origin,
             });
-            (Lane::Media, object)
+            (Lane::of(field), object)
         }
     };
-    let identity = strata_model::id::sha256_hex(format!("{}\n{object}", record.origin).as_bytes());
-    object["idempotency_key"] = json!(format!("ingest-{}", &identity[..40]));
+    object["idempotency_key"] = json!(key_of(&format!("{}\n{object}", record.origin)));
     Ok((lane, object))
+}
+
+/// An idempotency key for what is told apart by `identity`.
+fn key_of(identity: &str) -> String {
+    format!("ingest-{}", &strata_model::id::sha256_hex(identity.as_bytes())[..40])
 }
 
 /// RFC 4648 base64 with padding.

@@ -5,6 +5,7 @@ mod doctor;
 mod get;
 mod ingest;
 mod keys;
+mod lane;
 mod models;
 mod namespaces;
 mod search;
@@ -32,9 +33,9 @@ pub struct Arguments {
 enum Command {
     /// Run the server
     Serve(crate::settings::ServeArguments),
-    /// Bring files and folders in: text becomes searchable documents, other files pass through
+    /// Bring files and folders in: texts, images, PDFs, video and audio become searchable documents
     Ingest(ingest::IngestArguments),
-    /// Search the ingested texts
+    /// Search what was ingested
     Search(search::SearchArguments),
     /// Show a resource by its id (doc_, obj_, bkt_, col_, ret_, btch_, task_, ns_)
     Get(get::GetArguments),
@@ -54,6 +55,12 @@ enum Command {
     /// Print the server's OpenAPI document
     #[command(hide = true)]
     Openapi,
+    /// Decode files under limits: what the server starts itself as
+    #[command(hide = true, name = strata_engine::MEDIA_CHILD)]
+    MediaChild {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -71,6 +78,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             clap_complete::generate(shell, &mut Arguments::command(), "strata", &mut std::io::stdout());
         }
         Command::Compat(arguments) => return compat::run(arguments),
+        Command::MediaChild { arguments } => return Ok(strata_media::child::main(arguments)),
         Command::Openapi => Output { json: true }.print(&serde_json::to_value(strata_http::openapi())?, |_| Ok(()))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -71,7 +71,7 @@ fn pull(registry: &Registry, mut ids: Vec<String>, from: Option<PathBuf>, output
     if ids.is_empty() {
         ids.push(Registry::default_text_model().to_owned());
     }
-    let mut entries = Vec::new();
+    let mut entries: Vec<&strata_infer::ModelEntry> = Vec::new();
     for name in &ids {
         entries.extend(Registry::resolve_all(name).with_context(|| format!("cannot pull `{name}`"))?);
     }

@@ -1,8 +1,8 @@
-//! `strata search`: one ad hoc retriever over the ingested texts, its hits shown with where they came from.
+//! `strata search`: one ad hoc retriever over what was ingested, its hits shown with where they came from.
 
 use super::{Client, Output, ServerArguments};
 use crate::client::text;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Instant;
@@ -15,9 +15,9 @@ pub struct SearchArguments {
     /// What to look for
     #[arg(required = true)]
     text: Vec<String>,
-    /// Collection, by name or id
-    #[arg(long, short, default_value = super::ingest::TEXTS)]
-    collection: String,
+    /// Collection, by name or id; several times for several [default: all]
+    #[arg(long, short)]
+    collection: Vec<String>,
     /// How many hits
     #[arg(long, short, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
@@ -31,16 +31,8 @@ pub struct SearchArguments {
 pub fn run(arguments: SearchArguments, output: Output) -> Result<()> {
     let client = Client::open(&arguments.server)?;
     let query = arguments.text.join(" ");
-    let collection = client.get(&format!("/collections/{}", crate::client::percent_encode(&arguments.collection)))?;
-    let feature = collection
-        .get("vector_indexes")
-        .and_then(Value::as_array)
-        .and_then(|indexes| indexes.iter().find_map(|index| text(index, "feature_uri")));
-    let Some(feature) = feature else {
-        bail!("collection `{}` has no vector index to search", arguments.collection);
-    };
+    // Without a feature, each collection is searched by every vector that text finds, and by its words.
     let mut search = json!({
-        "feature_uri": feature,
         "query": { "input_mode": "text", "value": "{{INPUT.query}}" },
         "top_k": arguments.limit,
     });
@@ -49,9 +41,9 @@ pub fn run(arguments: SearchArguments, output: Output) -> Result<()> {
     }
     let started = Instant::now();
     let answer = client.post(
-        "/retrievers/execute",
+        "/retrievers/execute?return_presigned_urls=true",
         &json!({
-            "collection_identifiers": [arguments.collection],
+            "collection_identifiers": arguments.collection,
             "inputs": { "query": query },
             "stages": [{
                 "stage_name": "search",
@@ -76,13 +68,44 @@ pub fn run(arguments: SearchArguments, output: Output) -> Result<()> {
 
 fn print_hit(out: &mut dyn Write, rank: usize, hit: &Value) -> std::io::Result<()> {
     let score = hit.get("score").and_then(Value::as_f64).unwrap_or(0.0);
-    let name = ["lemma", "title", "file_name"].iter().find_map(|field| text(hit, field));
-    let body: String = text(hit, "text").unwrap_or("").chars().take(SHOWN).collect();
-    match name {
-        Some(name) => writeln!(out, "{rank:>2}. {score:.4}  [{name}] {body}")?,
-        None => writeln!(out, "{rank:>2}. {score:.4}  {body}")?,
+    let mut name =
+        ["lemma", "title", "file_name"].iter().find_map(|field| text(hit, field)).unwrap_or_default().to_owned();
+    if let Some(place) = place(hit) {
+        name = [name, place].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     }
-    writeln!(out, "      {}", lineage(hit))
+    let body: String = body(hit).chars().take(SHOWN).collect();
+    match name.is_empty() {
+        false => writeln!(out, "{rank:>2}. {score:.4}  [{name}] {body}")?,
+        true => writeln!(out, "{rank:>2}. {score:.4}  {body}")?,
+    }
+    writeln!(out, "      {}", lineage(hit))?;
+    match text(hit, "thumbnail_url") {
+        Some(url) => writeln!(out, "      {url}"),
+        None => Ok(()),
+    }
+}
+
+/// What a hit says: its text, what is said in it, or what is to be seen.
+fn body(hit: &Value) -> String {
+    let said = ["text", "transcription"].iter().find_map(|field| text(hit, field).filter(|text| !text.is_empty()));
+    if let Some(said) = said {
+        return said.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    let labels = hit.get("labels").and_then(Value::as_array);
+    let labels = labels.into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    if labels.is_empty() { labels } else { format!("({labels})") }
+}
+
+/// Where in its file a hit lies.
+fn place(hit: &Value) -> Option<String> {
+    if let Some(page) = hit.get("page_number").and_then(Value::as_u64) {
+        return Some(format!("page {page}"));
+    }
+    let clock = |field: &str| {
+        let seconds = hit.get(field)?.as_f64()?;
+        Some(format!("{}:{:04.1}", (seconds / 60.0) as u64, seconds % 60.0))
+    };
+    Some(format!("{} to {}", clock("start_time")?, clock("end_time")?))
 }
 
 /// `doc_… from obj_…, along bkt_…/col_…`, as far as the hit tells.
@@ -95,4 +118,18 @@ fn lineage(hit: &Value) -> String {
         line.push_str(&format!(", along {path}"));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hit_says_where_it_lies_and_what_it_holds() {
+        assert_eq!(place(&json!({ "page_number": 7 })).as_deref(), Some("page 7"));
+        let segment = json!({ "start_time": 65.25, "end_time": 70.0, "labels": ["street", "bus"] });
+        assert_eq!(place(&segment).as_deref(), Some("1:05.2 to 1:10.0"));
+        assert_eq!((place(&json!({})), body(&segment)), (None, "(street, bus)".to_owned()));
+        assert_eq!(body(&json!({ "text": "", "transcription": "said\n so" })), "said so");
+    }
 }

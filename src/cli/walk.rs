@@ -4,13 +4,14 @@
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use strata_media::{Family, limits::HEAD_BYTES};
 
-/// Largest file that travels inside a request. Larger ones need a presigned upload.
-pub const MAX_INLINE_BYTES: u64 = 32 << 20;
+/// Largest text file that is taken.
+pub const MAX_TEXT_BYTES: u64 = 32 << 20;
 
-/// How a file is read, by the end of its name.
+/// How a file is read. What it holds decides; the end of its name only tells texts from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Text,
@@ -25,32 +26,32 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub fn of(path: &Path) -> Option<Self> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        let media = |field, media_type| Some(Self::Media { field, media_type });
-        match extension.as_str() {
-            "txt" | "text" | "md" | "markdown" | "rst" => Some(Self::Text),
-            "json" => Some(Self::Json),
-            "jsonl" | "ndjson" => Some(Self::JsonLines),
-            "csv" => Some(Self::Csv),
-            "jpg" | "jpeg" => media("image", "image/jpeg"),
-            "png" => media("image", "image/png"),
-            "gif" => media("image", "image/gif"),
-            "webp" => media("image", "image/webp"),
-            "mp3" => media("audio", "audio/mpeg"),
-            "wav" => media("audio", "audio/wav"),
-            "flac" => media("audio", "audio/flac"),
-            "m4a" => media("audio", "audio/mp4"),
-            "mp4" => media("video", "video/mp4"),
-            "mov" => media("video", "video/quicktime"),
-            "avi" => media("video", "video/x-msvideo"),
-            "mkv" => media("video", "video/x-matroska"),
-            "webm" => media("video", "video/webm"),
-            "pdf" => media("pdf", "application/pdf"),
-            "xlsx" => media("excel", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
-            "xls" => media("excel", "application/vnd.ms-excel"),
-            _ => None,
-        }
+    /// `None` for a file of which nothing is known, and for an empty one.
+    pub fn of(path: &Path) -> Result<Option<Self>> {
+        let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let size_bytes = file.metadata()?.len();
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        file.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+        let extension = path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
+        let kind = strata_media::detect(&head, size_bytes);
+        let media = |field| Some(Self::Media { field, media_type: kind.media_type() });
+        Ok(match (kind.family(), extension.as_str()) {
+            _ if head.is_empty() => None,
+            (Family::Image, _) => media("image"),
+            (Family::Audio, _) => media("audio"),
+            (Family::Video, _) => media("video"),
+            (Family::Pdf, _) => media("pdf"),
+            (Family::Text, "json") => Some(Self::Json),
+            (Family::Text, "jsonl" | "ndjson") => Some(Self::JsonLines),
+            (Family::Text, "csv") => Some(Self::Csv),
+            (Family::Text, _) => Some(Self::Text),
+            (Family::Unknown, "xlsx") => Some(Self::Media {
+                field: "excel",
+                media_type: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            }),
+            (Family::Unknown, "xls") => Some(Self::Media { field: "excel", media_type: "application/vnd.ms-excel" }),
+            (Family::Unknown, _) => None,
+        })
     }
 }
 
@@ -63,7 +64,7 @@ pub fn files(paths: &[PathBuf]) -> Result<(Vec<(PathBuf, Kind)>, usize)> {
     while let Some(path) = waiting.pop() {
         let facts = std::fs::metadata(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
         if !facts.is_dir() {
-            match Kind::of(&path) {
+            match Kind::of(&path)? {
                 Some(kind) => found.push((path, kind)),
                 None => unknown += 1,
             }
@@ -155,8 +156,8 @@ pub fn each_record(path: &Path, kind: Kind, mut each: impl FnMut(&str, Result<Co
 
 fn whole_text(path: &Path) -> Result<Content> {
     let size_bytes = std::fs::metadata(path)?.len();
-    if size_bytes > MAX_INLINE_BYTES {
-        bail!("has {size_bytes} bytes; at most {MAX_INLINE_BYTES} are ingested from one text file");
+    if size_bytes > MAX_TEXT_BYTES {
+        bail!("has {size_bytes} bytes; at most {MAX_TEXT_BYTES} are ingested from one text file");
     }
     let text = String::from_utf8(std::fs::read(path)?).context("is not UTF-8")?;
     let mut fields = Map::new();
@@ -236,12 +237,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_what_it_holds() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let kind = |name: &str, content: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            Kind::of(&path).expect("read")
+        };
+        let png = Some(Kind::Media { field: "image", media_type: "image/png" });
+        assert_eq!(kind("photo.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), png);
+        assert_eq!(kind("notes", b"plain words"), Some(Kind::Text));
+        assert_eq!(kind("rows.csv", b"a,b\n1,2\n"), Some(Kind::Csv));
+        assert_eq!(kind("empty.txt", b""), None);
+    }
+
+    #[test]
     fn folders_are_walked_in_order_without_hidden_files() {
         let dir = tempfile::tempdir().expect("temporary directory");
         for name in ["b.txt", "a/z.md", ".hidden.txt", "what.bin"] {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().expect("has a parent")).expect("made");
-            std::fs::write(path, "x").expect("written");
+            let content: &[u8] = if name.ends_with("bin") { &[0, 159, 146, 150, 0, 1] } else { b"x" };
+            std::fs::write(path, content).expect("written");
         }
         let (found, unknown) = files(&[dir.path().to_owned()]).expect("walked");
         let names: Vec<_> =

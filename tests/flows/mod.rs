@@ -1,7 +1,9 @@
 mod command_line;
+mod crawl;
 mod first_path;
 mod kept_answers;
 mod learning;
+mod media;
 mod metrics;
 mod model_hub;
 mod official_sdk;

@@ -121,7 +121,8 @@ impl Api {
         let mut cursor: Option<String> = None;
         loop {
             let query = cursor.as_ref().map_or(String::new(), |cursor| format!("&cursor={}", escape(cursor)));
-            let answer = self.post(&format!("{path}?page_size=100{query}"), serde_json::json!({})).ok();
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let answer = self.post(&format!("{path}{mark}page_size=100{query}"), serde_json::json!({})).ok();
             let page = answer["results"].as_array().expect("a listing has `results`").clone();
             let is_empty = page.is_empty();
             rows.extend(page);

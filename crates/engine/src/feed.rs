@@ -3,7 +3,7 @@
 //! Which fields a shard can filter on is decided here: the lineage of every document, the payload indexes that the
 //! namespace declares, and fields learned from the filters that callers use.
 
-use crate::{Engine, collections::private};
+use crate::{Engine, collections::private, extract::Definition};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use strata_model::{
@@ -73,13 +73,18 @@ impl Feed for CatalogFeed {
             let shown = |c: &documents::Change| c.document.as_ref().is_some_and(|document| !document.is_disabled());
             let alive: Vec<i64> = changes.iter().filter(|c| shown(c)).map(|c| c.document_seq).collect();
             let mut vectors = documents::vectors_of(connection, &alive)?;
+            let extractor = match alive.is_empty() {
+                true => None,
+                false => lineage::collection(connection, collection_id)?.and_then(|row| extractor(&row.body)),
+            };
+            let wordless = extractor.map_or(&[][..], |extractor| extractor.wordless);
             let change = |c: documents::Change| Change {
                 seq: c.seq,
                 document_seq: c.document_seq,
                 point: c.document.filter(|document| !document.is_disabled()).map(|document| Point {
                     payload: document.view(),
                     vectors: vectors.remove(&c.document_seq).unwrap_or_default(),
-                    lexical: lexical(&document),
+                    lexical: lexical(&document, wordless),
                 }),
             };
             Ok(changes.into_iter().map(change).collect())
@@ -119,13 +124,19 @@ fn payload_indexes(namespace: &Fields, collection: &Fields) -> Result<Vec<Payloa
     Ok(kinds.into_iter().map(|(field, kind)| PayloadIndex { field, kind }).collect())
 }
 
-/// The text that word search sees: the field `text` if it is one, else every text of the fields.
-fn lexical(document: &Document) -> Option<String> {
+/// The extractor that a collection names.
+fn extractor(collection: &Fields) -> Option<&'static Definition> {
+    Definition::find(collection.get("feature_extractor")?.get("feature_extractor_name")?.as_str()?)
+}
+
+/// The text that word search sees: the field `text` if it is one, else every text of the fields but the `wordless` ones.
+fn lexical(document: &Document, wordless: &[&str]) -> Option<String> {
     let mut text = match document.fields.get("text") {
         Some(Value::String(text)) => text.clone(),
         _ => {
             let mut texts = Vec::new();
-            document.fields.values().for_each(|value| gather(value, &mut texts));
+            let worded = document.fields.iter().filter(|(name, _)| !wordless.contains(&name.as_str()));
+            worded.for_each(|(_, value)| gather(value, &mut texts));
             texts.join("\n")
         }
     };

@@ -68,6 +68,8 @@ pub struct Answer {
     pub url: Url,
     pub content_type: Option<String>,
     pub body: Bytes,
+    /// Seconds that it asks to wait before another request.
+    pub retry_after: Option<u64>,
 }
 
 impl Fetcher {
@@ -196,8 +198,9 @@ fn is_within(url: &Url, domain: &str) -> bool {
 async fn whole(url: Url, answer: Response, max_bytes: u64) -> Result<Answer> {
     let status = answer.status().as_u16();
     let content_type = answer.headers().get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok()).map(str::to_owned);
+    let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|t| t.to_str().ok()?.trim().parse().ok());
     let pieces: Vec<Bytes> = pieces(url.clone(), answer, max_bytes)?.try_collect().await?;
-    Ok(Answer { status, url, content_type, body: pieces.concat().into() })
+    Ok(Answer { status, url, content_type, body: pieces.concat().into(), retry_after })
 }
 
 fn refusal(host: &str) -> Error {

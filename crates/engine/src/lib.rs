@@ -21,8 +21,10 @@ pub mod fetch;
 mod inline;
 pub mod interactions;
 pub mod listing;
+mod models;
 pub mod namespaces;
 pub mod objects;
+mod outside;
 mod payload;
 pub mod presign;
 pub mod principals;
@@ -36,13 +38,13 @@ pub mod standalone;
 pub mod times;
 mod upkeep;
 pub mod uploads;
+mod web;
 
 pub use doctor::Check;
+pub use models::MEDIA_CHILD;
 
-use lru::LruCache;
-use parking_lot::Mutex;
-use std::{collections::HashMap, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
-use strata_infer::{CrossEncoder, EmbedConfig, Registry, SparseEmbedder, Task, TextEmbedder};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use strata_infer::Registry;
 use strata_model::{Error, Result};
 use strata_store::{
     Blobs, Catalog,
@@ -92,12 +94,9 @@ pub struct Engine {
     pub(crate) experiments: experiments::Runner,
     pub(crate) limiter: published::Limiter,
     keys: principals::KeyCache,
-    embedders: Mutex<HashMap<&'static str, TextEmbedder>>,
-    /// By the names that they were asked for.
-    sparse_embedders: Mutex<HashMap<&'static str, SparseEmbedder>>,
-    cross_encoders: Mutex<LruCache<String, CrossEncoder>>,
-    /// Held while one is loaded, which takes seconds.
-    loading: Mutex<()>,
+    models: models::Models,
+    media: strata_media::Decoder,
+    heavy: Arc<Semaphore>,
     first_key: Option<String>,
 }
 
@@ -123,10 +122,9 @@ impl Engine {
             experiments: experiments::Runner::default(),
             limiter: published::Limiter::default(),
             keys: principals::KeyCache::default(),
-            embedders: Mutex::default(),
-            sparse_embedders: Mutex::default(),
-            cross_encoders: Mutex::new(LruCache::new(MAX_CROSS_ENCODERS)),
-            loading: Mutex::default(),
+            models: models::Models::new(Registry::open(config.models_dir.clone())),
+            media: models::decoder(&config.models_dir)?,
+            heavy: Arc::new(Semaphore::new(models::heavy_places())),
             signer,
             vault,
             pools: connections::Pools::default(),
@@ -161,75 +159,6 @@ impl Engine {
         }
     }
 
-    /// The embedder of a model, loaded at its first use. [`Error::Unavailable`] names the command that installs it.
-    pub(crate) async fn embedder(self: &Arc<Self>, model: &str) -> Result<TextEmbedder> {
-        let entry = Registry::resolve_for(model, Task::EmbedText)?;
-        if let Some(found) = self.embedders.lock().get(entry.id) {
-            return Ok(found.clone());
-        }
-        let engine = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let mut embedders = engine.embedders.lock();
-            if let Some(found) = embedders.get(entry.id) {
-                return Ok(found.clone());
-            }
-            let loaded = TextEmbedder::load(&engine.registry, entry.id, EmbedConfig::default())?;
-            embedders.insert(entry.id, loaded.clone());
-            Ok(loaded)
-        })
-        .await
-        .map_err(Error::internal)?
-    }
-
-    /// A model for sparse vectors of text, loaded at its first use, with the same errors.
-    pub(crate) async fn sparse_embedder(self: &Arc<Self>, model: &str) -> Result<SparseEmbedder> {
-        let entry = Registry::resolve_for(model, Task::EmbedSparse)?;
-        if let Some(found) = self.sparse_embedders.lock().get(entry.id) {
-            return Ok(found.clone());
-        }
-        let engine = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let mut loaded = engine.sparse_embedders.lock();
-            if let Some(found) = loaded.get(entry.id) {
-                return Ok(found.clone());
-            }
-            let made = SparseEmbedder::load(&engine.registry, entry.id, EmbedConfig::default())?;
-            loaded.insert(entry.id, made.clone());
-            Ok(made)
-        })
-        .await
-        .map_err(Error::internal)?
-    }
-
-    /// What tells a model's vectors from those of every other, whatever it embeds.
-    pub(crate) async fn model_fingerprint(self: &Arc<Self>, model: &str) -> Result<String> {
-        Ok(match Registry::resolve(model)?.task {
-            Task::EmbedSparse => self.sparse_embedder(model).await?.fingerprint().to_owned(),
-            _ => self.embedder(model).await?.fingerprint().to_owned(),
-        })
-    }
-
-    /// A cross-encoder, loaded at its first use: a model of the registry, or a directory beside its models.
-    /// [`Error::Unavailable`] names the command that installs it, [`Error::Missing`] says that nothing has that name.
-    pub(crate) async fn cross_encoder(self: &Arc<Self>, name: &str) -> Result<CrossEncoder> {
-        let name = Registry::resolve_for(name, Task::RerankText).map_or(name, |entry| entry.id).to_owned();
-        if let Some(found) = self.cross_encoders.lock().get(&name) {
-            return Ok(found.clone());
-        }
-        let engine = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let _loading = engine.loading.lock();
-            if let Some(found) = engine.cross_encoders.lock().get(&name) {
-                return Ok(found.clone());
-            }
-            let made = CrossEncoder::load(&engine.registry, &name, EmbedConfig::default().threads)?;
-            engine.cross_encoders.lock().put(name, made.clone());
-            Ok(made)
-        })
-        .await
-        .map_err(Error::internal)?
-    }
-
     /// Tells the index of a change and, if asked, waits until searches see it.
     pub(crate) async fn indexed(&self, touched: Vec<(String, i64)>, wait: bool) {
         for (collection, _) in &touched {
@@ -249,7 +178,5 @@ impl Engine {
     }
 }
 
-/// Cross-encoders that are kept loaded.
-const MAX_CROSS_ENCODERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The longest a write waits for the index. The write itself is on disk already.
 const INDEX_WAIT: Duration = Duration::from_secs(10);

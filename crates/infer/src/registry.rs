@@ -137,6 +137,18 @@ impl Registry {
     pub fn default_sparse_model() -> &'static str {
         catalog::DEFAULT_SPARSE_MODEL
     }
+    /// The id of the model of images where none is named.
+    pub fn default_image_model() -> &'static str {
+        catalog::DEFAULT_IMAGE_MODEL
+    }
+    /// The id of the space of images and texts where none is named.
+    pub fn default_image_text_model() -> &'static str {
+        catalog::DEFAULT_IMAGE_TEXT_MODEL
+    }
+    /// The id of the model of faces where none is named.
+    pub fn default_face_model() -> &'static str {
+        catalog::DEFAULT_FACE_MODEL
+    }
     /// The id of the model that transcribes where none is named.
     pub fn default_speech_model() -> &'static str {
         catalog::DEFAULT_SPEECH_MODEL

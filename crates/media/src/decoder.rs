@@ -97,6 +97,12 @@ pub enum Source {
     Bytes(Arc<[u8]>),
 }
 
+impl From<PathBuf> for Source {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
 impl Source {
     /// What it is, by its content. [`Error::Internal`] when it cannot be read, [`Error::Invalid`] when it is empty.
     pub async fn kind(&self) -> Result<MediaKind> {

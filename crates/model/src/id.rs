@@ -54,6 +54,13 @@ pub fn derived_document_id(collection_id: &str, input_id: &str, extractor_id: &s
     format!("{DOCUMENT}{}", hex::encode(&digest[..12]))
 }
 
+/// As [`derived_document_id`], for a document that its extractor knows by a `key` of its own, whatever comes before it.
+pub fn keyed_document_id(collection_id: &str, input_id: &str, extractor_id: &str, key: &str) -> String {
+    let parts = [collection_id, input_id, extractor_id, "key", key];
+    let digest = sha256_parts(&parts.map(str::as_bytes));
+    format!("{DOCUMENT}{}", hex::encode(&digest[..12]))
+}
+
 /// Whether `text` can be an identifier with this prefix.
 pub fn has_prefix(text: &str, prefix: &str) -> bool {
     text.starts_with(prefix)

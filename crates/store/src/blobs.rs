@@ -74,6 +74,18 @@ impl Drop for Held {
     }
 }
 
+/// Stored content as a file, which stays as long as this lives. Only to be read.
+pub struct BlobFile {
+    path: PathBuf,
+    _held: Held,
+}
+
+impl BlobFile {
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+}
+
 /// The right to remove one content. Writers of the same content wait until it is dropped.
 pub struct Removal {
     hash: String,
@@ -198,6 +210,15 @@ impl Blobs {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
         let found = self.store.get_opts(&path_of(hash), options).await.map_err(|e| missing(e, hash))?;
         Ok(found.into_stream().map(|piece| piece.map_err(failure)).boxed())
+    }
+
+    /// The content as a file, for programs that read files; held against removal as long as the answer lives.
+    pub async fn file(&self, hash: &str) -> Result<BlobFile> {
+        let held = self.hold(hash).await?;
+        let Some(directory) = &self.directory else {
+            return Err(Error::Unavailable("this blob store has no files".into()));
+        };
+        Ok(BlobFile { path: directory.join(path_of(hash).as_ref()), _held: held })
     }
 
     /// Size in bytes, or `None` when it is not stored.

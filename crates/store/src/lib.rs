@@ -8,5 +8,5 @@ pub mod catalog;
 pub mod index;
 pub mod seams;
 
-pub use blobs::Blobs;
+pub use blobs::{BlobFile, Blobs, Held};
 pub use catalog::Catalog;

@@ -1,7 +1,7 @@
 //! The dry run: what submitting a batch would have to do, found out by the same comparison that the workers make.
 
 use super::operate::load;
-use crate::{Engine, collections};
+use crate::{Engine, collections, extract::Attached};
 use std::sync::Arc;
 use strata_model::{Result, Scope, schema::Schema};
 use strata_store::catalog::{batches as rows, derivations};
@@ -52,7 +52,8 @@ impl Engine {
             for object in &objects {
                 let (input, _room) = self.object_input(scope, object).await?;
                 let hashes: Vec<String> = input.blobs.iter().map(|b| b.hash.clone()).collect();
-                let hash = extractor.input_hash(&extractor.gather(input.fields, &schema), &hashes)?;
+                let attached = Attached { blobs: input.files(), ..Attached::default() };
+                let hash = extractor.input_hash(&extractor.gather(input.fields, &schema, attached)?, &hashes)?;
                 let (c, o) = (collection.id.clone(), object.clone());
                 let known = self.catalog.read(move |connection| derivations::of_input(connection, &c, &o)).await?;
                 let same = known.is_some_and(|d| {

@@ -15,7 +15,7 @@ use strata_model::{
 };
 use strata_store::catalog::{
     derivations::{self as rows, Derivation, InputKind, Request},
-    documents,
+    documents, objects,
     rusqlite::Transaction,
 };
 
@@ -74,6 +74,10 @@ impl Completing {
         let made: &[Document] = match (made, &done.outputs) {
             (Some(made), Some(outputs)) => {
                 for (ordinal, (document, output)) in made.iter().zip(outputs).enumerate() {
+                    for artifact in &output.artifacts {
+                        let (hash, media_type) = (artifact.hash(), artifact.media_type());
+                        objects::put_blob(tx, hash, artifact.size_bytes(), media_type, now)?;
+                    }
                     let (_, change) = documents::put(tx, &scope, document, ordinal, &output.vectors)?;
                     touched = vec![(document.collection_id.clone(), change)];
                 }
@@ -114,13 +118,16 @@ fn documents_from(
     let provenance = provenance(leased, collection, done);
     let one = |(ordinal, output): (usize, &Output)| Document {
         seq: 0,
-        document_id: id::derived_document_id(&leased.collection_id, &leased.input_id, &leased.extractor_id, ordinal),
+        document_id: match &output.key {
+            Some(key) => id::keyed_document_id(&leased.collection_id, &leased.input_id, &leased.extractor_id, key),
+            None => id::derived_document_id(&leased.collection_id, &leased.input_id, &leased.extractor_id, ordinal),
+        },
         collection_id: leased.collection_id.clone(),
         lineage: lineage.clone(),
         content_hash: serde_json::to_vec(&output.fields).ok().map(|bytes| id::sha256_hex(&bytes)),
         fields: output.fields.clone(),
         source_blobs: done.source_blobs.clone(),
-        document_blobs: Vec::new(),
+        document_blobs: output.artifacts.iter().map(|artifact| artifact.entry.clone()).collect(),
         internal_metadata: provenance.clone(),
         derivation_id: Some(leased.derivation_id.clone()),
         created_at: now.to_owned(),

@@ -4,9 +4,10 @@ use crate::{
     Engine,
     collections::Collection,
     documents::{below_document, own_step},
-    extract::{Configured, Input, Output},
+    extract::{Attached, Configured, Input, InputFile, Output},
     objects::ObjectInput,
 };
+use serde_json::Value;
 use std::sync::Arc;
 use strata_model::{
     Error, Result,
@@ -72,7 +73,7 @@ enum Known {
     /// Its documents, from an earlier run.
     Documents,
     /// The outputs of the same work done elsewhere in the organization.
-    Outputs(Vec<Output>),
+    Outputs(Vec<Elsewhere>),
     Nothing,
 }
 
@@ -104,7 +105,10 @@ pub(super) async fn run(engine: &Arc<Engine>, derivation: &Arc<Derivation>, work
     };
     let (outputs, reused) = match ready.known {
         Known::Documents => (None, true),
-        Known::Outputs(outputs) => (Some(outputs), true),
+        Known::Outputs(found) => match held(engine, found).await {
+            Some(outputs) => (Some(outputs), true),
+            None => (Some(work.extractor.run(engine, ready.input).await?), false),
+        },
         Known::Nothing => (Some(work.extractor.run(engine, ready.input).await?), false),
     };
     Ok(Done {
@@ -128,18 +132,26 @@ impl Source {
 
     fn ready(self, connection: &Connection, derivation: &Derivation, work: &Work) -> Result<Ready> {
         let lineage = self.lineage(&work.collection);
-        let (fields, source_blobs, hashes) = match self {
+        let (fields, source_blobs, hashes, attached) = match self {
             Self::Object(input) => {
+                let attached = Attached { blobs: input.files(), ..Attached::default() };
                 let blobs = input.blobs.iter().map(|b| SourceBlob {
                     blob_id: b.blob_id.clone(),
                     blob_property: b.property.clone(),
                     blob_type: b.blob_type.as_str().to_owned(),
                 });
-                (input.fields, blobs.collect(), input.blobs.iter().map(|b| b.hash.clone()).collect())
+                (input.fields, blobs.collect(), input.blobs.iter().map(|b| b.hash.clone()).collect(), attached)
             }
-            Self::Document(parent) => (parent.fields, parent.source_blobs, Vec::new()),
+            Self::Document(parent) => {
+                let blobs = match work.extractor.definition.files.is_empty() {
+                    true => Vec::new(),
+                    false => root_files(connection, derivation, &parent)?,
+                };
+                let attached = Attached::of_document(&parent, blobs);
+                (parent.fields, parent.source_blobs, Vec::new(), attached)
+            }
         };
-        let input = work.extractor.gather(fields, &work.schema);
+        let input = work.extractor.gather(fields, &work.schema, attached)?;
         let input_hash = work.extractor.input_hash(&input, &hashes)?;
         let unchanged = derivation.input_hash.as_deref() == Some(&*input_hash)
             && derivation.extractor_fingerprint.as_deref() == Some(&*work.fingerprint);
@@ -169,13 +181,23 @@ impl Source {
     }
 }
 
-/// The outputs of the same work done elsewhere in the organization.
+/// The files of the object from which a document descends; none where it descends from no object that is there.
+fn root_files(connection: &Connection, derivation: &Derivation, parent: &Document) -> Result<Vec<InputFile>> {
+    let Some(object_id) = &parent.lineage.root_object_id else { return Ok(Vec::new()) };
+    match objects::get(connection, &derivation.scope(), None, object_id) {
+        Ok(object) => Ok(ObjectInput::from(object).files()),
+        Err(Error::Missing { .. }) => Ok(Vec::new()),
+        Err(other) => Err(other),
+    }
+}
+
+/// The outputs of the same work done elsewhere in the organization, their artifacts as entries only.
 fn taken_over(
     connection: &Connection,
     derivation: &Derivation,
     input_hash: &str,
     fingerprint: &str,
-) -> Result<Option<Vec<Output>>> {
+) -> Result<Option<Vec<Elsewhere>>> {
     let found = rows::same_work(connection, &derivation.organization_id, input_hash, fingerprint)?;
     let Some(other) = found.filter(|d| d.derivation_id != derivation.derivation_id) else { return Ok(None) };
     let made = rows::documents_of(connection, &other.scope(), &other.derivation_id)?;
@@ -183,7 +205,29 @@ fn taken_over(
     if made.len() as u64 != other.outputs || made.iter().any(|d| d.updated_at != d.created_at) {
         return Ok(None);
     }
-    let outputs =
-        made.into_iter().map(|d| Ok(Output { vectors: documents::vectors(connection, d.seq)?, fields: d.fields }));
+    let outputs = made.into_iter().map(|d| {
+        let vectors = documents::vectors(connection, d.seq)?;
+        let output = Output { vectors, fields: d.fields, ..Output::default() };
+        Ok(Elsewhere { output, artifacts: d.document_blobs })
+    });
     outputs.collect::<Result<Vec<_>>>().map(Some)
+}
+
+/// An output that another derivation has made.
+struct Elsewhere {
+    output: Output,
+    /// As its document has them.
+    artifacts: Vec<Value>,
+}
+
+/// Takes hold of the artifacts. `None` where one is gone, so that the work is to be done anew.
+async fn held(engine: &Engine, found: Vec<Elsewhere>) -> Option<Vec<Output>> {
+    let mut outputs = Vec::with_capacity(found.len());
+    for Elsewhere { mut output, artifacts } in found {
+        for entry in artifacts {
+            output.artifacts.push(engine.keep_again(&entry).await?);
+        }
+        outputs.push(output);
+    }
+    Some(outputs)
 }

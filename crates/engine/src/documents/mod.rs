@@ -124,7 +124,7 @@ impl Receipt {
 }
 
 /// Key of an artifact's entry that holds the hash of its content; never shown.
-pub const ARTIFACT_HASH: &str = "hash";
+pub use strata_store::catalog::artifacts::HASH as ARTIFACT_HASH;
 
 /// Documents with what their answers need of the catalog.
 struct Gathered {

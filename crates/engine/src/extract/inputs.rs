@@ -3,7 +3,10 @@
 use super::{Configured, Input};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strata_model::{Error, FieldError, Fields, Result, path, schema::Schema};
+use strata_model::{
+    Error, FieldError, Fields, Result, path,
+    schema::{FieldType, Schema},
+};
 
 /// One input of an extractor and where its value comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,7 +154,20 @@ pub(super) fn gather(extractor: &Configured, source: Fields, schema: &Schema) ->
             values.insert(name, value.clone());
         }
     }
-    Input { values, source }
+    Input { values, source, ..Input::default() }
+}
+
+/// Where there is no file, an extractor that takes texts as well takes the first one.
+pub(super) fn take_text(extractor: &Configured, input: &mut Input, schema: &Schema) {
+    let takes_text = (extractor.definition.input_schema)()["properties"].get("text").is_some();
+    if !takes_text || input.values.contains_key("text") {
+        return;
+    }
+    let texts = schema.fields.iter().filter(|(_, f)| matches!(f.kind, FieldType::Text | FieldType::String));
+    let found = texts.into_iter().find_map(|(name, _)| input.source.get(name).filter(|v| v.is_string()));
+    if let Some(found) = found.cloned() {
+        input.values.insert("text".into(), found);
+    }
 }
 
 fn required(extractor: &Configured) -> Vec<String> {

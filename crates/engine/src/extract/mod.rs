@@ -3,20 +3,33 @@
 //! A [`Definition`] is a value in one registry: its name, schemas and parameters, the vectors it will make and the code
 //! that makes them. A [`Configured`] extractor is a definition with a collection's parameters, checked once.
 
+mod artifact;
+mod document_graph;
+mod face;
+mod files;
+pub(crate) mod image;
 mod inputs;
+mod multimodal;
+mod parameters;
 mod passthrough;
 mod splade;
+mod streams;
 mod text;
+mod transcoding;
+mod web_scraper;
 
+pub use artifact::{Artifact, NewArtifact};
+pub use files::{Attached, FileInput, InputFile, Span};
 pub use inputs::{InputMapping, Passthrough};
 
 use crate::Engine;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use strata_infer::Registry;
 use strata_model::{
     Error, Fields, Result,
-    document::Vectors,
+    document::{VectorValue, Vectors},
     feature::VectorIndex,
     id,
     schema::{FieldType, Schema},
@@ -32,6 +45,8 @@ pub struct Definition {
     pub icon: &'static str,
     pub category: &'static str,
     pub input_types: &'static [FieldType],
+    /// The files that it reads, by content.
+    pub files: &'static [FileInput],
     /// Schemas in JSON Schema's words.
     pub input_schema: fn() -> Value,
     pub output_schema: fn() -> Value,
@@ -39,6 +54,9 @@ pub struct Definition {
     pub default_parameters: fn() -> Value,
     /// Fields in which an output says where in its input it lies.
     pub position_fields: &'static [&'static str],
+    /// Fields of its outputs in which search by words does not look: names of files and models, and guesses that a vector
+    /// holds already.
+    pub wordless: &'static [&'static str],
     /// Whether it reads source fields that no mapping names, so that all of them decide its outputs.
     pub reads_source: bool,
     /// Checks the parameters; answers the vectors that they make and the fields that they add.
@@ -57,13 +75,16 @@ pub struct Shape {
     pub models: Vec<String>,
 }
 
-/// One input, read: the source's fields and the bytes of its blobs as text where they are text.
+/// One input: the source's fields, its text blobs as text among them, and its files.
 #[derive(Debug, Clone, Default)]
 pub struct Input {
     /// Values by the extractor's input names.
     pub values: Fields,
     /// The source's own fields.
     pub source: Fields,
+    pub files: Vec<InputFile>,
+    /// The part of the files that is meant.
+    pub span: Span,
 }
 
 /// One document to be.
@@ -71,9 +92,41 @@ pub struct Input {
 pub struct Output {
     pub fields: Fields,
     pub vectors: Vectors,
+    pub artifacts: Vec<Artifact>,
+    /// What the document keeps its id by; without one, its place among the outputs.
+    pub key: Option<String>,
 }
 
-static DEFINITIONS: [&Definition; 3] = [&passthrough::DEFINITION, &text::DEFINITION, &splade::DEFINITION];
+impl Output {
+    /// Sets a field, unless there is nothing to be said.
+    pub(crate) fn put(&mut self, name: &str, value: impl Into<Value>) {
+        let value = value.into();
+        if !value.is_null() {
+            self.fields.insert(name.to_owned(), value);
+        }
+    }
+
+    /// Adds an artifact, and the field `{its field}_url` that names it.
+    pub(crate) fn attach(&mut self, artifact: Artifact) {
+        if let Some(field) = artifact.entry.get("field").and_then(Value::as_str) {
+            self.put(&format!("{field}_url"), artifact.url());
+        }
+        self.artifacts.push(artifact);
+    }
+}
+
+static DEFINITIONS: [&Definition; 10] = [
+    &passthrough::DEFINITION,
+    &text::DEFINITION,
+    &splade::DEFINITION,
+    &image::DEFINITION,
+    &multimodal::V1,
+    &multimodal::V2,
+    &document_graph::DEFINITION,
+    &face::DEFINITION,
+    &transcoding::DEFINITION,
+    &web_scraper::DEFINITION,
+];
 
 /// Every built-in extractor.
 pub fn definitions() -> &'static [&'static Definition] {
@@ -115,19 +168,26 @@ impl Configured {
         let name = text("feature_extractor_name")
             .or_else(|| json.as_str())
             .ok_or_else(|| Error::invalid(format!("{at}.feature_extractor_name"), "is required"))?;
-        let known = || definitions().iter().map(|d| d.name).collect::<Vec<_>>().join(", ");
+        let known = || {
+            let mut names: Vec<&str> = definitions().iter().map(|d| d.name).collect();
+            names.dedup();
+            names.join(", ")
+        };
         let definition = Definition::find(name).ok_or_else(|| {
             Error::invalid(
                 format!("{at}.feature_extractor_name"),
                 format!("`{name}` is not an extractor here; one of {}", known()),
             )
         })?;
-        if let Some(version) = text("version").filter(|v| *v != definition.version) {
-            return Err(Error::invalid(
-                format!("{at}.version"),
-                format!("`{version}` is not a version of {name}; it has {}", definition.version),
-            ));
-        }
+        let versions = || definitions().iter().filter(|d| d.name == definition.name);
+        let definition = match text("version") {
+            None => definition,
+            Some(version) => *versions().find(|d| d.version == version).ok_or_else(|| {
+                let known: Vec<&str> = versions().map(|d| d.version).collect();
+                let message = format!("`{version}` is not a version of {name}; it has {}", known.join(", "));
+                Error::invalid(format!("{at}.version"), message)
+            })?,
+        };
         let sent = [json.get("parameters"), json.get("params")].into_iter().flatten().find(|v| !v.is_null());
         let mut parameters = match sent {
             None => Fields::new(),
@@ -184,16 +244,24 @@ impl Configured {
         Ok(json!({ "properties": properties }))
     }
 
-    /// Reads an input from a source's fields, by the mappings or else by name and type. `schema` is the source's.
-    pub fn gather(&self, source: Fields, schema: &Schema) -> Input {
-        inputs::gather(self, source, schema)
+    /// Reads an input from a source's fields and files, by the mappings or else by name and type. `schema` is the source's.
+    pub fn gather(&self, source: Fields, schema: &Schema, attached: Attached) -> Result<Input> {
+        let mut input = inputs::gather(self, source, schema);
+        self.attach(&mut input, attached)?;
+        if input.files.is_empty() && !self.definition.files.is_empty() {
+            inputs::take_text(self, &mut input, schema);
+        }
+        Ok(input)
     }
 
     /// What the outputs depend on besides the extractor: mapped values, carried fields and blob hashes, as one SHA-256.
     pub fn input_hash(&self, input: &Input, blob_hashes: &[String]) -> Result<String> {
         let carried = inputs::carried(self, &input.source)?;
         let source = self.definition.reads_source.then_some(&input.source);
-        let parts = json!([input.values, carried, source, blob_hashes]);
+        let parts = match self.definition.files.is_empty() {
+            true => json!([input.values, carried, source, blob_hashes]),
+            false => json!([input.values, carried, source, blob_hashes, input.files_json()]),
+        };
         Ok(id::sha256_hex(strata_model::canonical(&parts).as_bytes()))
     }
 
@@ -223,6 +291,25 @@ impl Configured {
         }
         Ok(outputs)
     }
+}
+
+/// Puts the vector of its text into each output that has one.
+async fn embed_texts(
+    engine: &Arc<Engine>,
+    outputs: &mut [Output],
+    index: &str,
+    text: impl Fn(&Output) -> Option<String>,
+) -> Result<()> {
+    let (places, texts): (Vec<usize>, Vec<String>) =
+        outputs.iter().enumerate().filter_map(|(at, output)| Some((at, text(output)?))).unzip();
+    if texts.is_empty() {
+        return Ok(());
+    }
+    let vectors = engine.embedder(Registry::default_text_model()).await?.embed(texts).await?;
+    for (place, vector) in places.into_iter().zip(vectors) {
+        outputs[place].vectors.insert(index.to_owned(), VectorValue::Dense(vector));
+    }
+    Ok(())
 }
 
 /// Puts the place of the extractor before the fields that an error names.

@@ -37,6 +37,7 @@ pub(super) static DEFINITION: Definition = Definition {
         FieldType::Date,
         FieldType::Datetime,
     ],
+    files: &[],
     input_schema: || json!({ "type": "object", "properties": { "content": { "type": "string" }, "data": { "type": "object" } } }),
     output_schema: || json!({ "type": "object", "properties": {}, "additionalProperties": true }),
     parameter_schema: || {
@@ -52,6 +53,7 @@ pub(super) static DEFINITION: Definition = Definition {
     },
     default_parameters: || json!({ "preserve_metadata": true }),
     position_fields: &[],
+    wordless: &[],
     reads_source: true,
     check,
     run,

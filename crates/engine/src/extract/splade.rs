@@ -28,6 +28,7 @@ pub(super) static DEFINITION: Definition = Definition {
     icon: "text-search",
     category: "text",
     input_types: &[FieldType::Text, FieldType::String],
+    files: &[],
     input_schema: text::input_schema,
     output_schema: text::output_schema,
     parameter_schema: || {
@@ -38,6 +39,7 @@ pub(super) static DEFINITION: Definition = Definition {
     },
     default_parameters: || json!({ "split_by": "none", "chunk_size": 1000, "chunk_overlap": 0, "language": "en" }),
     position_fields: POSITION_FIELDS,
+    wordless: &[],
     reads_source: false,
     check,
     run,

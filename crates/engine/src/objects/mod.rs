@@ -18,7 +18,7 @@ pub use create::{CreateOptions, Created, Replay};
 pub use list::{Listing, ObjectSummary, Rows};
 pub use remove::SoftDeleted;
 
-use crate::Engine;
+use crate::{Engine, extract::InputFile};
 use serde_json::Value;
 use strata_model::{Error, Fields, Result, Scope, schema::FieldType};
 use strata_store::catalog::objects::{self, stats};
@@ -94,6 +94,20 @@ pub struct InputBlob {
     pub hash: String,
     pub size_bytes: u64,
     pub media_type: String,
+    pub filename: Option<String>,
+}
+
+impl From<&InputBlob> for InputFile {
+    fn from(blob: &InputBlob) -> Self {
+        Self {
+            blob_id: Some(blob.blob_id.clone()),
+            property: blob.property.clone(),
+            hash: blob.hash.clone(),
+            size_bytes: blob.size_bytes,
+            media_type: blob.media_type.clone(),
+            filename: blob.filename.clone(),
+        }
+    }
 }
 
 impl From<&ObjectBlob> for InputBlob {
@@ -105,6 +119,7 @@ impl From<&ObjectBlob> for InputBlob {
             hash: blob.hash.clone(),
             size_bytes: blob.size_bytes,
             media_type: blob.media_type.clone(),
+            filename: blob.filename.clone(),
         }
     }
 }
@@ -123,6 +138,11 @@ impl From<Object> for ObjectInput {
 }
 
 impl ObjectInput {
+    /// Its blobs as extractors read them.
+    pub(crate) fn files(&self) -> Vec<InputFile> {
+        self.blobs.iter().map(InputFile::from).collect()
+    }
+
     /// The blobs whose text stands among the fields, or will.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &InputBlob> {
         self.blobs.iter().filter(|blob| blob.blob_type == FieldType::Text)

@@ -10,10 +10,11 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use strata_media::Family;
 use strata_model::document::{Document, Vectors};
 use strata_model::feature::VectorIndex;
 use strata_model::filter::Filter;
-use strata_model::{Fields, Result};
+use strata_model::{Error, Fields, Result};
 
 /// A collection as retrieval sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +96,8 @@ pub struct Reply {
     /// The media type's `charset`, in lower case.
     pub charset: Option<String>,
     pub body: Vec<u8>,
+    /// Seconds that it asks to wait before another request.
+    pub retry_after: Option<u64>,
 }
 
 /// A query of a database outside.
@@ -145,8 +148,29 @@ pub struct StoredPlan {
     pub plan: Arc<Plan>,
 }
 
+/// What a search may be like that is no text: a picture or a recording.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Media {
+    pub family: Family,
+    pub bytes: Arc<[u8]>,
+    /// SHA-256 of the bytes, in hex.
+    pub hash: String,
+}
+
 /// A document's sequence number and its raw score. A larger score is a better one, whatever the distance.
 pub type Scored = (i64, f32);
+
+/// The refusal of a query that a model cannot read.
+pub fn unread(model: &str, family: Family) -> Error {
+    let what = match family {
+        Family::Image => "images",
+        Family::Audio | Family::Video => "recordings",
+        Family::Text => "texts",
+        Family::Pdf => "PDFs",
+        Family::Unknown => "such content",
+    };
+    Error::invalid("query", format!("`{model}` makes no vectors of {what}"))
+}
 
 /// The reads of one namespace that retrieval is made of.
 pub trait Backend: Send + Sync {
@@ -156,6 +180,19 @@ pub trait Backend: Send + Sync {
 
     /// The vector of a query text.
     fn embed_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<f32>>>;
+
+    /// What a model can read, by its registry id. Models that are not in the registry read text.
+    fn reads(&self, model: &str, family: Family) -> bool {
+        let _ = model;
+        family == Family::Text
+    }
+
+    /// The vector of a picture or a recording. One that cannot be read is an
+    /// [`Error::Invalid`](strata_model::Error::Invalid).
+    fn embed_media<'a>(&'a self, model: &'a str, media: &'a Media) -> BoxFuture<'a, Result<Vec<f32>>> {
+        let family = media.family;
+        Box::pin(async move { Err(unread(model, family)) })
+    }
 
     /// The sparse vector of a query text: indices and values.
     fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>>;

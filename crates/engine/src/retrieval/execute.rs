@@ -209,7 +209,7 @@ impl Plan {
         let recalled = if request.skip_cache { None } else { journey.recall().await };
         let first = recalled.as_ref().map_or(0, |(stage, _)| stage + 1);
         let cached_at = recalled.as_ref().filter(|_| first == self.stages.len()).map(|(_, snapshot)| snapshot.made_at);
-        let cut = |hits: &[Hit]| Ok((hits.len(), request.page.cut(hits, &query, now)?));
+        let cut = |hits: &[Hit]| -> Result<_> { Ok((hits.len(), request.page.cut(hits, &query, now)?)) };
         let (total, page) = match recalled {
             Some((_, snapshot)) if cached_at.is_some() => {
                 journey.report_all(&snapshot);

@@ -32,7 +32,9 @@ pub mod template;
 mod tests;
 pub mod view;
 
-pub use backend::{Backend, Call, CollectionInfo, Lookup, Rate, Reply, Rows, Scored, SearchQuery, SqlPart, StoredPlan};
+pub use backend::{
+    Backend, Call, CollectionInfo, Lookup, Media, Rate, Reply, Rows, Scored, SearchQuery, SqlPart, StoredPlan, unread,
+};
 pub use conditions::{FilterTemplate, Relaxation};
 pub use execute::{
     Degraded, ExecuteRequest, Execution, Group, Interpretation, LimitEntry, StageEvent, StageReport, Status,

@@ -5,16 +5,16 @@ use super::cache::{self, Kept, Resolved};
 use crate::{
     Engine,
     collections::{VECTORS, private},
-    fetch::{Request, media_type_of},
+    models::reads,
     retrieval::{
-        Backend, Call, CollectionInfo, Lookup, Reply, Rows, Scored, SearchQuery, Snapshot, StoredPlan,
-        learning::Feedback,
+        Backend, Call, CollectionInfo, Lookup, Media, Reply, Rows, Scored, SearchQuery, Snapshot, StoredPlan,
+        learning::Feedback, unread,
     },
 };
 use futures::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::{collections::HashMap, sync::Arc, time::Duration};
+use strata_media::Family;
 use strata_model::{
     Error, Result, Scope,
     document::{Document, Vectors},
@@ -95,19 +95,7 @@ impl ScopedBackend {
         let host = reqwest::Url::parse(&call.url).ok().and_then(|url| url.host_str().map(str::to_owned));
         let key = format!("{} {}", self.scope.namespace_id, host.unwrap_or_default());
         self.engine.memory.rates.take(&key, call.rate)?;
-        let answer = self.engine.fetcher.send(request(call)?).await?;
-        let charset = answer.content_type.as_deref().and_then(|header| {
-            header.to_lowercase().split_once("charset=").map(|(_, charset)| {
-                charset.trim_matches(['"', ' ']).split(';').next().unwrap_or_default().trim().to_owned()
-            })
-        });
-        Ok(Reply {
-            status: answer.status,
-            url: answer.url.into(),
-            media_type: answer.content_type.as_deref().and_then(media_type_of),
-            charset,
-            body: answer.body.into(),
-        })
+        self.engine.ask(call).await
     }
 
     async fn rank(
@@ -128,7 +116,7 @@ impl ScopedBackend {
         let (engine, scope) = (self.engine.clone(), self.scope.clone());
         let (collection, filter) = (collection_id.to_owned(), filter.clone());
         let runtime = tokio::runtime::Handle::current();
-        let search = move || {
+        let search = move || -> Result<(Vec<Scored>, _)> {
             let mut learning = None;
             let restriction = if filter.is_empty() {
                 Restriction::None
@@ -146,8 +134,7 @@ impl ScopedBackend {
             let scored = hits.into_iter().map(|hit| (hit.document_seq, hit.score)).collect();
             Ok((scored, learning))
         };
-        let (mut scored, learning): (Vec<Scored>, _) =
-            tokio::task::spawn_blocking(search).await.map_err(Error::internal)??;
+        let (mut scored, learning) = tokio::task::spawn_blocking(search).await.map_err(Error::internal)??;
         if let Some(learning) = learning {
             learning.await.map_err(Error::internal)?;
         }
@@ -214,16 +201,30 @@ impl Backend for ScopedBackend {
 
     fn embed_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<f32>>> {
         async move {
-            let embedder = self.engine.embedder(model).await?;
+            let fingerprint = self.engine.query_fingerprint(model).await?;
             let vectors = Some(&self.engine.memory.query_vectors).filter(|_| self.keeps);
-            if let Some(known) = vectors.and_then(|vectors| vectors.get(embedder.fingerprint(), text)) {
+            if let Some(known) = vectors.and_then(|vectors| vectors.get(&fingerprint, text)) {
                 return Ok(known);
             }
-            let vector = embedder.embed_query(text).await?;
+            let vector = self.engine.embed_text_now(model, text).await?;
             if let Some(vectors) = vectors {
-                vectors.insert(embedder.fingerprint(), text, &vector);
+                vectors.insert(&fingerprint, text, &vector);
             }
             Ok(vector)
+        }
+        .boxed()
+    }
+
+    fn reads(&self, model: &str, family: Family) -> bool {
+        reads(model, family)
+    }
+
+    fn embed_media<'a>(&'a self, model: &'a str, media: &'a Media) -> BoxFuture<'a, Result<Vec<f32>>> {
+        async move {
+            match media.family {
+                Family::Image => self.engine.embed_image_now(model, media.bytes.clone()).await,
+                family => Err(unread(model, family)),
+            }
         }
         .boxed()
     }
@@ -373,29 +374,6 @@ impl Backend for ScopedBackend {
     fn look_up<'a>(&'a self, lookup: Lookup) -> BoxFuture<'a, Result<Rows>> {
         self.engine.look_up(&self.scope.organization_id, lookup).boxed()
     }
-}
-
-/// A call as the fetcher takes it.
-fn request(call: Call) -> Result<Request> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &call.headers {
-        let wrong = || Error::invalid("headers", format!("`{name}` is not a header, or its value is none"));
-        let name = HeaderName::try_from(name).map_err(|_| wrong())?;
-        let mut value = HeaderValue::try_from(value).map_err(|_| wrong())?;
-        // Else it could be seen in traces.
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
-    let method = call.method.parse().map_err(|_| Error::invalid("method", "is not a method"))?;
-    Ok(Request {
-        method,
-        url: call.url,
-        headers,
-        body: call.body.map(Into::into),
-        domains: call.domains,
-        max_bytes: call.max_bytes,
-        timeout: call.timeout,
-    })
 }
 
 #[cfg(test)]

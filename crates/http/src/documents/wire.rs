@@ -114,6 +114,8 @@ pub(crate) struct BlobURLRef {
     pub size_bytes: Option<i64>,
     pub content_type: Option<String>,
     pub checksum: Option<String>,
+    /// The blob of the object that it was made of.
+    pub source_blob_id: Option<String>,
     /// Where URLs were asked for.
     pub presigned_url: Option<String>,
     /// Why there is no URL, where one was asked for.
@@ -171,6 +173,9 @@ pub(crate) fn document_json(shown: Shown) -> Fields {
     }
     if let Some(urls) = urls {
         let presigned = presigned(&mut document_blobs, urls);
+        for artifact in &document_blobs {
+            open_field(&mut json, artifact);
+        }
         json.insert(
             "presigned_url".into(),
             presigned.first().map_or(Value::Null, |blob| blob["presigned_url"].clone()),
@@ -276,6 +281,16 @@ fn presigned(artifacts: &mut [Value], urls: Urls) -> Vec<Value> {
     all
 }
 
+/// The field that names an artifact shows the URL that opens it.
+fn open_field(fields: &mut Fields, artifact: &Value) {
+    let Some(name) = artifact["field"].as_str().map(|field| format!("{field}_url")) else { return };
+    if let (Some(url), Some(value)) = (artifact.get("presigned_url"), fields.get_mut(&name))
+        && *value == artifact["url"]
+    {
+        value.clone_from(url);
+    }
+}
+
 /// Shown whatever is selected: what names the document, and what was asked for beside it.
 const ALWAYS: [&str; 9] = [
     "document_id",
@@ -376,7 +391,9 @@ mod tests {
             url: "u1".into(),
         };
         let urls = Urls { source: vec![source], artifacts: vec![Some("u2".into()), None] };
-        let json = document_json(Shown { urls: Some(urls), ..shown(json!({})) });
+        let fields = json!({ "thumbnail_url": "blobs/1", "far_url": "https://example.com/1" });
+        let json = document_json(Shown { urls: Some(urls), ..shown(fields) });
+        assert_eq!((&json["thumbnail_url"], &json["far_url"]), (&json!("u2"), &json!("https://example.com/1")));
         let urls: Vec<&Value> =
             json["presigned_urls"].as_array().unwrap().iter().map(|blob| &blob["presigned_url"]).collect();
         assert_eq!((&json["presigned_url"], urls), (&json!("u1"), vec![&json!("u1"), &json!("u2")]));

@@ -18,6 +18,15 @@ pub const DEFAULT_CROSS_ENCODER: &str = text::BGE_RERANKER.id;
 /// The model that makes sparse vectors of text when none is named.
 pub const DEFAULT_SPARSE_MODEL: &str = text::SPLADE_TINY.id;
 
+/// The model of images when none is named.
+pub const DEFAULT_IMAGE_MODEL: &str = vision::EFFICIENTNET_LITE0.id;
+
+/// The space of images and texts when none is named.
+pub const DEFAULT_IMAGE_TEXT_MODEL: &str = vision::CONSE_MINILM.id;
+
+/// The model of faces when none is named.
+pub const DEFAULT_FACE_MODEL: &str = face::RESNET_128.id;
+
 /// The model that transcribes when none is named.
 pub const DEFAULT_SPEECH_MODEL: &str = sound::WHISPER_BASE.id;
 

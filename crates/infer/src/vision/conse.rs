@@ -58,8 +58,8 @@ impl Conse {
         Self::of(entry, images, texts, &registry.path(entry))
     }
 
-    /// As [`Conse::load`] of models that are loaded already; `cache` is a directory for the vectors of the classes.
-    fn of(entry: &'static ModelEntry, images: ImageEmbedder, texts: TextEmbedder, cache: &Path) -> Result<Self> {
+    /// As [`Conse::load`] of models that are loaded already; `cache` is a directory for the vectors of the classes. Blocking.
+    pub fn of(entry: &'static ModelEntry, images: ImageEmbedder, texts: TextEmbedder, cache: &Path) -> Result<Self> {
         let class_key = strata_model::id::sha256_parts(&[VERSION, TABLE.as_bytes(), texts.fingerprint().as_bytes()]);
         let kept = Kept { path: cache.join("classes.bin"), key: class_key };
         let dimensions = texts.dimensions();

@@ -106,6 +106,10 @@ impl ImageEmbedder {
         Ok(try_join_all(looks).await?.into_iter().map(|sight| sight.embedding).collect())
     }
 
+    /// Pixels of a side of the square that the model sees: an image of just that size, cut out of the middle and scaled with
+    /// the Hamming filter, is what [`ImageEmbedder::look`] makes of a larger one.
+    pub const SIDE: u32 = SIDE as u32;
+
     /// SHA-256, hex, of the model file: vectors with different fingerprints do not compare.
     pub fn fingerprint(&self) -> &str {
         &self.inner.fingerprint

@@ -54,6 +54,9 @@ impl Pixels {
     /// half its cost. `crop` is the part that is
     /// seen: left, top, width and height in pixels.
     pub(crate) fn resized(&self, crop: [f64; 4], width: u32, height: u32) -> Result<Self> {
+        if (self.width, self.height) == (width, height) && crop == [0.0, 0.0, f64::from(width), f64::from(height)] {
+            return Ok(self.clone());
+        }
         let [left, top, crop_width, crop_height] = crop;
         let from = ImageRef::new(self.width, self.height, &self.rgb, PixelType::U8x3).map_err(Error::internal)?;
         let mut to = Image::new(width, height, PixelType::U8x3);

@@ -160,7 +160,7 @@ impl Scale {
         };
         let flags = match filter {
             Filter::Bilinear => "bilinear",
-            Filter::Bicubic => "bicubic",
+            Filter::Bicubic | Filter::Hamming => "bicubic",
             Filter::Lanczos3 => "lanczos",
         };
         let side = |side: f64| side.round().max(1.0) as u32;

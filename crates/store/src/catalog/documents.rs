@@ -1,6 +1,7 @@
 //! Rows of documents, their vectors, and the `changes` that the index follows.
 
 use super::{
+    artifacts,
     browse::{self, Selection},
     from_sql,
     payload::{self, Place},
@@ -72,6 +73,7 @@ pub fn put(
         Some((seq, _)) => {
             payload::replace(tx, &document.collection_id, seq, &document.fields)?;
             update(tx, seq, document, ordinal)?;
+            artifacts::replace(tx, seq, &document.document_blobs)?;
             put_vectors(tx, seq, vectors)?;
             return Ok((seq, changed(tx, &document.collection_id, seq, false)?));
         }
@@ -89,6 +91,7 @@ pub fn add(tx: &Transaction<'_>, scope: &Scope, document: &Document, vectors: &V
 /// What comes with a new row. A sequence number is never used again, so there is nothing of it yet.
 fn first(tx: &Transaction<'_>, document: &Document, seq: i64, vectors: &Vectors) -> Result<(i64, i64)> {
     insert_vectors(tx, seq, vectors)?;
+    artifacts::add(tx, seq, &document.document_blobs)?;
     payload::add(tx, &document.collection_id, seq, &document.fields)?;
     counted(tx, &document.collection_id, 1)?;
     Ok((seq, note(tx, &document.collection_id, seq, false)?))
@@ -428,6 +431,7 @@ pub fn rewrite(tx: &Transaction<'_>, document: &Document, vectors: Option<&Vecto
     )
     .and_then(|mut s| s.execute(values))
     .map_err(from_sql)?;
+    artifacts::replace(tx, document.seq, &document.document_blobs)?;
     if let Some(vectors) = vectors {
         put_vectors(tx, document.seq, vectors)?;
     }

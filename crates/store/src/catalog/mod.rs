@@ -4,6 +4,7 @@
 //! commit). A pool of connections reads snapshots. WAL with `synchronous=FULL`: a write that returned is on disk.
 
 pub mod annotations;
+pub mod artifacts;
 pub mod batches;
 pub mod browse;
 pub mod connections;

@@ -434,6 +434,7 @@ mod tests {
             media_type: Some(kind.into()),
             charset: None,
             body: body.as_bytes().to_vec(),
+            retry_after: None,
         };
         assert_eq!(kept(reply("application/json", "3"), None).unwrap(), json!(3));
         assert_eq!(kept(reply("text/plain", "3"), None).unwrap(), json!("3"));

@@ -32,7 +32,14 @@ fn echo(call: &Call) -> strata_model::Result<Reply> {
             )
         }
     };
-    Ok(Reply { status, url: call.url.clone(), media_type: Some(kind.into()), charset: None, body: body.into_bytes() })
+    Ok(Reply {
+        status,
+        url: call.url.clone(),
+        media_type: Some(kind.into()),
+        charset: None,
+        body: body.into_bytes(),
+        retry_after: None,
+    })
 }
 fn world() -> Fake {
     let mut fake = Fake::fruit();

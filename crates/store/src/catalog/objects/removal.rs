@@ -2,7 +2,7 @@
 //! with the bytes that nothing else refers to.
 
 use super::{rows, run};
-use crate::catalog::{documents, from_sql};
+use crate::catalog::{artifacts, documents, from_sql};
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use serde::Serialize;
 use serde_json::Value;
@@ -96,13 +96,13 @@ fn one(tx: &Transaction<'_>, scope: &Scope, object_id: &str, removed: &mut Remov
     Ok(())
 }
 
-/// The `hash` of each artifact in a document's `document_blobs`.
+/// The contents of the artifacts in a document's `document_blobs`.
 fn hashes_in(document_blobs: &str, hashes: &mut Vec<String>) {
     if document_blobs == "[]" {
         return;
     }
     let Ok(Value::Array(blobs)) = serde_json::from_str(document_blobs) else { return };
-    hashes.extend(blobs.iter().filter_map(|b| b.get("hash").and_then(Value::as_str)).map(str::to_owned));
+    hashes.extend(artifacts::hashes(&blobs).map(str::to_owned));
 }
 
 /// Keeps of the hashes those that nothing refers to, and counts them.
@@ -123,7 +123,7 @@ fn settle(tx: &Transaction<'_>, removed: &mut Removed) -> Result<()> {
 
 const IS_REFERENCED: &str = "EXISTS (SELECT 1 FROM object_blobs WHERE hash = ?1)
      OR EXISTS (SELECT 1 FROM uploads WHERE blob_hash = ?1)
-     OR EXISTS (SELECT 1 FROM documents WHERE document_blobs <> '[]' AND instr(document_blobs, ?1) > 0)";
+     OR EXISTS (SELECT 1 FROM document_artifacts WHERE hash = ?1)";
 
 /// Those of `hashes` that no object, upload or document refers to.
 pub fn unreferenced(connection: &Connection, hashes: &[String]) -> Result<Vec<String>> {

@@ -1,13 +1,15 @@
-//! Content as a query: bytes that stand in the request, or that lie at a URL. What can be searched with is its text: of a
-//! page the readable part.
+//! Content as a query: bytes that stand in the request, or that lie at a URL. A picture or a recording is searched with as it
+//! is; of anything else the text, of a page the readable part.
 
 use super::super::Run;
-use super::super::web_scrape::page::{self, Wanted};
+use super::query::Query;
 use crate::inline;
-use crate::retrieval::backend::{Call, Reply};
+use crate::retrieval::backend::{Call, Media, Reply};
 use crate::retrieval::params::is_absent;
+use crate::web::page::{self, Wanted};
 use serde_json::Value;
 use std::time::Duration;
+use strata_media::Family;
 use strata_model::{Error, Fields, Result};
 
 /// Largest content that is fetched, in bytes.
@@ -56,10 +58,10 @@ impl Content {
         Ok(Some(Self { at, source }))
     }
 
-    /// Its text.
+    /// What to search with.
     ///
-    /// Errors: `Invalid` where it has none, `Upstream` where it cannot be fetched.
-    pub async fn text(self, run: &Run<'_>) -> Result<String> {
+    /// Errors: `Invalid` where it is nothing that can be searched with, `Upstream` where it cannot be fetched.
+    pub async fn look(self, run: &Run<'_>) -> Result<Query> {
         let Self { at, source } = self;
         let reply = match source {
             Source::Url(url) => fetched(run, url).await?,
@@ -69,8 +71,14 @@ impl Content {
                 media_type: Some(media_type.unwrap_or_else(|| guessed(&bytes))),
                 charset: None,
                 body: bytes,
+                retry_after: None,
             },
         };
+        let family = strata_media::detect(&reply.body, reply.body.len() as u64).family();
+        if matches!(family, Family::Image | Family::Audio | Family::Video) {
+            let hash = strata_model::id::sha256_hex(&reply.body);
+            return Ok(Query::Media(Media { family, bytes: reply.body.into(), hash }));
+        }
         let wanted = Wanted { min_chars: page::READABLE_CHARS, ..Wanted::default() };
         let reading = tokio::task::spawn_blocking(move || page::read(&reply.url, &reply, wanted));
         // A reader that panics has met a page that it cannot read.
@@ -79,7 +87,7 @@ impl Content {
         let text = page.content.get("text").and_then(Value::as_str).map(str::trim).unwrap_or_default();
         match text.is_empty() {
             true => Err(Error::invalid(at, "holds no text")),
-            false => Ok(text.to_owned()),
+            false => Ok(Query::Text(text.to_owned())),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use super::query::Query;
 use super::{DEFAULT_TOP_K, FeatureSearch, Kind, OnEmpty, Search};
-use crate::retrieval::backend::CollectionInfo;
+use crate::retrieval::backend::{CollectionInfo, Media, unread};
 use crate::retrieval::params::value_or;
 use crate::retrieval::stages::Run;
 use std::collections::HashMap;
 use std::sync::Arc;
+use strata_media::Family;
 use strata_model::document::{VectorValue, Vectors};
 use strata_model::feature::{VectorIndex, VectorKind};
 use strata_model::filter::Filter;
@@ -39,15 +40,32 @@ pub(super) struct Leg {
 #[derive(Debug)]
 pub(super) enum Ask {
     Lexical(String),
-    /// A text that the index's model turns into a vector.
+    /// What the index's model turns into a vector.
     Embed {
         index: VectorIndex,
-        text: String,
+        sought: Sought,
     },
     Vector {
         index: VectorIndex,
         vector: VectorValue,
     },
+}
+
+/// What a model makes the vector of a query of.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Sought {
+    Text(String),
+    Media(Media),
+}
+
+impl Sought {
+    /// Tells it from everything else that one stage looks for.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Media(media) => &media.hash,
+        }
+    }
 }
 
 /// The legs of a stage, and why searches have none.
@@ -75,7 +93,7 @@ impl FeatureSearch {
                     all.empty_queries += 1;
                     continue;
                 }
-                Query::Content(content) => Query::Text(content.text(run).await?),
+                Query::Content(content) => content.look(run).await?,
                 query => query,
             };
             let collections = self.collections(run, search).await?;
@@ -163,7 +181,7 @@ async fn expand(
         }
         _ => None,
     };
-    let candidates = candidates(feature.as_deref(), query, reference.as_ref(), collections);
+    let candidates = candidates(feature.as_deref(), query, reference.as_ref(), collections, run);
     if candidates.is_empty() && words.is_none() {
         return if search.optional {
             Ok(Vec::new())
@@ -173,7 +191,7 @@ async fn expand(
     }
     let mut legs = Vec::new();
     for (index, collections) in candidates {
-        let ask = ask(&index, query, reference.as_ref(), search)?;
+        let ask = ask(&index, query, reference.as_ref(), search, run)?;
         let feature = if index.feature_uri.is_empty() { index.name.clone() } else { index.feature_uri.clone() };
         let mut basis = basis.clone();
         if words.is_some() && index.kind == VectorKind::Sparse {
@@ -238,13 +256,16 @@ fn candidates(
     query: &Query,
     reference: Option<&Reference>,
     collections: &[CollectionInfo],
+    run: &Run<'_>,
 ) -> Candidates {
+    let reads = |index: &VectorIndex, family| !index.model.is_empty() && run.backend.reads(&index.model, family);
     let fits = |index: &VectorIndex| match (feature, query) {
         (Some(uri), _) => index.answers_to(uri),
         (None, Query::Document { .. }) => reference.is_some_and(|r| r.vector(index).is_some()),
         (None, Query::Vector(vector)) => takes(index, vector),
-        (None, Query::Text(_) | Query::Content(_)) => !index.model.is_empty(),
-        (None, Query::Empty { .. }) => !index.model.is_empty() && index.kind != VectorKind::Sparse,
+        (None, Query::Text(_) | Query::Content(_)) => reads(index, Family::Text),
+        (None, Query::Media(media)) => reads(index, media.family),
+        (None, Query::Empty { .. }) => reads(index, Family::Text) && index.kind != VectorKind::Sparse,
     };
     let mut found: Candidates = Vec::new();
     let mut known: HashMap<(String, String), usize> = HashMap::new();
@@ -285,17 +306,28 @@ fn no_index(search: &Search, feature: Option<&str>, query: &Query, collections: 
     }
 }
 
-fn ask(index: &VectorIndex, query: &Query, reference: Option<&Reference>, search: &Search) -> Result<Ask> {
+fn ask(
+    index: &VectorIndex,
+    query: &Query,
+    reference: Option<&Reference>,
+    search: &Search,
+    run: &Run<'_>,
+) -> Result<Ask> {
     let at = search.query.at();
+    let embed = |family, sought| match run.backend.reads(&index.model, family) {
+        true => Ok(Ask::Embed { index: index.clone(), sought }),
+        false => Err(Error::invalid(at, unread(&index.model, family).to_string())),
+    };
     let vector = match query {
-        Query::Text(_) if index.model.is_empty() => {
+        Query::Text(_) | Query::Media(_) if index.model.is_empty() => {
             return Err(Error::invalid(
                 at,
                 format!("`{}` holds vectors that callers bring; send `input_mode` `vector`", index.name),
             ));
         }
-        Query::Content(_) => return Err(Error::internal("content stands for its text here")),
-        Query::Text(text) => return Ok(Ask::Embed { index: index.clone(), text: text.clone() }),
+        Query::Content(_) => return Err(Error::internal("content was looked at before")),
+        Query::Text(text) => return embed(Family::Text, Sought::Text(text.clone())),
+        Query::Media(media) => return embed(media.family, Sought::Media(media.clone())),
         Query::Vector(vector) => vector.clone(),
         Query::Document { document_id, .. } => match reference.and_then(|r| r.vector(index)) {
             Some(vector) => vector.clone(),

@@ -1,6 +1,7 @@
 //! What a search looks for: a text, a vector, a document to be like, or content that is a text or has one.
 
 use super::content::Content;
+use crate::retrieval::backend::Media;
 use crate::retrieval::params::{Params, is_absent};
 use crate::retrieval::template::{Node, Rendered, Variables};
 use serde_json::Value;
@@ -25,7 +26,9 @@ pub(super) enum Query {
         collection: Option<String>,
         document_id: String,
     },
+    /// Not looked at yet.
     Content(Content),
+    Media(Media),
     /// Nothing to look for; holds the inputs that would have said what.
     Empty {
         missing: Vec<String>,

@@ -2,7 +2,7 @@
 
 use super::FeatureSearch;
 use super::learned;
-use super::legs::{Ask, Leg, Legs};
+use super::legs::{Ask, Leg, Legs, Sought};
 use crate::retrieval::backend::{Backend, Scored, SearchQuery};
 use crate::retrieval::execute::{Degraded, LimitEntry, millis};
 use crate::retrieval::fusion::{self, Ranking};
@@ -11,7 +11,7 @@ use crate::retrieval::stages::{Run, WorkingSet};
 use crate::retrieval::{Hit, limits};
 use futures::future::join_all;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use strata_model::document::VectorValue;
@@ -30,7 +30,7 @@ struct Request {
     min_score: Option<f32>,
 }
 
-/// Vectors by model and text. A missing one was not made in time.
+/// Vectors by model and key of what is sought. A missing one was not made in time.
 type Embedded = HashMap<(String, String), Result<VectorValue>>;
 
 impl FeatureSearch {
@@ -206,25 +206,27 @@ async fn send(
 }
 
 async fn embed(backend: &dyn Backend, legs: &[Leg], limit: Instant) -> Embedded {
-    let mut wanted: Vec<(String, String, bool)> = Vec::new();
+    let mut wanted: BTreeMap<(&str, &str), (&Sought, bool)> = BTreeMap::new();
     for leg in legs {
-        if let Ask::Embed { index, text } = &leg.ask {
-            wanted.push((index.model.clone(), text.clone(), index.kind == VectorKind::Sparse));
+        if let Ask::Embed { index, sought } = &leg.ask {
+            wanted.insert((&index.model, sought.key()), (sought, index.kind == VectorKind::Sparse));
         }
     }
-    wanted.sort();
-    wanted.dedup();
-    let made = join_all(wanted.iter().map(|(model, text, is_sparse)| {
+    let made = join_all(wanted.iter().map(|((model, _), (sought, is_sparse))| {
         timeout_at(limit, async move {
-            if *is_sparse {
-                let (indices, values) = backend.embed_sparse_query(model, text).await?;
-                return Ok(VectorValue::Sparse { indices, values });
+            match sought {
+                Sought::Text(text) if *is_sparse => {
+                    let (indices, values) = backend.embed_sparse_query(model, text).await?;
+                    Ok(VectorValue::Sparse { indices, values })
+                }
+                Sought::Text(text) => backend.embed_query(model, text).await.map(VectorValue::Dense),
+                Sought::Media(media) => backend.embed_media(model, media).await.map(VectorValue::Dense),
             }
-            backend.embed_query(model, text).await.map(VectorValue::Dense)
         })
     }));
     let made = made.await;
-    wanted.into_iter().zip(made).filter_map(|((model, text, _), made)| Some(((model, text), made.ok()?))).collect()
+    let key = |(model, key): (&str, &str)| (model.to_owned(), key.to_owned());
+    wanted.into_keys().zip(made).filter_map(|(of, made)| Some((key(of), made.ok()?))).collect()
 }
 
 /// Drops legs without a vector: those out of time, and those that failed and were not asked for by name.
@@ -232,11 +234,11 @@ fn surviving(run: &mut Run<'_>, legs: Vec<Leg>, embedded: &Embedded, timeout_ms:
     let mut kept = Vec::new();
     let mut failure = None;
     for leg in legs {
-        let Ask::Embed { index, text } = &leg.ask else {
+        let Ask::Embed { index, sought } = &leg.ask else {
             kept.push(leg);
             continue;
         };
-        match embedded.get(&(index.model.clone(), text.clone())) {
+        match embedded.get(&(index.model.clone(), sought.key().to_owned())) {
             Some(Ok(_)) => kept.push(leg),
             Some(Err(e)) if !leg.implied => return Err(copied(e)),
             Some(Err(e)) => {
@@ -293,7 +295,7 @@ fn search_query(ask: &Ask, embedded: &Embedded) -> Result<SearchQuery> {
     match ask {
         Ask::Lexical(text) => Ok(SearchQuery::Lexical { text: text.clone() }),
         Ask::Vector { index, vector } => Ok(vector_query(index, vector.clone())),
-        Ask::Embed { index, text } => match embedded.get(&(index.model.clone(), text.clone())) {
+        Ask::Embed { index, sought } => match embedded.get(&(index.model.clone(), sought.key().to_owned())) {
             Some(Ok(vector)) => Ok(vector_query(index, vector.clone())),
             _ => Err(Error::internal("a leg without a vector was kept")),
         },

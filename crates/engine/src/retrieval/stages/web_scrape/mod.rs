@@ -1,24 +1,22 @@
 //! `web_scrape`: pages of the web as readable text.
 
-pub(super) mod page;
-mod robots;
-
 use super::outside::{self, OnError, Outcome, Secrets};
 use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet};
-use crate::retrieval::backend::{Backend, Call};
 use crate::retrieval::conditions::FilterTemplate;
 use crate::retrieval::params::{Params, Setting, choice, count, flag, number, text, texts, value_or};
 use crate::retrieval::template::Namespace;
 use crate::retrieval::{Hit, view};
+use crate::web::{
+    Patterns, Reader,
+    page::{self, Wanted},
+    same_host,
+};
 use futures::future::BoxFuture;
-use page::{Page, Wanted};
-use robots::Robots;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use strata_model::{Error, Fields, Result};
-use tokio::sync::{Mutex, OnceCell};
 
 pub(super) const DEFINITION: StageDefinition = StageDefinition {
     stage_id: "web_scrape",
@@ -31,10 +29,6 @@ pub(super) const DEFINITION: StageDefinition = StageDefinition {
     parse,
 };
 
-/// Largest page, in bytes.
-const MAX_PAGE_BYTES: u64 = 5 << 20;
-/// Largest `robots.txt` that is read.
-const MAX_ROBOTS_BYTES: u64 = 512 << 10;
 /// Pages of one crawl where only its depth was said.
 const DEFAULT_PAGES: usize = 10;
 const MAX_PATTERNS: usize = 50;
@@ -67,12 +61,6 @@ fn schema() -> Value {
             "delay_between_requests": {"type": "number", "minimum": 0, "maximum": 5, "default": 0.5, "description": "Seconds between two pages of one start."},
         },
     })
-}
-
-#[derive(Debug, Default)]
-struct Patterns {
-    include: Vec<String>,
-    exclude: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -152,25 +140,6 @@ fn patterns(value: &Value, at: &str) -> Result<Patterns> {
     Ok(Patterns { include: list("include")?, exclude: list("exclude")? })
 }
 
-impl Patterns {
-    fn allow(&self, url: &str) -> bool {
-        let found = |patterns: &[String]| patterns.iter().any(|pattern| is_part(pattern, url));
-        (self.include.is_empty() || found(&self.include)) && !found(&self.exclude)
-    }
-}
-
-/// Whether the pieces between stars stand in the URL, one after the other.
-fn is_part(pattern: &str, url: &str) -> bool {
-    let mut rest = url;
-    pattern.split('*').all(|piece| match rest.find(piece) {
-        Some(at) => {
-            rest = &rest[at + piece.len()..];
-            true
-        }
-        None => false,
-    })
-}
-
 impl Stage for WebScrape {
     fn run<'a>(&'a self, run: &'a mut Run<'_>, set: WorkingSet) -> BoxFuture<'a, Result<WorkingSet>> {
         Box::pin(async move {
@@ -205,21 +174,24 @@ impl WebScrape {
         let max_depth = value_or(self.max_depth.as_ref(), variables, 0)?;
         let default = if max_depth == 0 { 1 } else { DEFAULT_PAGES };
         Ok(Scraper {
-            backend: run.backend,
+            reader: Reader::new(
+                Box::new(|call| run.backend.call(call)),
+                Duration::from_secs_f64(value_or(self.timeout.as_ref(), variables, 10.0)?),
+                Vec::new(),
+            ),
             wanted: Wanted {
                 html: value_or(self.html.as_ref(), variables, false)?,
                 markdown: value_or(self.markdown.as_ref(), variables, false)?,
                 links: value_or(self.links.as_ref(), variables, false)?,
                 images: value_or(self.images.as_ref(), variables, false)?,
+                details: false,
                 min_chars: value_or(self.min_chars.as_ref(), variables, page::READABLE_CHARS)?,
             },
-            timeout: Duration::from_secs_f64(value_or(self.timeout.as_ref(), variables, 10.0)?),
             delay: Duration::from_secs_f64(value_or(self.delay.as_ref(), variables, 0.5)?),
             max_depth,
             max_pages: value_or(self.max_pages.as_ref(), variables, default)?,
             same_domain_only: value_or(self.same_domain_only.as_ref(), variables, true)?,
             patterns: &self.patterns,
-            robots: Mutex::default(),
         })
     }
 
@@ -291,23 +263,19 @@ fn one(mut pages: Vec<Fields>) -> Value {
 
 /// Reads pages for one execution of a stage.
 struct Scraper<'s> {
-    backend: &'s dyn Backend,
+    reader: Reader<'s>,
     wanted: Wanted,
-    timeout: Duration,
     delay: Duration,
     max_depth: usize,
     max_pages: usize,
     same_domain_only: bool,
     patterns: &'s Patterns,
-    /// By origin.
-    robots: Mutex<HashMap<String, Arc<OnceCell<Robots>>>>,
 }
 
 impl Scraper<'_> {
     /// The page, and breadth first those that it leads to. Only the first one's failure is one.
     async fn crawl(&self, start: &str) -> Result<Vec<Fields>> {
-        let first = self.page(start).await?;
-        let host = url::Url::parse(start).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let first = self.reader.page(start, self.wanted).await?;
         let mut seen = HashSet::from([start.to_owned()]);
         let mut next: VecDeque<(String, usize)> = VecDeque::new();
         let mut pages = Vec::new();
@@ -317,8 +285,8 @@ impl Scraper<'_> {
             if let Some((page, depth)) = found.take() {
                 if depth < self.max_depth {
                     for link in page.links {
-                        let same = || url::Url::parse(&link).is_ok_and(|url| url.host_str() == host.as_deref());
-                        let is_meant = (!self.same_domain_only || same()) && self.patterns.allow(&link);
+                        let is_meant =
+                            (!self.same_domain_only || same_host(&link, start)) && self.patterns.allow(&link);
                         if is_meant && seen.insert(link.clone()) {
                             next.push_back((link, depth + 1));
                         }
@@ -333,65 +301,7 @@ impl Scraper<'_> {
             let Some((url, depth)) = next.pop_front() else { return Ok(pages) };
             tried += 1;
             tokio::time::sleep(self.delay).await;
-            found = self.page(&url).await.ok().map(|page| (page, depth));
+            found = self.reader.page(&url, self.wanted).await.ok().map(|page| (page, depth));
         }
-    }
-
-    async fn page(&self, address: &str) -> Result<Page> {
-        let url = url::Url::parse(address.trim())
-            .map_err(|error| Error::invalid("url", format!("`{address}` is no URL: {error}")))?;
-        if !self.may_read(&url).await? {
-            return Err(Error::Upstream(format!("the `robots.txt` of `{address}` asks not to read it")));
-        }
-        let reply = self.backend.call(self.get(url.as_str(), MAX_PAGE_BYTES)).await?;
-        if !(200..300).contains(&reply.status) {
-            return Err(Error::Upstream(format!("`{address}` answered {}", reply.status)));
-        }
-        let (address, wanted) = (address.to_owned(), self.wanted);
-        let reading = tokio::task::spawn_blocking(move || page::read(&address, &reply, wanted));
-        reading.await.map_err(|_| Error::Upstream(format!("`{url}` cannot be read as a page")))?
-    }
-
-    async fn may_read(&self, url: &url::Url) -> Result<bool> {
-        let origin = url.origin().ascii_serialization();
-        let cell = self.robots.lock().await.entry(origin.clone()).or_default().clone();
-        let robots = cell.get_or_try_init(|| async {
-            let reply = self.backend.call(self.get(&format!("{origin}/robots.txt"), MAX_ROBOTS_BYTES)).await;
-            match reply {
-                Ok(reply) if (200..300).contains(&reply.status) => {
-                    Ok(Robots::parse(&String::from_utf8_lossy(&reply.body)))
-                }
-                // A server that is in trouble is left alone; one that has no such file has no such rules.
-                Ok(reply) if reply.status >= 500 => Ok(Robots::closed()),
-                Ok(_) | Err(Error::TooLarge(_)) => Ok(Robots::default()),
-                Err(error) => Err(error),
-            }
-        });
-        let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-        Ok(robots.await?.allows(&path))
-    }
-
-    fn get(&self, url: &str, max_bytes: u64) -> Call {
-        let headers = vec![("Accept".into(), "text/html, text/plain;q=0.9, */*;q=0.5".into())];
-        Call { headers, ..Call::get(url, max_bytes, self.timeout) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_are_followed_by_pattern() {
-        let patterns = Patterns { include: vec!["/docs/*.html".into()], exclude: vec!["draft".into()] };
-        for (url, allowed) in [
-            ("http://h/docs/a.html", true),
-            ("http://h/docs/a.pdf", false),
-            ("http://h/docs/draft/a.html", false),
-            ("http://h/a.html/docs/", false),
-        ] {
-            assert_eq!(patterns.allow(url), allowed, "{url}");
-        }
-        assert!(Patterns::default().allow("http://h/"));
     }
 }

@@ -17,38 +17,73 @@ const VOID: [&str; 14] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
 
 /// Characters from which the readable part of a page stands for it, unless it is said otherwise.
-pub(in crate::retrieval::stages) const READABLE_CHARS: usize = 500;
+pub(crate) const READABLE_CHARS: usize = 500;
 
 /// What is to be made of a page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::retrieval::stages) struct Wanted {
+pub(crate) struct Wanted {
     pub html: bool,
     pub markdown: bool,
     pub links: bool,
     pub images: bool,
+    /// What [`Details`] has.
+    pub details: bool,
     /// Fewer characters of readable text than this, and all text of the page is taken.
     pub min_chars: usize,
 }
 
 /// A page that was read.
 #[derive(Debug, Clone)]
-pub(in crate::retrieval::stages) struct Page {
+pub(crate) struct Page {
     /// What is written into a document.
     pub content: Fields,
     /// Absolute URLs, without fragments, each once.
     pub links: Vec<String>,
+    /// Empty unless it was asked for.
+    pub details: Details,
+}
+
+/// What a page holds beside its text.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Details {
+    /// As `links`, with the words that lead there.
+    pub links: Vec<Link>,
+    /// `language`, `code`, `line_start`, `line_end`: lines are counted within the block.
+    pub code_blocks: Vec<Value>,
+    /// `src`, `alt`, `title`, `width`, `height`.
+    pub images: Vec<Value>,
+    /// Links to files: `url`, `file_type`, `link_text`, `file_extension`.
+    pub asset_links: Vec<Value>,
+}
+
+/// A link of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Absolute, without fragment.
+    pub url: String,
+    pub text: String,
+}
+
+impl Link {
+    /// What it promises: its text, and the words of its path.
+    pub fn words(&self) -> String {
+        let path = url::Url::parse(&self.url).map(|url| url.path().to_owned()).unwrap_or_default();
+        format!("{} {}", self.text, path.replace(['/', '-', '_', '.'], " ")).trim().to_owned()
+    }
 }
 
 /// Reads an answer. Blocks.
-pub(in crate::retrieval::stages) fn read(asked: &str, reply: &Reply, wanted: Wanted) -> Result<Page> {
+pub(crate) fn read(asked: &str, reply: &Reply, wanted: Wanted) -> Result<Page> {
     let text = decoded(reply);
     let kind = reply.media_type.as_deref().unwrap_or("text/html");
     let mut content = Fields::new();
     content.insert("url".into(), asked.into());
     content.insert("final_url".into(), reply.url.as_str().into());
-    let mut links = Vec::new();
+    let (mut links, mut details) = (Vec::new(), Details::default());
     match kind {
-        "text/html" | "application/xhtml+xml" => links = readable(&text, &reply.url, wanted, &mut content)?,
+        "text/html" | "application/xhtml+xml" => {
+            links = readable(&text, &reply.url, wanted, &mut content, &mut details)?;
+        }
         kind if kind.starts_with("text/") || kind.ends_with("json") || kind.ends_with("xml") => {
             content.insert("title".into(), Value::Null);
             content.insert("content_length".into(), text.chars().count().into());
@@ -62,7 +97,7 @@ pub(in crate::retrieval::stages) fn read(asked: &str, reply: &Reply, wanted: Wan
         metadata.insert("status".into(), reply.status.into());
         metadata.insert("media_type".into(), kind.into());
     }
-    Ok(Page { content, links })
+    Ok(Page { content, links, details })
 }
 
 /// UTF-8, or Latin 1 where the answer says so.
@@ -75,7 +110,7 @@ fn decoded(reply: &Reply) -> String {
     }
 }
 
-fn readable(html: &str, url: &str, wanted: Wanted, content: &mut Fields) -> Result<Vec<String>> {
+fn readable(html: &str, url: &str, wanted: Wanted, content: &mut Fields, details: &mut Details) -> Result<Vec<String>> {
     let broken = |what: &dyn std::fmt::Display| Error::Upstream(format!("`{url}` cannot be read: {what}"));
     if depth(html) > MAX_DEPTH {
         return Err(broken(&format!("its elements nest deeper than {MAX_DEPTH}")));
@@ -90,6 +125,9 @@ fn readable(html: &str, url: &str, wanted: Wanted, content: &mut Fields) -> Resu
     let links = addresses(&page, "a[href]", "href", base.as_ref());
     if wanted.images {
         content.insert("images".into(), addresses(&page, "img[src]", "src", base.as_ref()).into());
+    }
+    if wanted.details {
+        *details = described(&page, base.as_ref());
     }
     let title = page.get_article_title().to_string();
     page.doc.select("script, style, noscript, template").remove();
@@ -133,6 +171,72 @@ fn readable(html: &str, url: &str, wanted: Wanted, content: &mut Fields) -> Resu
         content.insert("links".into(), links.clone().into());
     }
     Ok(links)
+}
+
+/// Most entries of each kind of detail.
+const MAX_DETAILS: usize = 500;
+/// Most characters of one code block.
+const MAX_CODE_CHARS: usize = 50_000;
+/// Ends of paths that are files and no pages, with what they are.
+const ASSETS: [(&str, &[&str]); 5] = [
+    ("document", &["pdf", "doc", "docx", "ppt", "pptx", "xls", "xlsx", "csv", "txt", "epub"]),
+    ("image", &["png", "jpg", "jpeg", "gif", "webp", "svg"]),
+    ("video", &["mp4", "mov", "webm", "avi", "mkv"]),
+    ("audio", &["mp3", "wav", "flac", "ogg", "m4a"]),
+    ("archive", &["zip", "tar", "gz", "tgz", "bz2", "xz", "7z"]),
+];
+
+fn described(page: &Readability, base: Option<&url::Url>) -> Details {
+    let mut details = Details::default();
+    let absolute = |address: &str| {
+        let mut url = base?.join(address.trim()).ok()?;
+        url.set_fragment(None);
+        matches!(url.scheme(), "http" | "https").then_some(url)
+    };
+    let mut seen = std::collections::HashSet::new();
+    for element in page.doc.select("a[href]").iter() {
+        let Some(url) = element.attr("href").and_then(|href| absolute(&href)) else { continue };
+        if details.links.len() >= MAX_LINKS || !seen.insert(url.to_string()) {
+            continue;
+        }
+        let text = element.text().split_whitespace().collect::<Vec<_>>().join(" ");
+        let extension = url.path().rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase()).unwrap_or_default();
+        if let Some((kind, _)) = ASSETS.iter().find(|(_, ends)| ends.contains(&&*extension)) {
+            if details.asset_links.len() < MAX_DETAILS {
+                let asset =
+                    json!({ "url": url.as_str(), "file_type": kind, "link_text": text, "file_extension": extension });
+                details.asset_links.push(asset);
+            }
+            continue;
+        }
+        details.links.push(Link { url: url.into(), text });
+    }
+    for element in page.doc.select("img[src]").iter().take(MAX_DETAILS) {
+        let Some(src) = element.attr("src").and_then(|src| absolute(&src)) else { continue };
+        let attribute = |name: &str| element.attr(name).map(|value| value.to_string());
+        let number = |name: &str| attribute(name).and_then(|value| value.trim_end_matches("px").parse::<u32>().ok());
+        details.images.push(json!({
+            "src": src.as_str(), "alt": attribute("alt"), "title": attribute("title"),
+            "width": number("width"), "height": number("height"),
+        }));
+    }
+    for element in page.doc.select("pre").iter().take(MAX_DETAILS) {
+        let code: String = element.text().chars().take(MAX_CODE_CHARS).collect();
+        let code = code.trim_end();
+        if code.trim().is_empty() {
+            continue;
+        }
+        let inner = element.select("code");
+        let class = inner.attr("class").or_else(|| element.attr("class")).map(|class| class.to_string());
+        let language = class.as_deref().and_then(|class| {
+            let named =
+                |word: &str| word.strip_prefix("language-").or_else(|| word.strip_prefix("lang-")).map(str::to_owned);
+            class.split_whitespace().find_map(named)
+        });
+        let lines = code.lines().count();
+        details.code_blocks.push(json!({ "language": language, "code": code, "line_start": 1, "line_end": lines }));
+    }
+    details
 }
 
 /// The addresses in an attribute of some elements, absolute, http only, each once.
@@ -188,10 +292,11 @@ mod tests {
             media_type: Some("text/html".into()),
             charset: Some("utf-8".into()),
             body: html.as_bytes().to_vec(),
+            retry_after: None,
         }
     }
     fn wanted() -> Wanted {
-        Wanted { html: false, markdown: true, links: true, images: true, min_chars: 100 }
+        Wanted { html: false, markdown: true, links: true, images: true, details: true, min_chars: 100 }
     }
 
     #[test]
@@ -216,6 +321,19 @@ mod tests {
         assert!(content["markdown"].as_str().unwrap().contains("**bold**"), "{}", content["markdown"]);
         assert_eq!(content["metadata"]["language"], "en");
         assert!(content.get("html").is_none());
+    }
+
+    #[test]
+    fn what_stands_beside_the_text_is_listed() {
+        let html = "<a href='/a.pdf'>The manual</a> <a href='b-c.html'>More</a> <a href='b-c.html#x'>again</a>\
+                    <img src=v.png alt='A view' width=20> <pre><code class='language-rust'>fn a() {}\nfn b() {}\n</code></pre>";
+        let details = read("u", &reply(html), wanted()).unwrap().details;
+        assert_eq!(details.links, [Link { url: "http://example.org/dir/b-c.html".into(), text: "More".into() }]);
+        assert_eq!(details.links[0].words(), "More  dir b c html");
+        assert_eq!(details.asset_links[0]["file_type"], "document");
+        assert_eq!((&details.images[0]["alt"], &details.images[0]["width"]), (&json!("A view"), &json!(20)));
+        let code = &details.code_blocks[0];
+        assert_eq!((&code["language"], &code["line_end"]), (&json!("rust"), &json!(2)));
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! Images, animations and texts: one document each.
+
+use super::super::{
+    Configured, InputFile, Output,
+    image::{Eyes, keep_thumbnail, put_labels, seen_part},
+    parameters::Read,
+};
+use super::{seen_name, video::mean};
+use crate::Engine;
+use std::sync::Arc;
+use strata_infer::Registry;
+use strata_media::{
+    Filter, FrameRequest, FrameSampling, ImageOutput, ImageRequest, Picture, Resize, limits::THUMBNAIL_SIDE,
+};
+use strata_model::{Error, Result, document::VectorValue};
+
+/// A text in the space of images and texts.
+pub(super) async fn text(engine: &Arc<Engine>, extractor: &Configured, text: &str) -> Result<Output> {
+    let mut output = Output::default();
+    output.put("text", text);
+    if Read(&extractor.parameters).is("run_multimodal_embedding") {
+        let space = engine.image_text_space(Registry::default_image_text_model()).await?;
+        let vector = space.texts().embed(vec![text.to_owned()]).await?.pop();
+        let vector = vector.ok_or_else(|| Error::internal("a model without a vector"))?;
+        output.vectors.insert(seen_name(extractor.definition.version), VectorValue::Dense(vector));
+    }
+    Ok(output)
+}
+
+/// An image; of an animation the mean of some frames, and the first as the thumbnail.
+pub(super) async fn image(engine: &Arc<Engine>, extractor: &Configured, file: &InputFile) -> Result<Output> {
+    let parameters = Read(&extractor.parameters);
+    let stored = engine.blobs.file(&file.hash).await?;
+    let source = stored.path().to_owned().into();
+    let mut output = Output::default();
+    let thumbnail = parameters.is("enable_thumbnails").then(ImageOutput::thumbnail);
+    let request = ImageRequest { outputs: [seen_part()].into_iter().chain(thumbnail).collect() };
+    let decoded = engine.media().image(&source, &request).await?;
+    output.put("width", decoded.width);
+    output.put("height", decoded.height);
+    let mut pictures = decoded.outputs.into_iter();
+    let first = pictures.next();
+    if let Some(thumbnail) = pictures.next() {
+        output.attach(keep_thumbnail(engine, file, "", thumbnail.bytes).await?);
+    }
+    if !parameters.is("run_multimodal_embedding") {
+        return Ok(output);
+    }
+    let mut seen: Vec<Picture> = first.into_iter().collect();
+    if file.media_type == "image/gif" {
+        let probe = engine.media().probe(&source).await?;
+        if let (Some(duration_ms), Some(2..)) = (probe.duration_ms.filter(|d| *d > 0), probe.frame_count) {
+            let count = parameters.integer("key_frames").unwrap_or(3).max(1);
+            let times = (0..count).map(|n| duration_ms * (2 * n + 1) / (2 * count)).collect();
+            let size = Resize::Fit { width: THUMBNAIL_SIDE, height: THUMBNAIL_SIDE };
+            let request = FrameRequest { sampling: FrameSampling::Times(times), size, filter: Filter::Bicubic };
+            let mut frames = engine.media().frames(&source, &request).await?;
+            seen.clear();
+            while let Some(frame) = frames.next().await? {
+                seen.push(frame.picture);
+            }
+            output.put("duration", duration_ms as f64 / 1000.0);
+        }
+    }
+    let eyes = Eyes::open(engine).await?;
+    let looks = futures::future::try_join_all(seen.iter().map(|picture| eyes.look(picture))).await?;
+    if let Some(look) = looks.first() {
+        put_labels(&mut output, &look.sight);
+    }
+    let vectors: Vec<Vec<f32>> = looks.into_iter().map(|look| look.in_words).collect();
+    if let Some(vector) = mean(&vectors) {
+        output.vectors.insert(seen_name(extractor.definition.version), VectorValue::Dense(vector));
+    }
+    Ok(output)
+}

@@ -1,0 +1,233 @@
+//! The models that the engine runs, each loaded at its first use and kept, and the decoder that brings files to them.
+//!
+//! A model that is not installed is [`Error::Unavailable`], which names the command that installs it.
+
+mod queries;
+
+pub(crate) use queries::reads;
+
+use crate::Engine;
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use std::{collections::HashMap, num::NonZeroUsize, path::Path, sync::Arc};
+use strata_infer::{
+    Conse, CrossEncoder, EmbedConfig, FaceFinder, ImageEmbedder, ModelEntry, Registry, SparseEmbedder, Task,
+    TextEmbedder, Transcriber,
+};
+use strata_media::{Decoder, Tools};
+use strata_model::{Error, Result};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Cross-encoders that are kept loaded.
+const MAX_CROSS_ENCODERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+
+/// Models of one kind by registry id.
+struct Kind<T> {
+    loaded: RwLock<HashMap<&'static str, T>>,
+    /// Held while one is loaded, which takes seconds.
+    loading: Mutex<()>,
+}
+
+impl<T> Default for Kind<T> {
+    fn default() -> Self {
+        Self { loaded: RwLock::default(), loading: Mutex::default() }
+    }
+}
+
+/// What is loaded.
+pub(crate) struct Models {
+    registry: Registry,
+    texts: Kind<TextEmbedder>,
+    sparse: Kind<SparseEmbedder>,
+    images: Kind<ImageEmbedder>,
+    spaces: Kind<Conse>,
+    faces: Kind<FaceFinder>,
+    speech: Kind<Transcriber>,
+    /// By the names that they were asked for.
+    cross_encoders: Mutex<LruCache<String, CrossEncoder>>,
+    loading_cross_encoder: Mutex<()>,
+}
+
+impl Models {
+    pub fn new(registry: Registry) -> Self {
+        Self {
+            registry,
+            texts: Kind::default(),
+            sparse: Kind::default(),
+            images: Kind::default(),
+            spaces: Kind::default(),
+            faces: Kind::default(),
+            speech: Kind::default(),
+            cross_encoders: Mutex::new(LruCache::new(MAX_CROSS_ENCODERS)),
+            loading_cross_encoder: Mutex::default(),
+        }
+    }
+
+    fn threads() -> usize {
+        EmbedConfig::default().threads
+    }
+
+    fn text(&self, entry: &'static ModelEntry) -> Result<TextEmbedder> {
+        let load = || TextEmbedder::load(&self.registry, entry.id, EmbedConfig::default());
+        self.texts.get_or_load(entry, load)
+    }
+    fn image(&self, entry: &'static ModelEntry) -> Result<ImageEmbedder> {
+        self.images.get_or_load(entry, || ImageEmbedder::load(&self.registry, entry.id, Self::threads()))
+    }
+    /// Shares its parts with whoever uses them alone.
+    fn space(&self, entry: &'static ModelEntry) -> Result<Conse> {
+        self.spaces.get_or_load(entry, || {
+            let part = |place: usize, task| {
+                let id = entry.needs.get(place).copied().unwrap_or_default();
+                Registry::resolve_for(id, task)
+            };
+            let images = self.image(part(0, Task::EmbedImage)?)?;
+            let texts = self.text(part(1, Task::EmbedText)?)?;
+            Conse::of(entry, images, texts, &self.registry.path(entry))
+        })
+    }
+}
+
+impl<T: Clone> Kind<T> {
+    fn get(&self, id: &str) -> Option<T> {
+        self.loaded.read().get(id).cloned()
+    }
+
+    /// Blocking, seconds where it is not loaded.
+    fn get_or_load(&self, entry: &'static ModelEntry, load: impl FnOnce() -> Result<T>) -> Result<T> {
+        if let Some(found) = self.get(entry.id) {
+            return Ok(found);
+        }
+        let _loading = self.loading.lock();
+        if let Some(found) = self.get(entry.id) {
+            return Ok(found);
+        }
+        let made = load()?;
+        self.loaded.write().insert(entry.id, made.clone());
+        Ok(made)
+    }
+}
+
+impl Engine {
+    pub(crate) fn media(&self) -> &Decoder {
+        &self.media
+    }
+
+    /// A place among the derivations that take much memory and all cores: videos, recordings, PDFs. Keep it meanwhile.
+    pub(crate) async fn heavy(&self) -> Result<OwnedSemaphorePermit> {
+        self.heavy.clone().acquire_owned().await.map_err(Error::internal)
+    }
+
+    async fn load<T: Clone + Send + 'static>(
+        self: &Arc<Self>,
+        model: &str,
+        task: Task,
+        known: impl FnOnce(&Models, &str) -> Option<T>,
+        load: impl FnOnce(&Models, &'static ModelEntry) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let entry = Registry::resolve_for(model, task)?;
+        if let Some(found) = known(&self.models, entry.id) {
+            return Ok(found);
+        }
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || load(&engine.models, entry)).await.map_err(Error::internal)?
+    }
+
+    /// A model of texts.
+    pub(crate) async fn embedder(self: &Arc<Self>, model: &str) -> Result<TextEmbedder> {
+        self.load(model, Task::EmbedText, |m, id| m.texts.get(id), Models::text).await
+    }
+
+    /// A model for sparse vectors of text.
+    pub(crate) async fn sparse_embedder(self: &Arc<Self>, model: &str) -> Result<SparseEmbedder> {
+        let load = |m: &Models, entry: &'static ModelEntry| {
+            let load = || SparseEmbedder::load(&m.registry, entry.id, EmbedConfig::default());
+            m.sparse.get_or_load(entry, load)
+        };
+        self.load(model, Task::EmbedSparse, |m, id| m.sparse.get(id), load).await
+    }
+
+    /// A model of images.
+    pub(crate) async fn image_embedder(self: &Arc<Self>, model: &str) -> Result<ImageEmbedder> {
+        self.load(model, Task::EmbedImage, |m, id| m.images.get(id), Models::image).await
+    }
+
+    /// A space of images and texts.
+    pub(crate) async fn image_text_space(self: &Arc<Self>, model: &str) -> Result<Conse> {
+        self.load(model, Task::EmbedImageText, |m, id| m.spaces.get(id), Models::space).await
+    }
+
+    /// A model of faces, with those that it needs.
+    pub(crate) async fn face_finder(self: &Arc<Self>, model: &str) -> Result<FaceFinder> {
+        let load = |m: &Models, entry: &'static ModelEntry| {
+            m.faces.get_or_load(entry, || FaceFinder::load(&m.registry, entry.id, Models::threads()))
+        };
+        self.load(model, Task::EmbedFace, |m, id| m.faces.get(id), load).await
+    }
+
+    /// A model of speech.
+    pub(crate) async fn transcriber(self: &Arc<Self>, model: &str) -> Result<Transcriber> {
+        let load = |m: &Models, entry: &'static ModelEntry| {
+            m.speech.get_or_load(entry, || Transcriber::load(&m.registry, entry.id, Models::threads()))
+        };
+        self.load(model, Task::Transcribe, |m, id| m.speech.get(id), load).await
+    }
+
+    /// What tells a model's outputs from those of every other, whatever it does.
+    pub(crate) async fn model_fingerprint(self: &Arc<Self>, model: &str) -> Result<String> {
+        Ok(match Registry::resolve(model)?.task {
+            Task::EmbedText => self.embedder(model).await?.fingerprint().to_owned(),
+            Task::EmbedSparse => self.sparse_embedder(model).await?.fingerprint().to_owned(),
+            Task::EmbedImage => self.image_embedder(model).await?.fingerprint().to_owned(),
+            Task::EmbedImageText => self.image_text_space(model).await?.fingerprint().to_owned(),
+            Task::EmbedFace => self.face_finder(model).await?.fingerprint().to_owned(),
+            Task::Transcribe => self.transcriber(model).await?.fingerprint().to_owned(),
+            Task::RerankText | Task::DetectFaces | Task::AlignFaces | Task::DetectVoice | Task::Decode => {
+                return Err(Error::internal(format!("`{model}` makes no output of its own")));
+            }
+        })
+    }
+
+    /// A cross-encoder, loaded at its first use: a model of the registry, or a directory beside its models.
+    /// [`Error::Missing`] says that nothing has that name.
+    pub(crate) async fn cross_encoder(self: &Arc<Self>, name: &str) -> Result<CrossEncoder> {
+        let name = Registry::resolve_for(name, Task::RerankText).map_or(name, |entry| entry.id).to_owned();
+        if let Some(found) = self.models.cross_encoders.lock().get(&name) {
+            return Ok(found.clone());
+        }
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let models = &engine.models;
+            let _loading = models.loading_cross_encoder.lock();
+            if let Some(found) = models.cross_encoders.lock().get(&name) {
+                return Ok(found.clone());
+            }
+            let made = CrossEncoder::load(&models.registry, &name, Models::threads())?;
+            models.cross_encoders.lock().put(name, made.clone());
+            Ok(made)
+        })
+        .await
+        .map_err(Error::internal)?
+    }
+}
+
+/// How many derivations run beside each other that take much: while one waits for its decoder, another computes.
+pub(crate) fn heavy_places() -> usize {
+    Models::threads() + 1
+}
+
+/// A decoder with the tools that are installed among the models, or else on the search path. The program starts itself as
+/// its children.
+pub(crate) fn decoder(models_dir: &Path) -> Result<Decoder> {
+    let tools = Tools::default().completed(&[&models_dir.join("ffmpeg"), &models_dir.join("pdfium")]);
+    // The running program, also where its file was replaced by another version.
+    let itself = Path::new("/proc/self/exe");
+    let program = match itself.exists() {
+        true => itself.to_owned(),
+        false => std::env::current_exe().map_err(Error::internal)?,
+    };
+    Ok(Decoder::new(strata_media::Config::new(program, vec![MEDIA_CHILD.into()], tools)))
+}
+
+/// The subcommand of the program that hands over to [`strata_media::child::main`].
+pub const MEDIA_CHILD: &str = "media-child";

@@ -1,0 +1,64 @@
+//! Vectors of queries: a text, a picture or a recording as the model of an index sees it, ahead of background work.
+
+use crate::Engine;
+use std::sync::Arc;
+use strata_infer::{FaceOptions, Pixels, Registry, Task};
+use strata_media::{Family, ImageOutput, ImageRequest, Source};
+use strata_model::{Error, Result};
+
+/// Whether a model makes vectors of such content.
+pub(crate) fn reads(model: &str, family: Family) -> bool {
+    let Ok(entry) = Registry::resolve(model) else { return family == Family::Text };
+    match entry.task {
+        Task::EmbedText | Task::EmbedSparse => family == Family::Text,
+        Task::EmbedImageText => matches!(family, Family::Text | Family::Image),
+        Task::EmbedImage | Task::EmbedFace => family == Family::Image,
+        _ => false,
+    }
+}
+
+impl Engine {
+    /// What tells the vectors that a model makes of texts from all others.
+    pub(crate) async fn query_fingerprint(self: &Arc<Self>, model: &str) -> Result<String> {
+        match Registry::resolve(model)?.task {
+            Task::EmbedImageText => {
+                let space = self.image_text_space(model).await?;
+                Ok(space.texts().fingerprint().to_owned())
+            }
+            _ => Ok(self.embedder(model).await?.fingerprint().to_owned()),
+        }
+    }
+
+    /// The vector of a text.
+    pub(crate) async fn embed_text_now(self: &Arc<Self>, model: &str, text: &str) -> Result<Vec<f32>> {
+        match Registry::resolve(model)?.task {
+            Task::EmbedImageText => self.image_text_space(model).await?.texts().embed_query(text).await,
+            _ => self.embedder(model).await?.embed_query(text).await,
+        }
+    }
+
+    /// The vector of a picture, as the model of an index sees it.
+    pub(crate) async fn embed_image_now(self: &Arc<Self>, model: &str, bytes: Arc<[u8]>) -> Result<Vec<f32>> {
+        let task = Registry::resolve(model)?.task;
+        // Faces are small in large pictures, so all pixels are needed.
+        let output = match task {
+            Task::EmbedFace => ImageOutput::original(),
+            _ => crate::extract::image::seen_part(),
+        };
+        let request = ImageRequest { outputs: vec![output] };
+        let mut decoded = self.media().image(&Source::Bytes(bytes), &request).await?;
+        let picture = decoded.outputs.pop().ok_or_else(|| Error::internal("a decoder without a picture"))?;
+        let pixels = Pixels::new(picture.width, picture.height, picture.bytes)?;
+        match task {
+            Task::EmbedImage => Ok(self.image_embedder(model).await?.look_now(pixels).await?.embedding),
+            Task::EmbedImageText => self.image_text_space(model).await?.embed_image_now(pixels).await,
+            Task::EmbedFace => {
+                let options = FaceOptions { max_faces: 1, ..FaceOptions::default() };
+                let faces = self.face_finder(model).await?.find_now(pixels, options).await?;
+                let face = faces.into_iter().next();
+                face.map(|face| face.embedding).ok_or_else(|| Error::invalid("query", "no face is in the picture"))
+            }
+            _ => Err(crate::retrieval::unread(model, Family::Image)),
+        }
+    }
+}
