@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 VENV := $(TARGET)/venv-test
 MODEL := all_minilm_l6_v2_int8
 # What tests need besides.
-TEST_MODELS := splade_tiny media_tools conse_minilm_l6_v2 faces speech whisper_tiny_en
+TEST_MODELS := splade_tiny media_tools conse_minilm_l6_v2 faces speech whisper_tiny_en pp_ocr_v6_small
 SDK := mixpeek==1.3.783
 FUZZER := schemathesis==4.32.5
 # What the metrics of rankings are compared with.

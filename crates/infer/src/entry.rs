@@ -23,12 +23,16 @@ pub enum Task {
     AlignFaces,
     /// A face to one dense vector of unit length.
     EmbedFace,
+    /// An image to the lines of text in it.
+    RecognizeText,
     /// An image or a text to one dense vector of unit length, in one space.
     EmbedImageText,
     /// Speech to text with its times.
     Transcribe,
     /// Sound to how likely somebody speaks, for each moment.
     DetectVoice,
+    /// Some seconds of sound to one dense vector of unit length.
+    EmbedAudio,
     /// A media file to pixels, samples or pages. No model but a tool, which another crate runs.
     Decode,
 }
@@ -210,6 +214,10 @@ impl ModelEntry {
     /// Its files for this machine. There are none where it comes from a hub, or is not made for such a machine.
     pub fn files_here(&self) -> impl Iterator<Item = &'static ModelFile> + use<> {
         self.files.iter().filter(|file| file.platform.is_here())
+    }
+    /// Whether it is computed by this crate alone, from no weights.
+    pub fn is_built_in(&self) -> bool {
+        self.files.is_empty() && self.hub.is_none() && self.needs.is_empty()
     }
     /// Size of its files on this machine; of a hub's about.
     pub fn size_bytes(&self) -> u64 {

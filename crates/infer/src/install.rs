@@ -42,6 +42,10 @@ fn install(
         let (id, needs) = (entry.id, entry.needs.join("` and `"));
         return Err(Error::Unavailable(format!("`{id}` has no files of its own; pull `{needs}`")));
     }
+    if entry.is_built_in() {
+        let path = registry.path(entry);
+        return Ok(PullReport { id: entry.id, path, already_installed: true, downloaded_bytes: 0, installed_bytes: 0 });
+    }
     if entry.hub.is_none() && entry.files_here().next().is_none() {
         return Err(Error::Unavailable(format!("`{}` is not made for this kind of machine", entry.id)));
     }

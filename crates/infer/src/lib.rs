@@ -4,6 +4,7 @@
 //! This crate knows no SQL, no HTTP and no document; it never downloads a model unless [`Registry::pull`] is called,
 //! and never runs a file whose SHA-256 differs from the one in the registry.
 
+pub mod acoustic;
 mod archive;
 mod catalog;
 mod convert;
@@ -36,4 +37,5 @@ pub use vision::conse::Conse;
 pub use vision::embed::{ImageEmbedder, Sight};
 pub use vision::face::{Face, FaceFinder, FaceOptions};
 pub use vision::imagenet::Label;
+pub use vision::ocr::{TextLine, TextReader};
 pub use vision::pixels::Pixels;

@@ -93,11 +93,13 @@ pub struct Verify {
 impl Verify {
     /// Whether every file is there and has the SHA-256 that it must have, if that is known.
     pub fn is_good(&self) -> bool {
-        !self.files.is_empty() && self.files.iter().all(|f| matches!(f.state, FileState::Good | FileState::Unpinned))
+        let is_built_in = Registry::resolve(self.id).is_ok_and(ModelEntry::is_built_in);
+        (is_built_in || !self.files.is_empty())
+            && self.files.iter().all(|f| matches!(f.state, FileState::Good | FileState::Unpinned))
     }
-    /// Whether no file is there.
+    /// Whether no file is there, of those that it should have.
     pub fn is_missing(&self) -> bool {
-        self.files.iter().all(|f| f.state == FileState::Missing)
+        !self.files.is_empty() && self.files.iter().all(|f| f.state == FileState::Missing)
     }
 }
 
@@ -149,9 +151,17 @@ impl Registry {
     pub fn default_face_model() -> &'static str {
         catalog::DEFAULT_FACE_MODEL
     }
+    /// The id of the model that reads text in images where none is named.
+    pub fn default_text_reader() -> &'static str {
+        catalog::DEFAULT_TEXT_READER
+    }
     /// The id of the model that transcribes where none is named.
     pub fn default_speech_model() -> &'static str {
         catalog::DEFAULT_SPEECH_MODEL
+    }
+    /// The id of what tells sound from other sound; see [`crate::acoustic`].
+    pub fn acoustic_model() -> &'static str {
+        catalog::ACOUSTIC_MODEL
     }
     /// The id of the model that says where somebody speaks; transcribing needs it, too.
     pub fn voice_model() -> &'static str {
@@ -205,6 +215,9 @@ impl Registry {
             let needs = entry.needs.iter().filter_map(|id| Self::resolve(id).ok());
             let not_good = needs.map(|need| self.state(need)).find(|state| *state != InstallState::Installed);
             return not_good.unwrap_or(InstallState::Installed);
+        }
+        if entry.is_built_in() {
+            return InstallState::Installed;
         }
         let dir = self.path(entry);
         let expected = self.expected(entry);

@@ -116,10 +116,13 @@ impl Shelf {
         answer["documents"].as_array().cloned().expect("documents")
     }
 
-    /// Waits until searches see all of a collection.
+    /// Waits until searches see all of a collection. The newest document is seen last.
     fn settle(&self, collection: &str) {
+        let list = format!("/v1/collections/{collection}/documents/list?page_size=1");
         wait_for("all documents to be searchable", LATER, || {
-            self.documents(collection).iter().all(|document| document["searchable_at"].is_string()).then_some(())
+            let newest = json!({ "sort": { "field": "created_at", "direction": "desc" } });
+            let page = self.api.post(&list, newest).ok();
+            page["results"].get(0).is_none_or(|document| document["searchable_at"].is_string()).then_some(())
         });
     }
 }

@@ -1,6 +1,7 @@
 //! Speech is written down and found by what is said; videos become segments, and segments become faces.
 
 use super::{Shelf, file, jpeg_size, opened};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 /// Recordings with what is said in them.
@@ -143,10 +144,8 @@ fn a_video_becomes_segments_with_frames_files_and_a_second_tier() {
     }
 
     // The second tier reads the frame that each segment keeps.
-    let frames = crate::support::wait_for("the second tier", super::LATER, || {
-        let frames = shelf.documents(&people);
-        (frames.len() == made.len()).then_some(frames)
-    });
+    let frames = shelf.documents(&people);
+    assert_eq!(frames.len(), made.len());
     for frame in &frames {
         let parent = made.iter().find(|part| part["document_id"] == frame["source_document_id"]).expect("its parent");
         assert_eq!(frame["start_time"], parent["start_time"], "the time is carried down");
@@ -181,4 +180,38 @@ fn scenes_end_where_pictures_change() {
     let made = shelf.documents(&scenes);
     assert!(made.len() >= 3, "{} scenes", made.len());
     assert!(made.iter().all(|scene| scene["thumbnail_url"].is_string()), "every scene has its frame");
+}
+
+#[test]
+fn a_recording_is_found_again_by_its_sound_though_it_is_quieter_and_cut() {
+    let shelf = Shelf::open();
+    let sounds = shelf.collection("sounds", "audio_fingerprint_extractor", json!({}));
+    let objects: Vec<String> = SPOKEN
+        .iter()
+        .map(|(name, _)| {
+            let bytes = std::fs::read(file(&format!("pocketsphinx-testdata/{name}"))).expect("readable");
+            shelf.put("audio", name, &wav(&bytes, name))
+        })
+        .collect();
+    assert_eq!(shelf.derive(&objects, &[&sounds]), "COMPLETED");
+    shelf.settle(&sounds);
+    let windows = shelf.documents(&sounds);
+    assert!(windows.len() > objects.len(), "{} windows", windows.len());
+    for window in &windows {
+        let (start, end) =
+            (window["start_time_sec"].as_f64().expect("start"), window["end_time_sec"].as_f64().expect("end"));
+        assert!(start < end && end <= window["total_duration_sec"].as_f64().expect("total") + 0.01, "{window}");
+        assert!(!opened(&window["fingerprint_url"]).is_empty() || end < 3.0, "{window}");
+    }
+    // A second is cut off, and what is left is half as loud.
+    for place in [0, 3] {
+        let bytes = std::fs::read(file(&format!("pocketsphinx-testdata/{}", SPOKEN[place].0))).expect("readable");
+        let quieter: Vec<u8> = bytes[44 + 32_000..]
+            .chunks_exact(2)
+            .flat_map(|pair| (i16::from_le_bytes([pair[0], pair[1]]) / 2).to_le_bytes())
+            .collect();
+        let uri = format!("data:audio/wav;base64,{}", STANDARD.encode(wav(&quieter, "quieter.raw")));
+        let hits = shelf.search(&sounds, json!({ "input_mode": "content", "value": uri }), 3);
+        assert_eq!(hits[0]["root_object_id"], json!(objects[place]), "{}", SPOKEN[place].0);
+    }
 }

@@ -4,6 +4,7 @@
 //! that makes them. A [`Configured`] extractor is a definition with a collection's parameters, checked once.
 
 mod artifact;
+pub(crate) mod audio_fingerprint;
 mod document_graph;
 mod face;
 mod files;
@@ -115,7 +116,7 @@ impl Output {
     }
 }
 
-static DEFINITIONS: [&Definition; 10] = [
+static DEFINITIONS: [&Definition; 11] = [
     &passthrough::DEFINITION,
     &text::DEFINITION,
     &splade::DEFINITION,
@@ -126,6 +127,7 @@ static DEFINITIONS: [&Definition; 10] = [
     &face::DEFINITION,
     &transcoding::DEFINITION,
     &web_scraper::DEFINITION,
+    &audio_fingerprint::DEFINITION,
 ];
 
 /// Every built-in extractor.

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use std::{collections::HashMap, num::NonZeroUsize, path::Path, sync::Arc};
 use strata_infer::{
     Conse, CrossEncoder, EmbedConfig, FaceFinder, ImageEmbedder, ModelEntry, Registry, SparseEmbedder, Task,
-    TextEmbedder, Transcriber,
+    TextEmbedder, TextReader, Transcriber,
 };
 use strata_media::{Decoder, Tools};
 use strata_model::{Error, Result};
@@ -43,6 +43,7 @@ pub(crate) struct Models {
     spaces: Kind<Conse>,
     faces: Kind<FaceFinder>,
     speech: Kind<Transcriber>,
+    readers: Kind<TextReader>,
     /// By the names that they were asked for.
     cross_encoders: Mutex<LruCache<String, CrossEncoder>>,
     loading_cross_encoder: Mutex<()>,
@@ -58,6 +59,7 @@ impl Models {
             spaces: Kind::default(),
             faces: Kind::default(),
             speech: Kind::default(),
+            readers: Kind::default(),
             cross_encoders: Mutex::new(LruCache::new(MAX_CROSS_ENCODERS)),
             loading_cross_encoder: Mutex::default(),
         }
@@ -165,6 +167,14 @@ impl Engine {
         self.load(model, Task::EmbedFace, |m, id| m.faces.get(id), load).await
     }
 
+    /// A model that reads text in images.
+    pub(crate) async fn text_reader(self: &Arc<Self>, model: &str) -> Result<TextReader> {
+        let load = |m: &Models, entry: &'static ModelEntry| {
+            m.readers.get_or_load(entry, || TextReader::load(&m.registry, entry.id, Models::threads()))
+        };
+        self.load(model, Task::RecognizeText, |m, id| m.readers.get(id), load).await
+    }
+
     /// A model of speech.
     pub(crate) async fn transcriber(self: &Arc<Self>, model: &str) -> Result<Transcriber> {
         let load = |m: &Models, entry: &'static ModelEntry| {
@@ -181,7 +191,9 @@ impl Engine {
             Task::EmbedImage => self.image_embedder(model).await?.fingerprint().to_owned(),
             Task::EmbedImageText => self.image_text_space(model).await?.fingerprint().to_owned(),
             Task::EmbedFace => self.face_finder(model).await?.fingerprint().to_owned(),
+            Task::RecognizeText => self.text_reader(model).await?.fingerprint().to_owned(),
             Task::Transcribe => self.transcriber(model).await?.fingerprint().to_owned(),
+            Task::EmbedAudio => strata_infer::acoustic::VERSION.to_owned(),
             Task::RerankText | Task::DetectFaces | Task::AlignFaces | Task::DetectVoice | Task::Decode => {
                 return Err(Error::internal(format!("`{model}` makes no output of its own")));
             }

@@ -1,10 +1,14 @@
 //! Vectors of queries: a text, a picture or a recording as the model of an index sees it, ahead of background work.
 
-use crate::Engine;
+use crate::{Engine, extract::audio_fingerprint::loudest};
 use std::sync::Arc;
-use strata_infer::{FaceOptions, Pixels, Registry, Task};
-use strata_media::{Family, ImageOutput, ImageRequest, Source};
+use strata_infer::{FaceOptions, Pixels, Registry, Task, acoustic};
+use strata_media::{AudioRequest, Family, ImageOutput, ImageRequest, Source};
 use strata_model::{Error, Result};
+
+/// Of a recording that is searched with, what is listened to at most, in milliseconds, and how many seconds of that count.
+const MAX_QUERY_MS: u64 = 120_000;
+const QUERY_SECONDS: f64 = 5.0;
 
 /// Whether a model makes vectors of such content.
 pub(crate) fn reads(model: &str, family: Family) -> bool {
@@ -13,6 +17,7 @@ pub(crate) fn reads(model: &str, family: Family) -> bool {
         Task::EmbedText | Task::EmbedSparse => family == Family::Text,
         Task::EmbedImageText => matches!(family, Family::Text | Family::Image),
         Task::EmbedImage | Task::EmbedFace => family == Family::Image,
+        Task::EmbedAudio => matches!(family, Family::Audio | Family::Video),
         _ => false,
     }
 }
@@ -35,6 +40,15 @@ impl Engine {
             Task::EmbedImageText => self.image_text_space(model).await?.texts().embed_query(text).await,
             _ => self.embedder(model).await?.embed_query(text).await,
         }
+    }
+
+    /// The vector of the loudest seconds of a recording.
+    pub(crate) async fn embed_recording_now(&self, bytes: Arc<[u8]>) -> Result<Vec<f32>> {
+        let request = AudioRequest { sample_rate: acoustic::SAMPLE_RATE, start_ms: 0, max_duration_ms: MAX_QUERY_MS };
+        let samples = self.media().audio(&Source::Bytes(bytes), request).await?.collect().await?;
+        let embed = move || loudest(&samples, QUERY_SECONDS);
+        let vector = tokio::task::spawn_blocking(embed).await.map_err(Error::internal)?;
+        vector.ok_or_else(|| Error::invalid("query", "the recording is silent or too short"))
     }
 
     /// The vector of a picture, as the model of an index sees it.

@@ -223,6 +223,9 @@ impl Backend for ScopedBackend {
         async move {
             match media.family {
                 Family::Image => self.engine.embed_image_now(model, media.bytes.clone()).await,
+                Family::Audio | Family::Video if reads(model, media.family) => {
+                    self.engine.embed_recording_now(media.bytes.clone()).await
+                }
                 family => Err(unread(model, family)),
             }
         }

@@ -2,6 +2,7 @@
 //! downloaded and opened, or made of such files; what comes from a hub has none here.
 
 mod face;
+mod ocr;
 mod sound;
 mod text;
 mod tools;
@@ -27,8 +28,14 @@ pub const DEFAULT_IMAGE_TEXT_MODEL: &str = vision::CONSE_MINILM.id;
 /// The model of faces when none is named.
 pub const DEFAULT_FACE_MODEL: &str = face::RESNET_128.id;
 
+/// The model that reads text in images when none is named.
+pub const DEFAULT_TEXT_READER: &str = ocr::PP_OCR_V6_SMALL.id;
+
 /// The model that transcribes when none is named.
 pub const DEFAULT_SPEECH_MODEL: &str = sound::WHISPER_BASE.id;
+
+/// What tells sound from other sound.
+pub const ACOUSTIC_MODEL: &str = sound::ACOUSTIC.id;
 
 /// The model that finds where somebody speaks.
 pub const VOICE_MODEL: &str = sound::SILERO_VAD.id;
@@ -43,10 +50,12 @@ pub const ENTRIES: &[ModelEntry] = &[
     face::BLAZEFACE,
     face::LANDMARKS,
     face::RESNET_128,
+    ocr::PP_OCR_V6_SMALL,
     sound::WHISPER_TINY_EN,
     sound::WHISPER_BASE,
     sound::WHISPER_SMALL,
     sound::SILERO_VAD,
+    sound::ACOUSTIC,
     tools::FFMPEG,
     tools::PDFIUM,
 ];

@@ -148,6 +148,21 @@ pub const WHISPER_SMALL: ModelEntry = ModelEntry {
     needs: &[],
 };
 
+pub const ACOUSTIC: ModelEntry = ModelEntry {
+    id: "strata_acoustic_v1",
+    aliases: &["acoustic_fingerprint", "laion__clap_htsat_tiny", "laion/clap-htsat-tiny"],
+    task: Task::EmbedAudio,
+    summary: "Levels and movements of mel bands of some seconds of sound",
+    dimensions: crate::acoustic::DIMENSIONS,
+    max_tokens: 0,
+    runtime: Runtime::Composed,
+    loadable: true,
+    licence: "Apache-2.0",
+    files: &[],
+    hub: None,
+    needs: &[],
+};
+
 const SILERO: Source = Source {
     client: Client::Pip,
     name: "silero-vad",

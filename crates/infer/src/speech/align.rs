@@ -105,6 +105,10 @@ fn path(gains: &[f32], columns: usize) -> Vec<usize> {
         row -= usize::from(way != 2);
         column -= usize::from(way != 1);
     }
+    // The path begins in the first column.
+    if let Some(first) = starts.first_mut() {
+        *first = 0;
+    }
     starts
 }
 

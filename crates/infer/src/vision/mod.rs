@@ -5,4 +5,5 @@ mod efficientnet;
 pub mod embed;
 pub mod face;
 pub mod imagenet;
+pub mod ocr;
 pub mod pixels;

@@ -13,8 +13,8 @@ use crate::Engine;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use strata_infer::{Registry, Task};
-use strata_media::Family;
+use strata_infer::{Pixels, Registry, Task};
+use strata_media::{Family, Picture};
 use strata_model::{
     Error, Fields, Result,
     feature::{Distance, VectorIndex, VectorKind},
@@ -49,8 +49,8 @@ const OTHERS: [p::Parameter; 20] = [
     p::boolean("enable_thumbnails", true, "Keep a frame of each segment as a JPEG of at most 640 pixels a side."),
     p::boolean("enable_segments", false, "Keep each segment as an MP4 of its own."),
     p::integer("key_frames", Some(3), (1, 16), "Frames of a segment that its vector is the mean of."),
-    p::unavailable("run_ocr", p::no, "text in frames is not read by this version"),
-    p::unavailable("run_ocr_embedding", p::no, "text in frames is not read by this version"),
+    p::boolean("run_ocr", false, "Read the text in the middle frame of each segment, and in images."),
+    p::boolean("run_ocr_embedding", false, "Make a vector of the text that is read; reads it, too."),
     p::unavailable("run_video_description", p::no, "needs a model that describes, and none can be run here"),
     p::unavailable("run_description_embedding", p::no, "needs a model that describes, and none can be run here"),
     p::unavailable("response_shape", p::nothing, "needs a language model, which this version does not run"),
@@ -104,6 +104,7 @@ const fn definition(version: &'static str, check: fn(&Fields) -> Result<Shape>) 
                 "fps": { "type": "number" }, "source_fps": { "type": "number" },
                 "transcription": { "type": "string" }, "transcription_language": { "type": "string" },
                 "words": { "type": "array" }, "labels": { "type": "array" }, "text": { "type": "string" },
+                "ocr_text": { "type": "string" },
                 "thumbnail_url": { "type": "string" }, "video_segment_url": { "type": "string" },
                 "segment_index": { "type": "integer" }, "total_segments": { "type": "integer" },
             } })
@@ -138,6 +139,24 @@ pub(super) fn speech_model(parameters: &Fields, name: &str) -> Result<&'static s
     })
 }
 
+/// Whether text in pictures is read.
+fn reads(parameters: &p::Read<'_>) -> bool {
+    parameters.is("run_ocr") || parameters.is("run_ocr_embedding")
+}
+
+/// Text in a picture, line by line; `None` where there is none.
+async fn text_in(engine: &Arc<Engine>, picture: &Picture) -> Result<Option<String>> {
+    let reader = engine.text_reader(Registry::default_text_reader()).await?;
+    let lines = reader.read(Pixels::new(picture.width, picture.height, picture.bytes.clone())?).await?;
+    let text = lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n");
+    Ok((!text.is_empty()).then_some(text))
+}
+
+/// The text that was read in an output's picture.
+fn read_text(output: &Output) -> Option<String> {
+    Some(output.fields.get("ocr_text")?.as_str()?.to_owned())
+}
+
 /// A vector of text that is said, read or written.
 pub(super) fn text_index(name: String, extractor: &str, aliases: &[&str]) -> Result<VectorIndex> {
     let entry = Registry::resolve(Registry::default_text_model())?;
@@ -155,6 +174,9 @@ pub(super) fn text_index(name: String, extractor: &str, aliases: &[&str]) -> Res
 
 fn seen_name(version: &str) -> String {
     format!("multimodal_extractor_{version}_multimodal_embedding")
+}
+fn read_name(version: &str) -> String {
+    format!("multimodal_extractor_{version}_ocr_embedding")
 }
 fn said_name(version: &str) -> String {
     format!("multimodal_extractor_{version}_transcription_embedding")
@@ -175,7 +197,15 @@ fn check(parameters: &Fields, version: &str) -> Result<Shape> {
     }
     if read.is("run_transcription_embedding") {
         vectors.push(text_index(said_name(version), &extractor, &["transcription_embedding"])?);
+    }
+    if read.is("run_transcription_embedding") || read.is("run_ocr_embedding") {
         models.push(Registry::default_text_model().to_owned());
+    }
+    if read.is("run_ocr_embedding") {
+        vectors.push(text_index(read_name(version), &extractor, &["ocr_embedding"])?);
+    }
+    if reads(&read) {
+        models.push(Registry::default_text_reader().to_owned());
     }
     if read.is("run_transcription") || read.is("run_transcription_embedding") {
         models.push(speech_model(parameters, "transcription_model")?.to_owned());
@@ -186,6 +216,7 @@ fn check(parameters: &Fields, version: &str) -> Result<Shape> {
             ("start_time", FieldType::Number),
             ("end_time", FieldType::Number),
             ("transcription", FieldType::String),
+            ("ocr_text", FieldType::String),
             ("thumbnail_url", FieldType::String),
             ("labels", FieldType::Array),
         ],

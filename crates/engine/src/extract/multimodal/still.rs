@@ -1,11 +1,11 @@
 //! Images, animations and texts: one document each.
 
 use super::super::{
-    Configured, InputFile, Output,
+    Configured, InputFile, Output, embed_texts,
     image::{Eyes, keep_thumbnail, put_labels, seen_part},
     parameters::Read,
 };
-use super::{seen_name, video::mean};
+use super::{read_name, read_text, reads, seen_name, text_in, video::mean};
 use crate::Engine;
 use std::sync::Arc;
 use strata_infer::Registry;
@@ -13,6 +13,9 @@ use strata_media::{
     Filter, FrameRequest, FrameSampling, ImageOutput, ImageRequest, Picture, Resize, limits::THUMBNAIL_SIDE,
 };
 use strata_model::{Error, Result, document::VectorValue};
+
+/// Longest side of an image in which text is read, in pixels.
+const READING_SIDE: u32 = 1920;
 
 /// A text in the space of images and texts.
 pub(super) async fn text(engine: &Arc<Engine>, extractor: &Configured, text: &str) -> Result<Output> {
@@ -34,14 +37,24 @@ pub(super) async fn image(engine: &Arc<Engine>, extractor: &Configured, file: &I
     let source = stored.path().to_owned().into();
     let mut output = Output::default();
     let thumbnail = parameters.is("enable_thumbnails").then(ImageOutput::thumbnail);
-    let request = ImageRequest { outputs: [seen_part()].into_iter().chain(thumbnail).collect() };
+    let has_thumbnail = thumbnail.is_some();
+    let side = Resize::Fit { width: READING_SIDE, height: READING_SIDE };
+    let readable = reads(&parameters).then(|| ImageOutput::pixels(side, Filter::Bicubic));
+    let request = ImageRequest { outputs: [seen_part()].into_iter().chain(thumbnail).chain(readable).collect() };
     let decoded = engine.media().image(&source, &request).await?;
     output.put("width", decoded.width);
     output.put("height", decoded.height);
-    let mut pictures = decoded.outputs.into_iter();
+    let mut pictures = decoded.outputs.into_iter().peekable();
     let first = pictures.next();
-    if let Some(thumbnail) = pictures.next() {
+    if let Some(thumbnail) = pictures.next_if(|_| has_thumbnail) {
         output.attach(keep_thumbnail(engine, file, "", thumbnail.bytes).await?);
+    }
+    if let Some(picture) = pictures.next() {
+        output.put("ocr_text", text_in(engine, &picture).await?);
+    }
+    if parameters.is("run_ocr_embedding") {
+        let index = read_name(extractor.definition.version);
+        embed_texts(engine, std::slice::from_mut(&mut output), &index, read_text).await?;
     }
     if !parameters.is("run_multimodal_embedding") {
         return Ok(output);

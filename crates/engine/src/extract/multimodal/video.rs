@@ -9,7 +9,7 @@ use super::super::{
 use super::{
     listen::{self, Heard},
     plan::{self, Recording},
-    said_name, seen_name, speech_model,
+    read_name, read_text, reads, said_name, seen_name, speech_model, text_in,
 };
 use crate::Engine;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -34,7 +34,12 @@ struct Look {
     logits: Vec<Vec<f32>>,
     /// A JPEG.
     thumbnail: Option<Vec<u8>>,
+    /// What is read in the frame of the thumbnail.
+    text: Option<String>,
 }
+
+/// Longest side of frames in which text is read, in pixels.
+const READING_SIDE: u32 = 1280;
 
 pub(super) async fn segments(
     engine: &Arc<Engine>,
@@ -59,7 +64,8 @@ pub(super) async fn segments(
         None => None,
     };
     let embeds = parameters.is("run_multimodal_embedding");
-    let looks = match recording.has_pictures() && (embeds || parameters.is("enable_thumbnails")) {
+    let shows = embeds || parameters.is("enable_thumbnails") || reads(&parameters);
+    let looks = match recording.has_pictures() && shows {
         true => look(engine, &recording, &planned, &parameters).await?,
         false => BTreeMap::new(),
     };
@@ -77,9 +83,13 @@ pub(super) async fn segments(
             output.vectors.insert(seen_name(extractor.definition.version), VectorValue::Dense(vector));
             put_labels(output, &Sight { embedding: Vec::new(), logits: mean_of(&look.logits) });
         }
-        if let Some(jpeg) = look.thumbnail {
+        output.put("ocr_text", look.text);
+        if let Some(jpeg) = look.thumbnail.filter(|_| parameters.is("enable_thumbnails")) {
             output.attach(keep_thumbnail(engine, file, &format!("-{at}"), jpeg).await?);
         }
+    }
+    if parameters.is("run_ocr_embedding") {
+        embed_texts(engine, &mut outputs, &read_name(extractor.definition.version), read_text).await?;
     }
     if parameters.is("enable_segments") && recording.has_pictures() {
         cut(engine, file, &recording, &planned, &mut outputs).await?;
@@ -137,7 +147,8 @@ async fn look(
         true => Some(Eyes::open(engine).await?),
         false => None,
     };
-    let wants_thumbnails = parameters.is("enable_thumbnails");
+    let reads = reads(parameters);
+    let wants_middle = parameters.is("enable_thumbnails") || reads;
     let wanted = parameters.integer("key_frames").unwrap_or(3).max(1);
     let total_s = seconds(recording.end_ms - recording.start_ms);
     let rate = (wanted as f64 * planned.len() as f64 / total_s).clamp(RATES.0, RATES.1);
@@ -160,7 +171,7 @@ async fn look(
             Some(sampling) => sampling,
             None => {
                 let unseen =
-                    (0..planned.len()).filter(|at| looks.get(at).is_none_or(|look| look.is_blank(wants_thumbnails)));
+                    (0..planned.len()).filter(|at| looks.get(at).is_none_or(|look| look.is_blank(wants_middle)));
                 missing.extend(unseen.map(|at| planned[at].start_ms.midpoint(planned[at].end_ms)));
                 if missing.is_empty() {
                     break;
@@ -168,30 +179,35 @@ async fn look(
                 FrameSampling::Times(std::mem::take(&mut missing))
             }
         };
-        let size = Resize::Fit { width: THUMBNAIL_SIDE, height: THUMBNAIL_SIDE };
+        let side = if reads { READING_SIDE } else { THUMBNAIL_SIDE };
+        let size = Resize::Fit { width: side, height: side };
         let request = FrameRequest { sampling, size, filter: Filter::Bicubic };
         let frames = streams::frames(engine.media().frames(&recording.source, &request).await?);
         let seen = frames
             .map_ok(|frame| {
-                let (eyes, at) = (eyes.clone(), place(planned, frame.time_ms));
-                let is_middle = wants_thumbnails && at.is_some_and(|at| nearest(&frame, &planned[at]));
+                let (eyes, engine, at) = (eyes.clone(), engine.clone(), place(planned, frame.time_ms));
+                let is_middle = wants_middle && at.is_some_and(|at| nearest(&frame, &planned[at]));
                 let look = async move {
                     let seen = match &eyes {
                         Some(eyes) => Some(eyes.look(&frame.picture).await?),
                         None => None,
                     };
+                    let text = match is_middle && reads {
+                        true => text_in(&engine, &frame.picture).await?,
+                        false => None,
+                    };
                     let jpeg = match is_middle {
                         true => Some(thumbnail(frame).await?),
                         false => None,
                     };
-                    Ok::<_, Error>((at, seen, jpeg))
+                    Ok::<_, Error>((at, seen, jpeg, text))
                 };
                 look.boxed()
             })
             .try_buffered(LOOKS_AT_ONCE);
         futures::pin_mut!(seen);
         while let Some(next) = seen.next().await {
-            let (at, seen, jpeg) = match next {
+            let (at, seen, jpeg, text) = match next {
                 Ok(found) => found,
                 // A damaged end does not undo what came before it.
                 Err(Error::Invalid(reason)) if !looks.is_empty() => {
@@ -207,6 +223,7 @@ async fn look(
                 look.logits.push(seen.sight.logits);
             }
             look.thumbnail = look.thumbnail.take().or(jpeg);
+            look.text = look.text.take().or(text);
         }
     }
     Ok(looks)

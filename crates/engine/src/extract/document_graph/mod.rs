@@ -1,6 +1,8 @@
 //! `document_graph_extractor`: a PDF becomes one document for each block of its pages, with its text, its box, its kind and
 //! the headings above it.
 
+mod scanned;
+
 use super::{
     Configured, Definition, FileInput, Input, InputFile, NewArtifact, Output, Shape, embed_texts, parameters as p,
     streams,
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use strata_infer::Registry;
 use strata_media::{
     Block, BlockKind, Crop, Encoding, Family, Filter, Headings, ImageOutput, LayoutOptions, PageBox, PdfPage,
-    PdfRequest, Picture, Rendering, Resize,
+    PdfRequest, Picture, Rendering, Resize, Source,
     limits::{THUMBNAIL_QUALITY, THUMBNAIL_SIDE},
 };
 use strata_model::{Error, Fields, Result, limits, schema::FieldType};
@@ -54,7 +56,8 @@ const PARAMETERS: &[p::Parameter] = &[
     p::one_of("thumbnail_mode", "both", &["full_page", "segment", "both"], "Pictures of pages, of blocks, or of both."),
     p::integer("thumbnail_dpi", Some(72), (36, 150), "Dots an inch of those pictures."),
     p::boolean("fast_mode", false, "Read text only; nothing is rendered."),
-    p::ignored("render_dpi", || json!(150), "Without effect: pages without text are not read by this version."),
+    p::boolean("run_ocr", true, "Read pages that hold no text by looking at them."),
+    p::integer("render_dpi", Some(150), (72, 300), "Dots an inch at which such pages are looked at."),
     p::ignored("min_confidence_for_vlm", p::nothing, "Without effect: no model corrects text here."),
     p::ignored("use_vlm_correction", p::nothing, "Without effect: no model corrects text here."),
     p::ignored("vlm_provider", p::nothing, "Without effect: no model corrects text here."),
@@ -96,6 +99,7 @@ pub(super) static DEFINITION: Definition = Definition {
 fn check(parameters: &Fields) -> Result<Shape> {
     p::check(PARAMETERS, parameters)?;
     let embeds = p::Read(parameters).is("run_text_embedding");
+    let reads = p::Read(parameters).is("run_ocr") && !p::Read(parameters).is("fast_mode");
     let index = || {
         let aliases = ["embedding", "text_embedding"];
         super::multimodal::text_index(INDEX.into(), "document_graph_extractor@v1", &aliases)
@@ -113,7 +117,10 @@ fn check(parameters: &Fields) -> Result<Shape> {
             ("thumbnail_url", FieldType::String),
             ("segment_thumbnail_url", FieldType::String),
         ],
-        models: if embeds { vec![Registry::default_text_model().into()] } else { Vec::new() },
+        models: [(embeds, Registry::default_text_model()), (reads, Registry::default_text_reader())]
+            .into_iter()
+            .filter_map(|(is_wanted, model)| is_wanted.then(|| model.to_owned()))
+            .collect(),
     })
 }
 
@@ -133,6 +140,16 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
     })
 }
 
+/// A block that becomes a document.
+struct Piece {
+    block: Block,
+    level: Option<usize>,
+    /// Titles of the headings above it.
+    path: Vec<String>,
+    /// How surely it was read, if it was read off a picture.
+    confidence: Option<f64>,
+}
+
 struct Job<'a> {
     engine: &'a Arc<Engine>,
     layout: LayoutOptions,
@@ -140,6 +157,8 @@ struct Job<'a> {
     min_chars: usize,
     base_confidence: f64,
     embeds: bool,
+    /// Dots an inch at which pages without text are read.
+    reading_dpi: Option<f32>,
     page_pictures: bool,
     block_pictures: bool,
     thumbnail_dpi: f32,
@@ -161,6 +180,7 @@ impl<'a> Job<'a> {
             min_chars: parameters.integer("min_text_length").unwrap_or(20) as usize,
             base_confidence: parameters.number("base_confidence").unwrap_or(0.85),
             embeds: parameters.is("run_text_embedding"),
+            reading_dpi: (parameters.is("run_ocr") && !parameters.is("fast_mode")).then(|| points("render_dpi", 150.0)),
             page_pictures: renders && mode != "segment",
             block_pictures: renders && mode != "full_page",
             thumbnail_dpi: points("thumbnail_dpi", 72.0),
@@ -169,7 +189,7 @@ impl<'a> Job<'a> {
 
     async fn file(&self, file: &InputFile, page: Option<u32>) -> Result<Vec<Output>> {
         let stored = self.engine.blobs.file(&file.hash).await?;
-        let source = stored.path().to_owned().into();
+        let source: Source = stored.path().to_owned().into();
         let total = self.engine.media().pdf(&source).await?.page_count;
         let renders = self.page_pictures || self.block_pictures;
         let rendering = renders.then(|| Rendering { dpi: self.thumbnail_dpi, outputs: vec![ImageOutput::original()] });
@@ -181,7 +201,7 @@ impl<'a> Job<'a> {
         let whole = streams::pages(pages).map_ok(|mut page| {
             let picture = page.pictures.pop();
             let blocks = self.blocks(&page, &mut headings);
-            self.page(file, total, page, blocks, picture).boxed()
+            self.page(file, &source, total, page, blocks, picture).boxed()
         });
         let mut outputs = Vec::new();
         let mut whole = std::pin::pin!(whole.try_buffered(STORED_AT_ONCE));
@@ -198,8 +218,8 @@ impl<'a> Job<'a> {
         Ok(outputs)
     }
 
-    /// The blocks of a page that become documents, each with its level and the headings above it.
-    fn blocks(&self, page: &PdfPage, headings: &mut Headings) -> Vec<(Block, Option<usize>, Vec<String>)> {
+    /// The blocks of a page that become documents.
+    fn blocks(&self, page: &PdfPage, headings: &mut Headings) -> Vec<Piece> {
         if !self.finds_blocks {
             let bounds = PageBox { x0: 0.0, y0: 0.0, x1: page.width, y1: page.height };
             let block = Block {
@@ -210,7 +230,8 @@ impl<'a> Job<'a> {
                 font_size: 0.0,
                 bold: false,
             };
-            return if page.text.trim().is_empty() { Vec::new() } else { vec![(block, None, Vec::new())] };
+            let piece = Piece { block, level: None, path: Vec::new(), confidence: None };
+            return if page.text.trim().is_empty() { Vec::new() } else { vec![piece] };
         }
         let mut kept = Vec::new();
         for block in &page.blocks {
@@ -222,7 +243,8 @@ impl<'a> Job<'a> {
                 _ => chars >= self.min_chars,
             };
             if is_kept {
-                kept.push((block.clone(), level, headings.path().into_iter().map(str::to_owned).collect()));
+                let path = headings.path().into_iter().map(str::to_owned).collect();
+                kept.push(Piece { block: block.clone(), level, path, confidence: None });
             }
         }
         kept
@@ -231,11 +253,22 @@ impl<'a> Job<'a> {
     async fn page(
         &self,
         file: &InputFile,
+        source: &Source,
         total: u32,
         page: PdfPage,
-        blocks: Vec<(Block, Option<usize>, Vec<String>)>,
+        mut blocks: Vec<Piece>,
         picture: Option<Picture>,
     ) -> Result<Vec<Output>> {
+        if let Some(dpi) = self.reading_dpi.filter(|_| page.text.trim().is_empty()) {
+            let read = scanned::read(self.engine, source, page.number, dpi).await?;
+            let kept = read.into_iter().filter(|(block, _)| block.text.chars().count() >= self.min_chars);
+            blocks.extend(kept.map(|(block, confidence)| Piece {
+                block,
+                level: None,
+                path: Vec::new(),
+                confidence: Some(confidence),
+            }));
+        }
         let picture = picture.map(Arc::new);
         let of_page = match &picture {
             Some(picture) if self.page_pictures && !blocks.is_empty() => {
@@ -247,8 +280,8 @@ impl<'a> Job<'a> {
         };
         let scale = f64::from(self.thumbnail_dpi / POINTS);
         let mut outputs = Vec::with_capacity(blocks.len());
-        for (at, (block, level, path)) in blocks.into_iter().enumerate() {
-            let mut output = self.describe(&block, level, path);
+        for (at, piece) in blocks.into_iter().enumerate() {
+            let mut output = self.describe(&piece);
             output.put("page_number", page.number);
             output.put("total_pages", total);
             output.put("page_width", page.width);
@@ -258,7 +291,7 @@ impl<'a> Job<'a> {
                 output.attach(thumbnail.clone());
             }
             if let Some(picture) = picture.as_ref().filter(|_| self.block_pictures)
-                && let Some(crop) = crop(&block.bounds, scale)
+                && let Some(crop) = crop(&piece.block.bounds, scale)
             {
                 let jpeg = jpeg(picture.clone(), Some(crop)).await?;
                 let name = format!("{}-{}-{at}.jpg", stem(file), page.number);
@@ -274,7 +307,8 @@ impl<'a> Job<'a> {
         NewArtifact { field, role: "thumbnail", media_type: "image/jpeg", filename, of: Some(file) }
     }
 
-    fn describe(&self, block: &Block, level: Option<usize>, path: Vec<String>) -> Output {
+    fn describe(&self, piece: &Piece) -> Output {
+        let block = &piece.block;
         let mut output = Output::default();
         let kind = match block.kind {
             BlockKind::Paragraph => "paragraph",
@@ -285,8 +319,8 @@ impl<'a> Job<'a> {
             BlockKind::Footer => "footer",
         };
         output.put("object_type", kind);
-        output.put("heading_level", level);
-        output.put("heading_path", path);
+        output.put("heading_level", piece.level);
+        output.put("heading_path", piece.path.clone());
         let round = |x: f32| (f64::from(x) * 10.0).round() / 10.0;
         let PageBox { x0, y0, x1, y1 } = block.bounds;
         output.put("bbox", json!({ "x0": round(x0), "y0": round(y0), "x1": round(x1), "y1": round(y1) }));
@@ -295,7 +329,8 @@ impl<'a> Job<'a> {
             output.put("text", text);
             output.put("text_raw", text);
             output.put("text_corrected", text);
-            let confidence = self.base_confidence * readable(text);
+            let confidence = piece.confidence.unwrap_or_else(|| self.base_confidence * readable(text));
+            output.put("is_scanned", piece.confidence.map(|_| true));
             output.put("overall_confidence", (confidence * 1000.0).round() / 1000.0);
             output.put("confidence_tag", tag(confidence));
         }
