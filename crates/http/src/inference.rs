@@ -39,7 +39,8 @@ pub struct RawInferenceRequest {
     /// `audio`, each a data URI, base64 or a URL; `prompt`, `prompts` or `messages`, with `system`, to write.
     #[schema(schema_with = any_object)]
     inputs: Fields,
-    /// What the model takes besides: of a language model `temperature`, `max_tokens`, `response_format` and
+    /// What the model takes besides: of an image model `output` (`embedding` or `labels`) and `top_k`; of a model of faces
+    /// `min_score` and `max_faces`; of one of speech `language` and `word_times`; of a language model `temperature`, `max_tokens`, `response_format` and
     /// `response_shape`; of any provider `llm_api_key`, a key or `{{SECRET.name}}`.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
@@ -58,7 +59,7 @@ pub struct RawInferenceRequest {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RawInferenceResponse {
     /// A list where a list was sent (`texts`, `images`, `prompts`). A vector is a list of numbers, a sparse one has
-    /// `indices` and `values`; a reranking is a list of scores from 0 to 1, in the order of the documents; what a language
+    /// `indices` and `values`; labels and faces are lists, a transcript has `text`, `language` and `segments`; a reranking is a list of scores from 0 to 1, in the order of the documents; what a language
     /// model wrote is a text.
     #[schema(value_type = Object)]
     pub data: Value,

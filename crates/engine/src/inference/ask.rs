@@ -146,7 +146,7 @@ impl Engine {
                 Ok(inputs::as_asked(vectors.await?.into_iter().map(shown), texts.is_list))
             }
             Task::RerankText => self.reranked(entry.id, ask).await,
-            _ => Err(Error::invalid("model", format!("`{}` is not asked by itself here", entry.id))),
+            _ => self.ask_media(entry, ask).await,
         }
     }
 

@@ -29,7 +29,6 @@ pub(crate) enum Embedder {
 pub(crate) struct RemoteEmbedder {
     target: Target,
     key: Option<String>,
-    fingerprint: String,
 }
 
 impl Embedder {
@@ -50,14 +49,6 @@ impl Embedder {
                 let (vectors, _) = model.embed(vec![text.to_owned()], Patience::Request).await?;
                 vectors.into_iter().next().ok_or_else(none)
             }
-        }
-    }
-
-    /// Vectors with different fingerprints do not compare.
-    pub fn fingerprint(&self) -> &str {
-        match self {
-            Self::Local(model) => model.fingerprint(),
-            Self::Remote(model) => &model.fingerprint,
         }
     }
 }
@@ -171,7 +162,7 @@ impl Engine {
     ) -> Result<RemoteEmbedder> {
         target.must(ProviderTask::EmbedText, "model")?;
         let key = self.provider_key(organization_id, &target.provider, key).await?;
-        Ok(RemoteEmbedder { fingerprint: target.fingerprint(), target, key })
+        Ok(RemoteEmbedder { target, key })
     }
 
     /// See [`Target::fingerprint`]. `Unavailable` where the provider is not there any more, `Missing` where the name is
@@ -215,7 +206,7 @@ mod tests {
             }],
         };
         let target = Providers::new(&[config], false).unwrap().target("own/m").unwrap();
-        RemoteEmbedder { fingerprint: target.fingerprint(), target, key: None }
+        RemoteEmbedder { target, key: None }
     }
 
     #[test]

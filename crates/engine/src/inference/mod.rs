@@ -10,6 +10,7 @@ mod credentials;
 mod embed;
 mod generate;
 mod inputs;
+mod media;
 mod models;
 mod providers;
 
