@@ -3,6 +3,7 @@
 
 mod cli;
 mod client;
+mod providers;
 mod settings;
 
 use clap::Parser;

@@ -1,10 +1,12 @@
 //! Settings of the server. A value comes from the flag, else the `STRATA_*` variable, else the configuration file, else
 //! the default.
 
+use crate::providers::{self, Provider};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use strata_engine::inference::ProviderConfig;
 
 /// Where data lives unless something else is said, relative to the working directory.
 pub const DEFAULT_DATA: &str = "strata-data";
@@ -25,13 +27,16 @@ pub struct File {
     sql_files: Option<PathBuf>,
     trust_proxy: Option<bool>,
     workers: Option<usize>,
+    providers: Option<Vec<Provider>>,
 }
 
 impl File {
     pub fn read(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else { return Ok(Self::default()) };
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("`{}` is not a configuration file", path.display()))
+        let parsed: Result<Self, toml::de::Error> = toml::from_str(&text);
+        // The line itself may hold a key.
+        parsed.map_err(|e| anyhow::anyhow!("`{}` is not a configuration file: {}", path.display(), e.message()))
     }
 }
 
@@ -71,6 +76,9 @@ pub struct ServeArguments {
     /// How many derivations run at once [default: one per processor, at most 8]
     #[arg(long, env = "STRATA_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
+    /// File (TOML) with the providers of models, as `[[providers]]` [default: those of the configuration file]
+    #[arg(long, env = "STRATA_PROVIDERS", value_name = "FILE")]
+    pub providers: Option<PathBuf>,
 }
 
 /// Settled settings of a server.
@@ -86,6 +94,7 @@ pub struct Settings {
     pub sql_files: Option<PathBuf>,
     pub trust_proxy: bool,
     pub workers: usize,
+    pub providers: Vec<ProviderConfig>,
 }
 
 impl Settings {
@@ -95,7 +104,12 @@ impl Settings {
         if workers == 0 {
             bail!("`workers` must be at least 1");
         }
+        let described = match arguments.providers {
+            Some(path) => providers::read(&path)?,
+            None => file.providers.unwrap_or_default(),
+        };
         Ok(Self {
+            providers: providers::settle(described, |name| std::env::var(name).ok())?,
             data_dir: arguments.data.or(file.data).unwrap_or_else(|| DEFAULT_DATA.into()),
             models_dir: models_dir(arguments.models.or(file.models))?,
             listen: address(&listen)?,

@@ -35,6 +35,7 @@ pub fn run(arguments: DoctorArguments, output: Output) -> Result<ExitCode> {
             sql_files: None,
             trust_proxy: false,
             workers: settings.workers,
+            providers: Vec::new(),
         })
         .await
         .with_context(|| format!("cannot open `{}`", settings.data_dir.display()))?;

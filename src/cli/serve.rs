@@ -30,6 +30,7 @@ async fn serve(settings: Settings) -> Result<()> {
         sql_files: settings.sql_files,
         trust_proxy: settings.trust_proxy,
         workers: settings.workers,
+        providers: settings.providers,
     })
     .await
     .with_context(|| format!("cannot open `{}`", settings.data_dir.display()))?;

@@ -8,6 +8,7 @@ mod metrics;
 mod model_hub;
 mod official_sdk;
 mod outside;
+mod providers;
 mod published;
 mod removal;
 mod sql_lookup;

@@ -5,6 +5,7 @@ mod api;
 pub mod cross_encoder;
 mod openapi;
 pub mod postgres;
+pub mod provider;
 mod random;
 mod server;
 mod world;

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 const OPERATIONS: &str = include_str!("../contract/operations.tsv");
 
 /// Endings of POST paths that read: a key that may only read may call them.
-const READS: [&str; 25] = [
+const READS: [&str; 26] = [
+    "inference",
     "list",
     "execute",
     "explain",

@@ -4,8 +4,8 @@ use crate::support::{Api, Operation, Server, World};
 use serde_json::{Value, json};
 
 /// Path parameters that name nothing of a tenant: built-in things, or a part of a thing that the path already names.
-const NOT_A_TENANTS: [&str; 7] =
-    ["feature_extractor_id", "extractor_id", "stage_id", "tier_num", "ray_job_id", "token", "version"];
+const NOT_A_TENANTS: [&str; 8] =
+    ["feature_extractor_id", "extractor_id", "stage_id", "tier_num", "ray_job_id", "token", "version", "model_id"];
 
 /// Parameters that name people, keys and other things of the whole organization; `keys.rs` looks at those.
 const OF_THE_ORGANIZATION: [&str; 4] = ["user_email", "key_name", "secret_name", "connection_identifier"];

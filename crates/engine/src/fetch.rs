@@ -55,6 +55,8 @@ pub struct Request {
     pub body: Option<Bytes>,
     /// Hosts that it may go to; `*.` before one means its subdomains. Empty: every one.
     pub domains: Vec<String>,
+    /// Whether redirects are followed; else they are answered as they are.
+    pub follows: bool,
     /// Largest answer.
     pub max_bytes: u64,
     /// For everything together.
@@ -108,7 +110,7 @@ impl Fetcher {
         Err(Error::Upstream(format!("`{url}` redirects more than {MAX_REDIRECTS} times")))
     }
 
-    /// Sends a request and follows its redirects, each judged anew. What a caller put into headers goes to the origin that
+    /// Sends a request and follows its redirects, if it says so, each judged anew. What a caller put into headers goes to the origin that
     /// it named and no further; a body that a redirect would take elsewhere ends the request.
     pub async fn send(&self, request: Request) -> Result<Answer> {
         let (url, timeout) = (request.url.clone(), request.timeout);
@@ -118,7 +120,7 @@ impl Fetcher {
     }
 
     async fn follow(&self, request: Request) -> Result<Answer> {
-        let Request { mut method, url, mut headers, mut body, domains, max_bytes, .. } = request;
+        let Request { mut method, url, mut headers, mut body, domains, follows, max_bytes, .. } = request;
         let first = self.check(&url)?;
         let mut at = first.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -129,7 +131,7 @@ impl Fetcher {
             let mut sent = self.client.request(method.clone(), at.clone()).headers(headers.clone());
             sent = body.iter().fold(sent, |sent, body| sent.body(body.clone()));
             let answer = sent.send().await.map_err(|e| failure(&at, e))?;
-            if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            if !follows || !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return whole(at, answer, max_bytes).await;
             }
             let next = self.next_hop(&at, &answer)?;

@@ -196,6 +196,7 @@ fn post(url: &str) -> Request {
         headers: HeaderMap::from_iter([(header::AUTHORIZATION, "Bearer s3cret".parse().unwrap())]),
         body: Some("body".into()),
         domains: Vec::new(),
+        follows: true,
         max_bytes: 10_000,
         timeout: Duration::from_secs(2),
     }

@@ -18,6 +18,8 @@ pub mod experiments;
 pub mod extract;
 mod feed;
 pub mod fetch;
+mod hiding;
+pub mod inference;
 mod inline;
 pub mod interactions;
 pub mod listing;
@@ -73,6 +75,8 @@ pub struct Config {
     pub trust_proxy: bool,
     /// Derivations that run at once.
     pub workers: usize,
+    /// Providers of models besides those that are known.
+    pub providers: Vec<inference::ProviderConfig>,
 }
 
 /// The running engine. One per data directory.
@@ -86,6 +90,7 @@ pub struct Engine {
     pub(crate) vault: secrets::Vault,
     pub(crate) pools: connections::Pools,
     pub(crate) fetcher: fetch::Fetcher,
+    pub(crate) providers: Arc<inference::Providers>,
     pub(crate) queue: derivations::Queue,
     pub(crate) payload: payload::Builder,
     /// Memory for inputs of derivations, in KiB.
@@ -114,6 +119,7 @@ impl Engine {
         let index = EdgeIndex::open(config.data_dir.join("index"), feed, EdgeConfig::default())?;
         let engine = Arc::new(Self {
             fetcher: fetch::Fetcher::new(config.allow_private_urls)?,
+            providers: Arc::new(inference::Providers::new(&config.providers, config.allow_private_urls)?),
             registry: Registry::open(config.models_dir.clone()),
             queue: derivations::Queue::default(),
             payload: payload::Builder::default(),

@@ -46,6 +46,7 @@ fn request(call: Call) -> Result<Request> {
         headers,
         body: call.body.map(Into::into),
         domains: call.domains,
+        follows: true,
         max_bytes: call.max_bytes,
         timeout: call.timeout,
     })

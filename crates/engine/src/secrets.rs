@@ -196,6 +196,7 @@ mod tests {
             sql_files: None,
             trust_proxy: false,
             workers: 1,
+            providers: Vec::new(),
         };
         let catalog = Catalog::open(&directory.path().join("catalog.db"), Arc::new(System::default())).unwrap();
         Opened(Vault::new(&config).unwrap(), catalog, directory)

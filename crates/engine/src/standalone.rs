@@ -5,6 +5,7 @@ use crate::{
     Engine,
     collections::{Collection, assemble_collection, load_collection, parse_vectors},
     extract,
+    inference::{ProviderTask, Providers, is_local},
     namespaces::{Described, NewNamespace},
     payload,
     principals::check_name,
@@ -96,8 +97,8 @@ impl Engine {
 
     /// What [`Engine::promote_namespace`] would do, and what stands against it.
     pub async fn check_promotion(&self, principal: &Principal, identifier: &str, asked: Promotion) -> Result<Promoted> {
-        let (principal, identifier) = (principal.clone(), identifier.to_owned());
-        self.catalog.read(move |c| Ok(plan(c, &principal, &identifier, &asked)?.promoted)).await
+        let (principal, identifier, providers) = (principal.clone(), identifier.to_owned(), self.providers.clone());
+        self.catalog.read(move |c| Ok(plan(c, &providers, &principal, &identifier, &asked)?.promoted)).await
     }
 
     /// Makes a standalone namespace a managed one: buckets, extractors and text searches over its vectors from now on.
@@ -108,8 +109,9 @@ impl Engine {
         asked: Promotion,
     ) -> Result<Promoted> {
         let (principal, identifier, now) = (principal.clone(), identifier.to_owned(), self.catalog.now());
+        let providers = self.providers.clone();
         let write = self.catalog.write(move |tx| {
-            let Plan { mut namespace, collection, promoted } = plan(tx, &principal, &identifier, &asked)?;
+            let Plan { mut namespace, collection, promoted } = plan(tx, &providers, &principal, &identifier, &asked)?;
             if promoted.previous_mode != "standalone" {
                 return Err(Error::Conflict(format!("namespace `{}` is a managed one already", namespace.name)));
             }
@@ -155,7 +157,13 @@ struct Plan {
     promoted: Promoted,
 }
 
-fn plan(connection: &Connection, principal: &Principal, identifier: &str, asked: &Promotion) -> Result<Plan> {
+fn plan(
+    connection: &Connection,
+    providers: &Providers,
+    principal: &Principal,
+    identifier: &str,
+    asked: &Promotion,
+) -> Result<Plan> {
     let namespace = principals::namespace(connection, principal, identifier)?;
     let mut collection = match load_collection(connection, &namespace.scope(), COLLECTION) {
         Ok(found) => Some(found),
@@ -176,10 +184,13 @@ fn plan(connection: &Connection, principal: &Principal, identifier: &str, asked:
     let mapped = mapped.map(|(i, (index, service))| (format!("vector_mappings.{i}"), index.as_str(), service.as_str()));
     for (at, name, service) in mapped.chain(added) {
         let index = collection.as_ref().and_then(|c| c.vector_index(name)).cloned();
-        match index.ok_or_else(|| format!("there is no vector `{name}`")).and_then(|index| model_for(&index, service)) {
+        match index
+            .ok_or_else(|| format!("there is no vector `{name}`"))
+            .and_then(|index| model_for(&index, service, providers))
+        {
             Ok(model) => {
                 if let Some(collection) = &mut collection {
-                    collection.embed_with(name, model);
+                    collection.embed_with(name, &model);
                 }
                 inference.insert(name.to_owned(), service.to_owned());
             }
@@ -222,8 +233,9 @@ fn embedders() -> impl Iterator<Item = &'static ModelEntry> {
     Registry::entries().iter().filter(|model| model.task == Task::EmbedText)
 }
 
-/// The model that a service means: its id or alias in the registry, or the feature URI of an extractor's output.
-fn model_for(index: &VectorIndex, service: &str) -> Result<&'static str, String> {
+/// The model that a service means: its id or alias in the registry, the feature URI of an extractor's output, or
+/// `provider/model`.
+fn model_for(index: &VectorIndex, service: &str, providers: &Providers) -> Result<String, String> {
     let of_feature = || {
         let shapes = extract::definitions().iter().filter_map(|d| {
             let defaults = (d.default_parameters)();
@@ -233,11 +245,23 @@ fn model_for(index: &VectorIndex, service: &str) -> Result<&'static str, String>
         Registry::resolve_for(&named.model, Task::EmbedText).ok()
     };
     let entry = Registry::resolve_for(service, Task::EmbedText).ok().or_else(of_feature);
-    let known = || embedders().map(|m| m.id).collect::<Vec<_>>().join(", ");
-    let entry = entry.ok_or_else(|| format!("`{service}` is not a model here; there are {}", known()))?;
-    if index.kind != VectorKind::Dense || index.dimensions != Some(entry.dimensions) {
-        let size = index.dimensions.map_or("no fixed number of".to_owned(), |d| d.to_string());
-        return Err(format!("`{}` makes {} numbers; `{}` has {size}", entry.id, entry.dimensions, index.name));
+    let target = providers.target(service).filter(|_| entry.is_none() && !is_local(service));
+    let (model, dimensions) = match (entry, target) {
+        (Some(entry), _) => (entry.id.to_owned(), Some(entry.dimensions)),
+        (None, Some(target)) => {
+            target.must(ProviderTask::EmbedText, "inference_service").map_err(|e| e.to_string())?;
+            // What the settings do not say is taken to fit.
+            (target.id(), target.dimensions().or(index.dimensions))
+        }
+        (None, None) => {
+            let known = embedders().map(|m| m.id).collect::<Vec<_>>().join(", ");
+            return Err(format!("`{service}` is not a model here; there are {known}, and those of providers"));
+        }
+    };
+    if index.kind != VectorKind::Dense || index.dimensions.is_none() || index.dimensions != dimensions {
+        let size = |dimensions: Option<usize>| dimensions.map_or("no fixed number of".to_owned(), |d| d.to_string());
+        let (makes, has) = (size(dimensions), size(index.dimensions));
+        return Err(format!("`{model}` makes {makes} numbers; `{}` has {has}", index.name));
     }
-    Ok(entry.id)
+    Ok(model)
 }

@@ -83,6 +83,7 @@ pub(crate) fn kind_of(status: StatusCode) -> &'static str {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "UnsupportedMediaTypeError",
         StatusCode::UNPROCESSABLE_ENTITY => "ValidationError",
         StatusCode::TOO_MANY_REQUESTS => "TooManyRequestsError",
+        StatusCode::BAD_GATEWAY => "ProviderError",
         StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailableError",
         StatusCode::GATEWAY_TIMEOUT => "TimeoutError",
         StatusCode::INSUFFICIENT_STORAGE => "InsufficientStorageError",
@@ -113,6 +114,7 @@ fn line(error: &Error) -> Line {
         // Waiting installs no model: official clients would hide this message for minutes if it called itself retryable.
         Error::Unavailable(_) => plain(StatusCode::SERVICE_UNAVAILABLE).with(json!({ "retryable": false })),
         Error::Upstream(_) => Line { kind: "UpstreamError", ..plain(StatusCode::UNPROCESSABLE_ENTITY) },
+        Error::Provider(_) => plain(StatusCode::BAD_GATEWAY),
         Error::Full(_) => plain(StatusCode::INSUFFICIENT_STORAGE),
         Error::Internal(_) => {
             let id = request_id::current();
@@ -193,6 +195,7 @@ mod tests {
             (Error::TooLarge("x".into()), 413, "PayloadTooLargeError"),
             (Error::invalid("a", "x"), 422, "ValidationError"),
             (Error::Upstream("x".into()), 422, "UpstreamError"),
+            (Error::Provider("x".into()), 502, "ProviderError"),
             (Error::Busy { message: "x".into(), retry_after_seconds: 7 }, 429, "TooManyRequestsError"),
             (Error::Internal("x".into()), 500, "InternalServerError"),
             (Error::Unavailable("x".into()), 503, "ServiceUnavailableError"),

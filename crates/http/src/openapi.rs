@@ -16,7 +16,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 const MAX_OPERATION_ID: usize = 64;
 
 /// What a refusal with each status means.
-const FAULTS: [(&str, &str, &str); 11] = [
+const FAULTS: [(&str, &str, &str); 12] = [
     ("400", "BadRequest", "The request cannot be read."),
     ("401", "Unauthorized", "The API key is missing, wrong, expired or revoked."),
     ("403", "Forbidden", "The API key may not do this."),
@@ -26,6 +26,7 @@ const FAULTS: [(&str, &str, &str); 11] = [
     ("422", "Invalid", "A field is not what it must be; `error.details.validation_errors` says which."),
     ("429", "Busy", "Too much at once; `Retry-After` says when to try again."),
     ("500", "Internal", "A fault of the server; the log names it under the request id."),
+    ("502", "Provider", "A provider of models failed; the message says what it said."),
     ("503", "Unavailable", "Something the server needs is missing; the message says how to get it."),
     ("507", "Full", "The disk is full; nothing was written."),
 ];
@@ -46,7 +47,7 @@ fn access(path: &str) -> Access {
         "health" if path == "health/deep" => Access::Key,
         "discovery" | "health" | "public" | "blobs" => Access::Public,
         _ if path.starts_with("collections/features") || path == "retrievers/stages" => Access::Public,
-        "me" | "organizations" | "namespaces" => Access::Key,
+        "me" | "models" | "organizations" | "namespaces" => Access::Key,
         _ => Access::Namespace,
     }
 }

@@ -52,6 +52,9 @@ pub enum Error {
     /// An outside party failed us: a URL that does not answer (422 where the caller named it).
     #[error("{0}")]
     Upstream(String),
+    /// A model's provider, which the operator or the organization chose, failed us or answered nonsense (502).
+    #[error("{0}")]
+    Provider(String),
     /// The disk is full (507).
     #[error("{0}")]
     Full(String),
@@ -87,6 +90,14 @@ impl Error {
     }
     /// Whether running the same work again may succeed.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Unavailable(_) | Self::Upstream(_) | Self::Full(_) | Self::Internal(_))
+        matches!(
+            self,
+            Self::Busy { .. }
+                | Self::Unavailable(_)
+                | Self::Upstream(_)
+                | Self::Provider(_)
+                | Self::Full(_)
+                | Self::Internal(_)
+        )
     }
 }

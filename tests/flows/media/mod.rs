@@ -1,5 +1,6 @@
 //! Real photos, PDFs, recordings and videos become documents, and are found again.
 
+mod asked;
 mod damaged;
 mod faces;
 mod pages;

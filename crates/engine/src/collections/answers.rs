@@ -35,7 +35,8 @@ pub struct Reconciled {
 
 impl Engine {
     /// Makes a collection from a request as clients write it.
-    pub async fn create_collection(&self, scope: &Scope, request: Fields) -> Result<Collection> {
+    pub async fn create_collection(&self, scope: &Scope, mut request: Fields) -> Result<Collection> {
+        self.settle_extractor(&mut request)?;
         let (scope, id, now) = (scope.clone(), self.catalog.new_id(id::COLLECTION, 10), self.catalog.now());
         self.catalog
             .write(move |tx| {
@@ -78,7 +79,8 @@ impl Engine {
 
     /// Changes what `request` names. A new extractor or source changes the schema and the vectors at once; documents
     /// follow at the next trigger.
-    pub async fn update_collection(&self, scope: &Scope, identifier: &str, request: Fields) -> Result<Collection> {
+    pub async fn update_collection(&self, scope: &Scope, identifier: &str, mut request: Fields) -> Result<Collection> {
+        self.settle_extractor(&mut request)?;
         let (of, identifier, now) = (scope.clone(), identifier.to_owned(), self.catalog.now());
         let (changed, respec) = self
             .catalog

@@ -331,6 +331,7 @@ mod tests {
             allow_private_urls: false,
             trust_proxy: false,
             workers: 1,
+            providers: Vec::new(),
         }
     }
     fn parsed(kind: &str, config: Value, server: &Config) -> Result<Provider, String> {

@@ -151,7 +151,8 @@ impl Source {
                 (parent.fields, parent.source_blobs, Vec::new(), attached)
             }
         };
-        let input = work.extractor.gather(fields, &work.schema, attached)?;
+        let mut input = work.extractor.gather(fields, &work.schema, attached)?;
+        input.organization_id.clone_from(&derivation.organization_id);
         let input_hash = work.extractor.input_hash(&input, &hashes)?;
         let unchanged = derivation.input_hash.as_deref() == Some(&*input_hash)
             && derivation.extractor_fingerprint.as_deref() == Some(&*work.fingerprint);

@@ -13,6 +13,8 @@ mod inputs;
 mod multimodal;
 mod parameters;
 mod passthrough;
+mod remote;
+mod response_shape;
 mod splade;
 mod streams;
 mod text;
@@ -86,6 +88,8 @@ pub struct Input {
     pub files: Vec<InputFile>,
     /// The part of the files that is meant.
     pub span: Span,
+    /// Whose it is, and so with whose keys providers are asked.
+    pub organization_id: String,
 }
 
 /// One document to be.
@@ -242,6 +246,9 @@ impl Configured {
         }
         for (name, kind) in self.definition.shape(&self.parameters)?.fields {
             properties.insert(name.to_owned(), json!({ "type": kind.as_str() }));
+        }
+        for (name, schema) in response_shape::properties(&self.parameters) {
+            properties.entry(name).or_insert(schema);
         }
         Ok(json!({ "properties": properties }))
     }

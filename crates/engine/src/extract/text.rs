@@ -1,14 +1,19 @@
 //! `text_extractor`: a text split by the chosen unit, each chunk embedded.
 
-use super::{Configured, Definition, Input, Output, Shape};
+use super::{
+    Configured, Definition, Input, Output, Shape,
+    remote::DIMENSIONS,
+    response_shape::{self, ResponseShape},
+};
 use crate::{
     Engine,
+    inference::is_local,
     split::{self, Chunk, ChunkKind, SplitBy, SplitConfig},
 };
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use strata_infer::{Registry, Task};
+use strata_infer::{ModelEntry, Registry, Task};
 use strata_model::{
     Error, Fields, Result,
     document::VectorValue,
@@ -33,8 +38,12 @@ pub(super) static DEFINITION: Definition = Definition {
     output_schema,
     parameter_schema: || {
         let mut schema = splitting_schema();
-        let model = json!({ "type": "string", "default": Registry::default_text_model() });
+        let model = json!({ "type": "string", "default": Registry::default_text_model(),
+            "description": "A text model of the server, or `provider/model`." });
         schema["properties"]["embedding_model"] = model;
+        schema["properties"][DIMENSIONS] = json!({ "type": "integer", "minimum": 1, "maximum": limits::MAX_DIMENSIONS,
+            "description": "Length of the vectors of a provider's model, where the server's settings do not say it." });
+        response_shape::describe(&mut schema);
         schema
     },
     default_parameters: || json!({ "source_type": "text", "split_by": "none", "chunk_size": 1000, "chunk_overlap": 0, "language": "en" }),
@@ -94,16 +103,74 @@ const HOSTED: [&str; 4] = [
     "multilingual_e5_large_instruct",
 ];
 
-fn model(parameters: &Fields) -> Result<&'static str> {
-    let Some(asked) = parameters.get("embedding_model").and_then(Value::as_str).filter(|m| !HOSTED.contains(m)) else {
-        return Ok(Registry::default_text_model());
-    };
-    Registry::resolve_for(asked, Task::EmbedText).map(|entry| entry.id).map_err(|_| {
-        Error::invalid(
-            "parameters.embedding_model",
-            format!("`{asked}` is not a text model of this server; it has {}", Registry::default_text_model()),
-        )
-    })
+/// The model that embeds.
+enum Model {
+    Local(&'static ModelEntry),
+    /// A provider's, `provider/model`, and the length of its vectors.
+    Remote {
+        id: String,
+        dimensions: usize,
+    },
+}
+
+impl Model {
+    fn chosen(parameters: &Fields) -> Result<Self> {
+        let asked = parameters.get("embedding_model").and_then(Value::as_str).filter(|m| !HOSTED.contains(m));
+        let asked = asked.unwrap_or(Registry::default_text_model());
+        if let Ok(entry) = Registry::resolve_for(asked, Task::EmbedText) {
+            return Ok(Self::Local(entry));
+        }
+        if is_local(asked) || !asked.contains('/') {
+            return Err(Error::invalid(
+                "parameters.embedding_model",
+                format!(
+                    "`{asked}` is not a text model of this server; it has {}, and those of providers as `provider/model`",
+                    Registry::default_text_model()
+                ),
+            ));
+        }
+        let dimensions = parameters.get(DIMENSIONS).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+        let dimensions = dimensions.filter(|n| (1..=limits::MAX_DIMENSIONS).contains(n)).ok_or_else(|| {
+            Error::invalid(
+                format!("parameters.{DIMENSIONS}"),
+                format!("must say how long the vectors of `{asked}` are, since the server's settings do not"),
+            )
+        })?;
+        Ok(Self::Remote { id: asked.to_owned(), dimensions })
+    }
+
+    fn id(&self) -> &str {
+        match self {
+            Self::Local(entry) => entry.id,
+            Self::Remote { id, .. } => id,
+        }
+    }
+
+    fn dimensions(&self) -> usize {
+        match self {
+            Self::Local(entry) => entry.dimensions,
+            Self::Remote { dimensions, .. } => *dimensions,
+        }
+    }
+
+    /// What feature URIs end with.
+    fn output(&self) -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        match self {
+            Self::Local(entry) => entry.id.to_owned(),
+            Self::Remote { id, .. } => id.replace('/', "__").chars().map(plain).collect(),
+        }
+    }
+
+    /// Other names of the vector.
+    fn aliases(&self) -> Vec<&str> {
+        match self {
+            Self::Local(entry) => HOSTED.iter().chain(entry.aliases).copied().collect(),
+            Self::Remote { id, .. } => {
+                id.split_once('/').map(|(_, name)| name).into_iter().chain([id.as_str()]).collect()
+            }
+        }
+    }
 }
 
 pub(super) fn config(parameters: &Fields) -> Result<SplitConfig> {
@@ -129,29 +196,23 @@ fn check(parameters: &Fields) -> Result<Shape> {
     if parameters.get("source_type").is_some_and(|s| !s.is_null() && s != "text") {
         return Err(Error::invalid("parameters.source_type", "only `text` is read by this version"));
     }
-    if parameters.get("response_shape").is_some_and(|s| !s.is_null()) {
-        return Err(Error::invalid(
-            "parameters.response_shape",
-            "needs a language model, which this version does not run",
-        ));
-    }
     config(parameters)?;
-    let entry = Registry::resolve_for(model(parameters)?, Task::EmbedText)?;
+    let model = Model::chosen(parameters)?;
     let index = VectorIndex {
         name: INDEX.into(),
-        feature_uri: format!("mixpeek://text_extractor@v1/{}", entry.id),
+        feature_uri: format!("mixpeek://text_extractor@v1/{}", model.output()),
         kind: VectorKind::Dense,
-        dimensions: Some(entry.dimensions),
+        dimensions: Some(model.dimensions()),
         distance: Distance::Cosine,
-        model: entry.id.into(),
-        aliases: ["embedding", "text_embedding", INDEX]
-            .into_iter()
-            .chain(HOSTED)
-            .chain(entry.aliases.iter().copied())
-            .map(str::to_owned)
-            .collect(),
+        model: model.id().to_owned(),
+        aliases: ["embedding", "text_embedding", INDEX].into_iter().chain(model.aliases()).map(str::to_owned).collect(),
     };
-    Ok(Shape { vectors: vec![index], fields: fields(), models: vec![entry.id.into()] })
+    let writer = ResponseShape::parse(parameters)?.map(|shape| shape.model);
+    Ok(Shape {
+        vectors: vec![index],
+        fields: fields(),
+        models: [model.id().to_owned()].into_iter().chain(writer).collect(),
+    })
 }
 
 /// The chunks of an input's text.
@@ -173,15 +234,33 @@ pub(super) async fn chunks(parameters: &Fields, input: &Input) -> Result<Vec<Chu
 fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> BoxFuture<'a, Result<Vec<Output>>> {
     Box::pin(async move {
         let chunks = chunks(&extractor.parameters, &input).await?;
-        let embedder = engine.embedder(model(&extractor.parameters)?).await?;
-        let vectors = embedder.embed(chunks.iter().map(|c| c.text.clone()).collect()).await?;
+        let model = Model::chosen(&extractor.parameters)?;
+        let embedder = engine.text_embedder(&input.organization_id, model.id(), None).await?;
+        let texts: Vec<String> = chunks.iter().map(|chunk| chunk.text.clone()).collect();
+        let vectors = embedder.embed(texts.clone()).await?;
+        if let Some(wrong) = vectors.iter().find(|vector| vector.len() != model.dimensions()) {
+            let (id, made, expected) = (model.id(), wrong.len(), model.dimensions());
+            return Err(Error::Provider(format!(
+                "`{id}` made a vector of {made} numbers; the collection has {expected}"
+            )));
+        }
         let total = chunks.len();
         let output = |(chunk, vector)| {
             let mut output = output(chunk, total);
             output.vectors.insert(INDEX.into(), VectorValue::Dense(vector));
             output
         };
-        Ok(chunks.into_iter().zip(vectors).map(output).collect())
+        let mut outputs: Vec<Output> = chunks.into_iter().zip(vectors).map(output).collect();
+        if let Some(shape) = ResponseShape::parse(&extractor.parameters)? {
+            let written = shape.fill(engine, &input.organization_id, texts).await?;
+            for (output, fields) in outputs.iter_mut().zip(written) {
+                for (name, value) in fields {
+                    // What the text itself says is not written over.
+                    output.fields.entry(name).or_insert(value);
+                }
+            }
+        }
+        Ok(outputs)
     })
 }
 

@@ -65,6 +65,20 @@ impl Models {
         }
     }
 
+    /// Whether a model is in memory.
+    pub fn is_loaded(&self, entry: &ModelEntry) -> bool {
+        match entry.task {
+            Task::EmbedText => self.texts.get(entry.id).is_some(),
+            Task::EmbedSparse => self.sparse.get(entry.id).is_some(),
+            Task::EmbedImage => self.images.get(entry.id).is_some(),
+            Task::EmbedImageText => self.spaces.get(entry.id).is_some(),
+            Task::EmbedFace => self.faces.get(entry.id).is_some(),
+            Task::Transcribe => self.speech.get(entry.id).is_some(),
+            Task::RerankText => self.cross_encoders.lock().contains(entry.id),
+            Task::DetectFaces | Task::AlignFaces | Task::DetectVoice | Task::Decode => false,
+        }
+    }
+
     fn threads() -> usize {
         EmbedConfig::default().threads
     }
@@ -183,9 +197,10 @@ impl Engine {
         self.load(model, Task::Transcribe, |m, id| m.speech.get(id), load).await
     }
 
-    /// What tells a model's outputs from those of every other, whatever it does.
+    /// What tells a model's outputs from those of every other, whatever it does and wherever it runs.
     pub(crate) async fn model_fingerprint(self: &Arc<Self>, model: &str) -> Result<String> {
-        Ok(match Registry::resolve(model)?.task {
+        let Ok(entry) = Registry::resolve(model) else { return self.provider_fingerprint(model) };
+        Ok(match entry.task {
             Task::EmbedText => self.embedder(model).await?.fingerprint().to_owned(),
             Task::EmbedSparse => self.sparse_embedder(model).await?.fingerprint().to_owned(),
             Task::EmbedImage => self.image_embedder(model).await?.fingerprint().to_owned(),

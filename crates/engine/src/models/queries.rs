@@ -23,22 +23,28 @@ pub(crate) fn reads(model: &str, family: Family) -> bool {
 }
 
 impl Engine {
-    /// What tells the vectors that a model makes of texts from all others.
+    /// What tells the vectors that a model makes of texts from all others, wherever it runs.
     pub(crate) async fn query_fingerprint(self: &Arc<Self>, model: &str) -> Result<String> {
-        match Registry::resolve(model)?.task {
-            Task::EmbedImageText => {
+        match Registry::resolve(model).map(|entry| entry.task) {
+            Ok(Task::EmbedImageText) => {
                 let space = self.image_text_space(model).await?;
                 Ok(space.texts().fingerprint().to_owned())
             }
-            _ => Ok(self.embedder(model).await?.fingerprint().to_owned()),
+            Ok(_) => Ok(self.embedder(model).await?.fingerprint().to_owned()),
+            Err(_) => self.provider_fingerprint(model),
         }
     }
 
-    /// The vector of a text.
-    pub(crate) async fn embed_text_now(self: &Arc<Self>, model: &str, text: &str) -> Result<Vec<f32>> {
-        match Registry::resolve(model)?.task {
-            Task::EmbedImageText => self.image_text_space(model).await?.texts().embed_query(text).await,
-            _ => self.embedder(model).await?.embed_query(text).await,
+    /// The vector of a text. A provider is asked with the organization's key.
+    pub(crate) async fn embed_text_now(
+        self: &Arc<Self>,
+        organization_id: &str,
+        model: &str,
+        text: &str,
+    ) -> Result<Vec<f32>> {
+        match Registry::resolve(model).map(|entry| entry.task) {
+            Ok(Task::EmbedImageText) => self.image_text_space(model).await?.texts().embed_query(text).await,
+            _ => self.text_embedder(organization_id, model, None).await?.embed_query(text).await,
         }
     }
 

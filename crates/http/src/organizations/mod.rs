@@ -18,7 +18,7 @@ use crate::{
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use strata_engine::principals::OrganizationChange;
+use strata_engine::{inference::CREDENTIALS, principals::OrganizationChange};
 use strata_model::{Error, Fields, Permission};
 use strata_engine::principals::Organization;
 use utoipa::ToSchema;
@@ -62,6 +62,9 @@ pub struct OrganizationModelResponse {
     pub created_at: String,
     #[schema(schema_with = time)]
     pub updated_at: String,
+    /// Providers of models and the secrets with their keys, as `{{SECRET.name}}`.
+    #[schema(schema_with = any_object)]
+    pub default_llm_credentials: Map<String, Value>,
     /// Where this server is reached.
     pub api_url: String,
     pub requires_plan: bool,
@@ -81,7 +84,8 @@ pub struct OrganizationUpdateRequest {
     /// Not supported: this server limits no rates.
     #[schema(value_type = Option<Object>)]
     rate_limit_overrides: Option<Fields>,
-    /// Not supported.
+    /// Keys of providers of models, by the provider's name: a secret as `{{SECRET.name}}`, or a key, which is put into the
+    /// vault as `llm_{provider}`. What is sent replaces what was there.
     #[schema(value_type = Option<Object>)]
     default_llm_credentials: Option<Fields>,
     /// Not supported: nothing is billed.
@@ -103,12 +107,14 @@ pub(crate) fn refuse(fields: &[(&str, bool)]) -> Result<(), ApiError> {
 
 fn shown(app: &App, organization: Organization) -> OrganizationModelResponse {
     let text = |key: &str| organization.body.get(key).and_then(Value::as_str).map(str::to_owned);
+    let object = |key: &str| organization.body.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
     let limits = NO_LIMIT;
     OrganizationModelResponse {
         logo_url: text("logo_url"),
         account_type: ACCOUNT_TYPE.into(),
         credit_count: 0,
-        metadata: organization.body.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default(),
+        metadata: object("metadata"),
+        default_llm_credentials: object(CREDENTIALS),
         billing_email: text("billing_email"),
         notifications_email: text("notifications_email"),
         rate_limits: BaseRateLimits { metadata: limits, data: limits, search: limits, upload: limits, compute: limits },
@@ -147,7 +153,6 @@ pub async fn update_organization(
     caller.may_in_organization(Permission::Admin)?;
     refuse(&[
         ("rate_limit_overrides", body.rate_limit_overrides.is_some()),
-        ("default_llm_credentials", body.default_llm_credentials.is_some()),
         ("spend_limits", body.spend_limits.is_some()),
         ("nsfw_check_enabled", body.nsfw_check_enabled == Some(true)),
         ("nsfw_fail_closed", body.nsfw_fail_closed == Some(true)),
@@ -156,6 +161,9 @@ pub async fn update_organization(
     let mut fields: Fields = texts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), Value::from(value?)))).collect();
     if let Some(metadata) = body.metadata {
         fields.insert("metadata".into(), metadata.into());
+    }
+    if let Some(credentials) = body.default_llm_credentials {
+        fields.insert(CREDENTIALS.into(), app.keep_credentials(&caller.0, credentials).await?.into());
     }
     let change = OrganizationChange { name: body.organization_name, body: fields };
     let organization = app.update_organization(&caller.0, change).await?;

@@ -2,17 +2,16 @@
 //! shown, failures of single documents, and documents that only an answer has.
 
 use super::{Room, Run};
+use crate::hiding::Hidden;
 use crate::retrieval::conditions::FilterTemplate;
 use crate::retrieval::params::{choice, text};
 use crate::retrieval::snapshot::weight_of;
-use crate::retrieval::template::percent_encoded;
 use crate::retrieval::{Hit, view};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt, stream};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use strata_model::document::{Document, Lineage};
-use strata_model::{Error, FieldError, Fields, Result};
+use strata_model::{Error, Fields, Result};
 
 /// Failures that are told one by one.
 const MAX_TOLD: usize = 5;
@@ -181,8 +180,7 @@ pub(super) fn answer_document(run: &Run<'_>, document_id: String, place: usize, 
 #[derive(Default)]
 pub(super) struct Secrets {
     pub values: BTreeMap<String, String>,
-    /// Every spelling in which a server may send one back, the longest first.
-    spellings: Vec<String>,
+    hidden: Hidden,
 }
 
 impl Secrets {
@@ -196,81 +194,20 @@ impl Secrets {
             let value = run.backend.secret(name).await?.ok_or_else(|| missing(name, at))?;
             values.insert(name.clone(), value);
         }
-        Ok(Self::of(values))
-    }
-
-    fn of(values: BTreeMap<String, String>) -> Self {
-        let mut secrets = Self { values, spellings: Vec::new() };
-        let all: Vec<String> = secrets.values.values().cloned().collect();
-        for value in all {
-            secrets.hide(&value);
-        }
-        secrets
+        Ok(Self { hidden: Hidden::of(values.values()), values })
     }
 
     /// Takes a text that holds a secret out of what is shown, too.
     pub fn hide(&mut self, value: &str) {
-        let form: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
-        let quoted = Value::from(value).to_string();
-        self.spellings.extend([
-            form.replace('+', "%20"),
-            form,
-            percent_encoded(value).collect(),
-            STANDARD.encode(value),
-            quoted[1..quoted.len() - 1].to_owned(),
-            value.to_owned(),
-        ]);
-        // As a URL spells what it was made of without encoding.
-        if let Ok(mut url) = url::Url::parse("http://host/") {
-            url.set_query(Some(value));
-            self.spellings.extend(url.query().map(str::to_owned));
-            url.set_path(value);
-            self.spellings.push(url.path().trim_start_matches('/').to_owned());
-        }
-        self.spellings.retain(|spelling| !spelling.is_empty());
-        self.spellings.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
-        self.spellings.dedup();
-    }
-
-    pub fn hidden_in_text(&self, text: String) -> String {
-        self.spellings.iter().fold(text, |text, spelling| match text.contains(spelling) {
-            true => text.replace(spelling, "[secret]"),
-            false => text,
-        })
+        self.hidden.hide(value);
     }
 
     pub fn hidden_in(&self, value: Value) -> Value {
-        if self.spellings.is_empty() {
-            return value;
-        }
-        match value {
-            Value::String(text) => Value::String(self.hidden_in_text(text)),
-            Value::Array(list) => list.into_iter().map(|value| self.hidden_in(value)).collect(),
-            Value::Object(map) => {
-                map.into_iter().map(|(key, value)| (self.hidden_in_text(key), self.hidden_in(value))).collect()
-            }
-            Value::Number(number) if self.spellings.contains(&number.to_string()) => "[secret]".into(),
-            other => other,
-        }
+        self.hidden.in_value(value)
     }
 
     pub fn hidden_in_error(&self, error: Error) -> Error {
-        match error {
-            Error::Invalid(fields) => Error::Invalid(
-                fields.into_iter().map(|e| FieldError::new(e.field, self.hidden_in_text(e.message))).collect(),
-            ),
-            Error::Malformed(text) => Error::Malformed(self.hidden_in_text(text)),
-            Error::Forbidden(text) => Error::Forbidden(self.hidden_in_text(text)),
-            Error::Conflict(text) => Error::Conflict(self.hidden_in_text(text)),
-            Error::TooLarge(text) => Error::TooLarge(self.hidden_in_text(text)),
-            Error::Unavailable(text) => Error::Unavailable(self.hidden_in_text(text)),
-            Error::Upstream(text) => Error::Upstream(self.hidden_in_text(text)),
-            Error::Internal(text) => Error::Internal(self.hidden_in_text(text)),
-            Error::Busy { message, retry_after_seconds } => {
-                Error::Busy { message: self.hidden_in_text(message), retry_after_seconds }
-            }
-            other @ (Error::Unauthenticated(_) | Error::Missing { .. } | Error::Full(_)) => other,
-        }
+        self.hidden.in_error(error)
     }
 }
 
@@ -283,27 +220,6 @@ pub fn missing(name: &str, at: &str) -> Error {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn no_spelling_of_a_secret_is_shown() {
-        let secrets = Secrets::of(BTreeMap::from([("a".into(), "p&s \"w\"".into()), ("n".into(), "4711".into())]));
-        let shown = secrets.hidden_in(json!({
-            "plain": "it is p&s \"w\"", "url": "/?q=p%26s%20%22w%22&r=p%26s+%22w%22", "basic": format!("Basic {}", STANDARD.encode("p&s \"w\"")),
-            "echo": r#"{"key": "p&s \"w\""}"#, "list": [4711, 4712, "x4711"], "p&s \"w\"": 1,
-        }));
-        assert_eq!(
-            shown,
-            json!({
-                "plain": "it is [secret]", "url": "/?q=[secret]&r=[secret]", "basic": "Basic [secret]",
-                "echo": r#"{"key": "[secret]"}"#, "list": ["[secret]", 4712, "x[secret]"], "[secret]": 1,
-            })
-        );
-        let odd = Secrets::of(BTreeMap::from([("a".into(), "a*~ <b>".into())]));
-        let urls = json!(["/a%2A~%20%3Cb%3E", "/a*~%20%3Cb%3E", "?a*~%20%3Cb%3E", "?a*%7E+%3Cb%3E"]);
-        assert_eq!(odd.hidden_in(urls), json!(["/[secret]", "/[secret]", "?[secret]", "?[secret]"]));
-        let error = secrets.hidden_in_error(Error::Upstream("`http://h/?key=4711` cannot be reached".into()));
-        assert_eq!(error.to_string(), "`http://h/?key=[secret]` cannot be reached");
-    }
 
     #[test]
     fn what_there_is_no_room_for_fails_and_the_rest_does_not() {

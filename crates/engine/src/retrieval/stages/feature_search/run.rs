@@ -276,6 +276,7 @@ fn copied(error: &Error) -> Error {
         }
         Error::Unavailable(m) => Error::Unavailable(m.clone()),
         Error::Upstream(m) => Error::Upstream(m.clone()),
+        Error::Provider(m) => Error::Provider(m.clone()),
         Error::Full(m) => Error::Full(m.clone()),
         Error::Internal(m) => Error::Internal(m.clone()),
     }
