@@ -80,3 +80,35 @@ fn a_recording_is_written_down() {
     let wrong = ask(&api, "whisper_tiny_en", json!({ "audio": recording }), json!({ "language": "tlh" }));
     assert_eq!(wrong.status, 422, "{}", wrong.body);
 }
+
+#[test]
+fn text_is_read_and_a_clip_is_found_in_its_recording() {
+    let server = Server::start();
+    let api = server.api();
+    let page = uri("scikit-image/page.png", "image/png");
+    let told = ask(&api, "pp_ocr_v6_small", json!({ "image": page }), json!({})).ok();
+    assert!(told["data"]["text"].as_str().is_some_and(|text| text.contains("histogram of grey values")), "{told}");
+    assert_eq!(told["data"]["lines"][0]["corners"].as_array().map(Vec::len), Some(4));
+
+    let part = |number: &str| {
+        let name = format!("pocketsphinx-testdata/librivox/sense_and_sensibility_01_austen_64kb-{number}.wav");
+        std::fs::read(file(&name)).expect("readable")[44..].to_vec()
+    };
+    let sent = |samples: &[u8]| {
+        let length = u32::try_from(samples.len()).expect("short");
+        let mut wav = b"RIFF".to_vec();
+        wav.extend((36 + length).to_le_bytes());
+        wav.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\0\x7d\0\0\x02\0\x10\0data");
+        wav.extend(length.to_le_bytes());
+        wav.extend(samples);
+        format!("data:audio/wav;base64,{}", STANDARD.encode(wav))
+    };
+    let reading: Vec<u8> = ["0870", "0880", "0890", "0920", "0930"].iter().flat_map(|number| part(number)).collect();
+    let clip = &reading[4 * 32_000..14 * 32_000];
+    let inputs = json!({ "audio": sent(clip), "reference": sent(&reading) });
+    let told = ask(&api, "strata_acoustic_v1", inputs, json!({})).ok();
+    let best = &told["data"]["matches"][0];
+    assert!((best["offset"].as_f64().expect("an offset") - 4.0).abs() < 0.5, "{told}");
+    let vector = ask(&api, "strata_acoustic_v1", json!({ "audio": sent(clip) }), json!({})).ok();
+    assert_eq!(numbers(&vector["data"]).len(), 512);
+}

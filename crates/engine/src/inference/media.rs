@@ -4,7 +4,10 @@ use super::{ask::Ask, inputs};
 use crate::{Engine, extract::image::seen_part, inline};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use strata_infer::{Face, FaceOptions, ModelEntry, Pixels, Task, TranscribeOptions, Transcript};
+use strata_infer::{
+    Face, FaceOptions, ModelEntry, Pixels, Task, TextLine, TranscribeOptions, Transcript,
+    acoustic::{self, Fingerprint},
+};
 use strata_media::{AudioRequest, ImageOutput, ImageRequest, Source};
 use strata_model::{Error, Fields, Result};
 
@@ -90,6 +93,27 @@ impl Engine {
                 let transcript = self.transcriber(entry.id).await?.transcribe(samples, options).await?;
                 Ok(spoken(&transcript))
             }
+            Task::RecognizeText => {
+                inputs::only(&ask.parameters, &[])?;
+                let images = self.images(ask, ImageOutput::original()).await?;
+                let reader = self.text_reader(entry.id).await?;
+                let mut told = Vec::with_capacity(images.values.len());
+                for image in images.values {
+                    told.push(read(&reader.read_now(image).await?));
+                }
+                Ok(inputs::as_asked(told, images.is_list))
+            }
+            Task::EmbedAudio => {
+                inputs::only(&ask.parameters, &[])?;
+                let sound = self.sound(ask, &["audio", "audio_url", "video", "video_url"]).await?;
+                let names = ["reference", "reference_url"];
+                if !names.iter().any(|name| ask.inputs.contains_key(*name)) {
+                    return Ok(json!(self.embed_sound(sound).await?));
+                }
+                let reference = self.sound(ask, &names).await?;
+                let compare = move || compared(&sound, &reference);
+                tokio::task::spawn_blocking(compare).await.map_err(Error::internal)?
+            }
             Task::EmbedText
             | Task::EmbedSparse
             | Task::RerankText
@@ -100,6 +124,15 @@ impl Engine {
                 Err(Error::invalid("model", format!("`{}` is a part of others and not asked by itself", entry.id)))
             }
         }
+    }
+
+    /// The sound of the first of these inputs that is there.
+    async fn sound(&self, ask: &Ask, names: &[&str]) -> Result<Vec<f32>> {
+        let (text, at) = one_of(&ask.inputs, names)?;
+        let source = self.sent_file(text, &at, ask).await?;
+        let request = AudioRequest { sample_rate: acoustic::SAMPLE_RATE, start_ms: 0, max_duration_ms: MAX_SPEECH_MS };
+        let stream = self.media().audio(&source, request).await.map_err(|e| placed(e, &at))?;
+        stream.collect().await.map_err(|e| placed(e, &at))
     }
 
     /// The images of a request, decoded: `image`, or a list as `images`.
@@ -146,6 +179,27 @@ impl Engine {
             false => Ok(Source::Bytes(bytes.into())),
         }
     }
+}
+
+/// Where a recording has parts of another one, in seconds, the longest first: `offset` is what is to be added to a time in
+/// `audio` for that in `reference`.
+fn compared(sound: &[f32], reference: &[f32]) -> Result<Value> {
+    let (sound, reference) = (Fingerprint::of(sound)?, Fingerprint::of(reference)?);
+    let shown = |found: &acoustic::Match| {
+        json!({
+            "start": found.start_a, "reference_start": found.start_b, "offset": found.start_b - found.start_a,
+            "duration": found.duration, "similarity": found.similarity,
+        })
+    };
+    let matches: Vec<Value> = sound.matches(&reference).iter().map(shown).collect();
+    Ok(json!({ "matches": matches }))
+}
+
+/// Text in an image, and its lines with their corners in pixels.
+fn read(lines: &[TextLine]) -> Value {
+    let text: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    let shown = |line: &TextLine| json!({ "text": line.text, "confidence": line.confidence, "corners": line.quad });
+    json!({ "text": text.join("\n"), "lines": lines.iter().map(shown).collect::<Vec<_>>() })
 }
 
 /// The first of these inputs that is there, and its place.

@@ -53,6 +53,9 @@ impl Engine {
             Task::EmbedImageText => drop(self.image_text_space(id).await?),
             Task::EmbedFace => drop(self.face_finder(id).await?),
             Task::Transcribe => drop(self.transcriber(id).await?),
+            Task::RecognizeText => drop(self.text_reader(id).await?),
+            // It has no weights.
+            Task::EmbedAudio => {}
             Task::DetectFaces | Task::AlignFaces | Task::DetectVoice | Task::Decode => {
                 return Err(Error::Conflict(format!("`{id}` is a part of others and loaded with them")));
             }

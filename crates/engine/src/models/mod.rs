@@ -74,6 +74,8 @@ impl Models {
             Task::EmbedImageText => self.spaces.get(entry.id).is_some(),
             Task::EmbedFace => self.faces.get(entry.id).is_some(),
             Task::Transcribe => self.speech.get(entry.id).is_some(),
+            Task::RecognizeText => self.readers.get(entry.id).is_some(),
+            Task::EmbedAudio => true,
             Task::RerankText => self.cross_encoders.lock().contains(entry.id),
             Task::DetectFaces | Task::AlignFaces | Task::DetectVoice | Task::Decode => false,
         }

@@ -52,6 +52,11 @@ impl Engine {
     pub(crate) async fn embed_recording_now(&self, bytes: Arc<[u8]>) -> Result<Vec<f32>> {
         let request = AudioRequest { sample_rate: acoustic::SAMPLE_RATE, start_ms: 0, max_duration_ms: MAX_QUERY_MS };
         let samples = self.media().audio(&Source::Bytes(bytes), request).await?.collect().await?;
+        self.embed_sound(samples).await
+    }
+
+    /// The same of samples, [`acoustic::SAMPLE_RATE`] a second.
+    pub(crate) async fn embed_sound(&self, samples: Vec<f32>) -> Result<Vec<f32>> {
         let embed = move || loudest(&samples, QUERY_SECONDS);
         let vector = tokio::task::spawn_blocking(embed).await.map_err(Error::internal)?;
         vector.ok_or_else(|| Error::invalid("query", "the recording is silent or too short"))
