@@ -12,7 +12,7 @@ data="${STRATA_DATA:-strata-data}"
 listen="${STRATA_LISTEN:-127.0.0.1:8800}"
 texts="${DEMO_TEXTS:-30000}"
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/strata/demo"
-models=(all_minilm_l6_v2_int8 media_tools conse_minilm_l6_v2 speech)
+models=(all_minilm_l6_v2_int8 media_tools conse_minilm_l6_v2 speech pp_ocr_v6_small)
 export STRATA_DATA="$data" STRATA_URL="http://$listen"
 unset STRATA_API_KEY STRATA_NAMESPACE
 mkdir -p "$cache" "$data"

@@ -10,6 +10,9 @@ use std::time::Instant;
 /// Characters of a hit's text that are shown.
 const SHOWN: usize = 300;
 
+/// Cosine under which nothing is alike, in a search through all collections.
+const LEAST_SCORE: f64 = 0.2;
+
 #[derive(Debug, clap::Args)]
 pub struct SearchArguments {
     /// What to look for
@@ -38,6 +41,9 @@ pub fn run(arguments: SearchArguments, output: Output) -> Result<()> {
     });
     if arguments.lexical {
         search["lexical"] = json!(true);
+    } else if arguments.collection.is_empty() {
+        // Else the nearest of each kind of file would be among the first, however far it is.
+        search["min_score"] = json!(LEAST_SCORE);
     }
     let started = Instant::now();
     let answer = client.post(

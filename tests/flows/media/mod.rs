@@ -135,6 +135,13 @@ fn opened(url: &Value) -> Vec<u8> {
     answer.bytes().expect("a body").to_vec()
 }
 
+/// The program that makes films and pictures for tests.
+fn ffmpeg() -> PathBuf {
+    let models = std::env::var_os("STRATA_MODELS").map(PathBuf::from).unwrap_or_default();
+    let installed = models.join("ffmpeg/ffmpeg");
+    if installed.is_file() { installed } else { "ffmpeg".into() }
+}
+
 /// Width and height that a JPEG says it has.
 fn jpeg_size(bytes: &[u8]) -> (u16, u16) {
     assert_eq!(bytes.get(..2), Some(&[0xff, 0xd8][..]), "a JPEG");

@@ -91,12 +91,14 @@ fn scanned(photo: &[u8]) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (from, to) = (folder.path().join("a.png"), folder.path().join("a.jpg"));
     std::fs::write(&from, photo).expect("written");
-    let models = std::path::PathBuf::from(std::env::var_os("STRATA_MODELS").unwrap_or_default());
-    let installed = models.join("ffmpeg/ffmpeg");
-    let ffmpeg = if installed.is_file() { installed } else { "ffmpeg".into() };
     let scale = ["-vf", "scale=1536:764", "-pix_fmt", "yuvj420p", "-q:v", "2"];
-    let run =
-        std::process::Command::new(ffmpeg).arg("-i").arg(&from).args(scale).arg(&to).output().expect("ffmpeg runs");
+    let run = std::process::Command::new(super::ffmpeg())
+        .arg("-i")
+        .arg(&from)
+        .args(scale)
+        .arg(&to)
+        .output()
+        .expect("ffmpeg runs");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let jpeg = std::fs::read(&to).expect("made");
     let (width, height) = jpeg_size(&jpeg);

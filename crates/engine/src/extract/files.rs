@@ -126,7 +126,7 @@ impl Configured {
         let Attached { blobs, artifacts, span } = attached;
         for file in &mapped {
             let paths = self.paths(file.name).unwrap_or_default();
-            let named = |one: &&InputFile| paths.iter().any(|path| *path == one.property);
+            let named = |one: &&InputFile| paths.contains(&one.property);
             let is_blob = blobs.iter().any(|blob| named(&blob));
             let found: Vec<InputFile> = [&blobs, &artifacts].into_iter().flatten().filter(named).cloned().collect();
             if found.is_empty() {

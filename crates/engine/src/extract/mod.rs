@@ -15,6 +15,7 @@ mod parameters;
 mod passthrough;
 mod remote;
 mod response_shape;
+mod scrolling;
 mod splade;
 mod streams;
 mod text;
@@ -120,7 +121,7 @@ impl Output {
     }
 }
 
-static DEFINITIONS: [&Definition; 11] = [
+static DEFINITIONS: [&Definition; 12] = [
     &passthrough::DEFINITION,
     &text::DEFINITION,
     &splade::DEFINITION,
@@ -130,6 +131,7 @@ static DEFINITIONS: [&Definition; 11] = [
     &document_graph::DEFINITION,
     &face::DEFINITION,
     &transcoding::DEFINITION,
+    &scrolling::DEFINITION,
     &web_scraper::DEFINITION,
     &audio_fingerprint::DEFINITION,
 ];

@@ -335,12 +335,12 @@ fn of_page(read: &Read, config: Option<&SplitConfig>, strategy: &str, most: usiz
     };
     let total = chunks.len();
     let one = |(at, (text, place)): (usize, (String, Option<(usize, usize)>))| {
-        let mut output = Output::default();
-        output.key = match strategy {
+        let key = match strategy {
             "url" => Some(format!("{} {at}", read.url)),
             "content" => Some(id::sha256_hex(text.as_bytes())),
             _ => None,
         };
+        let mut output = Output { key, ..Output::default() };
         output.put("content", text);
         output.put("title", content.get("title").cloned().unwrap_or_default());
         output.put("page_url", read.url.as_str());

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Engine, extract::image::stem};
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use strata_infer::Registry;
 use strata_media::{
@@ -119,7 +119,8 @@ fn check(parameters: &Fields) -> Result<Shape> {
         ],
         models: [(embeds, Registry::default_text_model()), (reads, Registry::default_text_reader())]
             .into_iter()
-            .filter_map(|(is_wanted, model)| is_wanted.then(|| model.to_owned()))
+            .filter(|(is_wanted, _)| *is_wanted)
+            .map(|(_, model)| model.to_owned())
             .collect(),
     })
 }
@@ -138,6 +139,16 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
         }
         Ok(outputs)
     })
+}
+
+/// A page, as its documents tell of it.
+struct Sheet<'a> {
+    file: &'a InputFile,
+    total: u32,
+    number: u32,
+    /// Points.
+    width: f32,
+    height: f32,
 }
 
 /// A block that becomes a document.
@@ -197,23 +208,59 @@ impl<'a> Job<'a> {
         let request = PdfRequest { first_page, last_page, layout: self.layout, rendering, ..PdfRequest::text() };
         let pages = self.engine.media().pdf_pages(&source, &request).await?;
         // Headings go from page to page, so pages are described in order; pictures are stored beside each other.
-        let mut headings = Headings::default();
-        let whole = streams::pages(pages).map_ok(|mut page| {
-            let picture = page.pictures.pop();
-            let blocks = self.blocks(&page, &mut headings);
-            self.page(file, &source, total, page, blocks, picture).boxed()
-        });
+        let (mut headings, mut blank) = (Headings::default(), Vec::new());
         let mut outputs = Vec::new();
-        let mut whole = std::pin::pin!(whole.try_buffered(STORED_AT_ONCE));
-        while let Some(page) = whole.next().await {
-            outputs.extend(page?);
-            if outputs.len() > limits::MAX_DERIVED_DOCUMENTS {
-                let most = limits::MAX_DERIVED_DOCUMENTS;
-                return Err(Error::TooLarge(format!("more than {most} blocks; one input makes {most} documents")));
+        {
+            let whole = streams::pages(pages).map_ok(|mut page| {
+                let picture = page.pictures.pop().map(|picture| (picture, self.thumbnail_dpi));
+                let sheet = Sheet { file, total, number: page.number, width: page.width, height: page.height };
+                let is_blank = self.reading_dpi.is_some() && page.text.trim().is_empty();
+                let pieces = if is_blank { Vec::new() } else { self.blocks(&page, &mut headings) };
+                blank.extend(is_blank.then_some(page.number));
+                self.page(sheet, pieces, picture).boxed()
+            });
+            let mut whole = std::pin::pin!(whole.try_buffered(STORED_AT_ONCE));
+            while let Some(page) = whole.next().await {
+                outputs.extend(page?);
+                check_count(&outputs)?;
             }
+        }
+        // Only now, when no decoder is held any more: else several files could wait for each other's.
+        if let Some(dpi) = self.reading_dpi {
+            for run in scanned::runs(&blank) {
+                outputs.extend(self.scans(file, &source, total, run, dpi).await?);
+                check_count(&outputs)?;
+            }
+            outputs.sort_by_key(|output| output.fields.get("page_number").and_then(Value::as_u64));
         }
         for (at, output) in outputs.iter_mut().enumerate() {
             output.put("block_index", at);
+        }
+        Ok(outputs)
+    }
+
+    /// Pages without text, read off their pictures.
+    async fn scans(
+        &self,
+        file: &InputFile,
+        source: &Source,
+        total: u32,
+        run: std::ops::RangeInclusive<u32>,
+        dpi: f32,
+    ) -> Result<Vec<Output>> {
+        let rendering = Rendering { dpi, outputs: vec![ImageOutput::original()] };
+        let (first_page, last_page) = run.into_inner();
+        let request = PdfRequest { first_page, last_page, ..PdfRequest::rendered(rendering) };
+        let mut pages = self.engine.media().pdf_pages(source, &request).await?;
+        let mut outputs = Vec::new();
+        while let Some(mut page) = pages.next().await? {
+            let Some(picture) = page.pictures.pop() else { continue };
+            let read = scanned::read(self.engine, &picture, dpi).await?;
+            let kept = read.into_iter().filter(|(block, _)| block.text.chars().count() >= self.min_chars);
+            let piece =
+                |(block, confidence)| Piece { block, level: None, path: Vec::new(), confidence: Some(confidence) };
+            let sheet = Sheet { file, total, number: page.number, width: page.width, height: page.height };
+            outputs.extend(self.page(sheet, kept.map(piece).collect(), Some((picture, dpi))).await?);
         }
         Ok(outputs)
     }
@@ -250,42 +297,27 @@ impl<'a> Job<'a> {
         kept
     }
 
-    async fn page(
-        &self,
-        file: &InputFile,
-        source: &Source,
-        total: u32,
-        page: PdfPage,
-        mut blocks: Vec<Piece>,
-        picture: Option<Picture>,
-    ) -> Result<Vec<Output>> {
-        if let Some(dpi) = self.reading_dpi.filter(|_| page.text.trim().is_empty()) {
-            let read = scanned::read(self.engine, source, page.number, dpi).await?;
-            let kept = read.into_iter().filter(|(block, _)| block.text.chars().count() >= self.min_chars);
-            blocks.extend(kept.map(|(block, confidence)| Piece {
-                block,
-                level: None,
-                path: Vec::new(),
-                confidence: Some(confidence),
-            }));
-        }
-        let picture = picture.map(Arc::new);
+    /// The documents of a page. The picture is one of all of it, with its dots an inch.
+    async fn page(&self, sheet: Sheet<'_>, pieces: Vec<Piece>, picture: Option<(Picture, f32)>) -> Result<Vec<Output>> {
+        let file = sheet.file;
+        let scale = picture.as_ref().map_or(1.0, |(_, dpi)| f64::from(dpi / POINTS));
+        let pictured = self.page_pictures || self.block_pictures;
+        let picture = picture.filter(|_| pictured).map(|(picture, _)| Arc::new(picture));
         let of_page = match &picture {
-            Some(picture) if self.page_pictures && !blocks.is_empty() => {
+            Some(picture) if self.page_pictures && !pieces.is_empty() => {
                 let jpeg = jpeg(picture.clone(), None).await?;
-                let new = self.artifact("thumbnail", file, format!("{}-{}.jpg", stem(file), page.number));
+                let new = self.artifact("thumbnail", file, format!("{}-{}.jpg", stem(file), sheet.number));
                 Some(self.engine.keep_artifact(new, jpeg).await?)
             }
             _ => None,
         };
-        let scale = f64::from(self.thumbnail_dpi / POINTS);
-        let mut outputs = Vec::with_capacity(blocks.len());
-        for (at, piece) in blocks.into_iter().enumerate() {
+        let mut outputs = Vec::with_capacity(pieces.len());
+        for (at, piece) in pieces.into_iter().enumerate() {
             let mut output = self.describe(&piece);
-            output.put("page_number", page.number);
-            output.put("total_pages", total);
-            output.put("page_width", page.width);
-            output.put("page_height", page.height);
+            output.put("page_number", sheet.number);
+            output.put("total_pages", sheet.total);
+            output.put("page_width", sheet.width);
+            output.put("page_height", sheet.height);
             output.put("source_file", file.filename.clone());
             if let Some(thumbnail) = &of_page {
                 output.attach(thumbnail.clone());
@@ -294,7 +326,7 @@ impl<'a> Job<'a> {
                 && let Some(crop) = crop(&piece.block.bounds, scale)
             {
                 let jpeg = jpeg(picture.clone(), Some(crop)).await?;
-                let name = format!("{}-{}-{at}.jpg", stem(file), page.number);
+                let name = format!("{}-{}-{at}.jpg", stem(file), sheet.number);
                 let new = self.artifact("segment_thumbnail", file, name);
                 output.attach(self.engine.keep_artifact(new, jpeg).await?);
             }
@@ -335,6 +367,14 @@ impl<'a> Job<'a> {
             output.put("confidence_tag", tag(confidence));
         }
         output
+    }
+}
+
+fn check_count(outputs: &[Output]) -> Result<()> {
+    let most = limits::MAX_DERIVED_DOCUMENTS;
+    match outputs.len() > most {
+        true => Err(Error::TooLarge(format!("more than {most} blocks; one input makes {most} documents"))),
+        false => Ok(()),
     }
 }
 

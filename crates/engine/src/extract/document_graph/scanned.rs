@@ -1,23 +1,44 @@
 //! Pages that hold no text: they are rendered and read, and lines that lie together become blocks.
 
 use crate::Engine;
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 use strata_infer::{Pixels, Registry, TextLine};
-use strata_media::{Block, BlockKind, ImageOutput, PageBox, PdfRequest, Rendering, Source};
+use strata_media::{Block, BlockKind, PageBox, Picture};
 use strata_model::Result;
 
+/// Difference of the brightness of two pixels, from 0 to 765, under which nothing can be read.
+const FAINT: u16 = 60;
 /// How far a line may lie below the one before it, as a share of its height, to be of the same block.
 const GAP: f32 = 0.9;
 
-/// The blocks of a page with how surely each was read. `dpi` is that of the picture that is read.
-pub(super) async fn read(engine: &Arc<Engine>, source: &Source, page: u32, dpi: f32) -> Result<Vec<(Block, f64)>> {
-    let rendering = Rendering { dpi, outputs: vec![ImageOutput::original()] };
-    let request = PdfRequest { first_page: page, last_page: page, ..PdfRequest::rendered(rendering) };
-    let mut pages = engine.media().pdf_pages(source, &request).await?;
-    let Some(picture) = pages.next().await?.and_then(|mut page| page.pictures.pop()) else { return Ok(Vec::new()) };
+/// Pages in runs that follow each other.
+pub(super) fn runs(pages: &[u32]) -> Vec<RangeInclusive<u32>> {
+    let mut runs: Vec<RangeInclusive<u32>> = Vec::new();
+    for page in pages {
+        match runs.last_mut() {
+            Some(run) if run.end() + 1 == *page => *run = *run.start()..=*page,
+            _ => runs.push(*page..=*page),
+        }
+    }
+    runs
+}
+
+/// The blocks of a page with how surely each was read. `dpi` is that of its picture.
+pub(super) async fn read(engine: &Arc<Engine>, picture: &Picture, dpi: f32) -> Result<Vec<(Block, f64)>> {
+    if is_blank(picture) {
+        return Ok(Vec::new());
+    }
     let reader = engine.text_reader(Registry::default_text_reader()).await?;
-    let lines = reader.read(Pixels::new(picture.width, picture.height, picture.bytes)?).await?;
-    Ok(blocks(&lines, super::POINTS / dpi))
+    let pixels = Pixels::new(picture.width, picture.height, picture.bytes.clone())?;
+    Ok(blocks(&reader.read(pixels).await?, super::POINTS / dpi))
+}
+
+/// Whether nothing stands out of a picture: many documents have empty pages.
+fn is_blank(picture: &Picture) -> bool {
+    let mut light = picture.bytes.chunks_exact(3).map(|p| u16::from(p[0]) + u16::from(p[1]) + u16::from(p[2]));
+    let first = light.next().unwrap_or(0);
+    let (low, high) = light.fold((first, first), |(low, high), light| (low.min(light), high.max(light)));
+    high - low < FAINT
 }
 
 /// A line's box, in points.
@@ -75,6 +96,22 @@ mod tests {
     fn line(text: &str, x: f32, y: f32) -> TextLine {
         let quad = [[x, y], [x + 100.0, y], [x + 100.0, y + 10.0], [x, y + 10.0]];
         TextLine { text: text.to_owned(), confidence: 0.8, quad }
+    }
+
+    #[test]
+    fn a_page_of_one_colour_is_blank() {
+        let page = |dot: u8| {
+            let mut bytes = vec![250; 300];
+            bytes[150..153].fill(dot);
+            Picture::rgb8(10, 10, bytes).unwrap()
+        };
+        assert!(is_blank(&page(245)) && !is_blank(&page(0)));
+    }
+
+    #[test]
+    fn pages_that_follow_each_other_are_one_run() {
+        assert_eq!(runs(&[1, 2, 3, 7, 9, 10]), [1..=3, 7..=7, 9..=10]);
+        assert_eq!(runs(&[]), []);
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(super) async fn segments(
     if embeds_speech {
         embed_texts(engine, &mut outputs, &said_name(extractor.definition.version), said).await?;
     }
-    if embeds && !recording.has_pictures() {
+    if embeds && !embeds_speech && !recording.has_pictures() {
         // What is heard stands for what would be seen: words find both.
         embed_texts(engine, &mut outputs, &seen_name(extractor.definition.version), said).await?;
     }
@@ -272,7 +272,7 @@ async fn cut(
     planned: &[Segment],
     outputs: &mut [Output],
 ) -> Result<()> {
-    let jobs = planned.to_vec().into_iter().enumerate().map(|(at, segment)| {
+    let jobs = planned.iter().copied().enumerate().map(|(at, segment)| {
         let job = async move {
             let folder = tempfile::tempdir().map_err(Error::internal)?;
             let path = folder.path().join("segment.mp4");
