@@ -50,3 +50,8 @@ pub const MAX_WAITING_RECORDINGS: usize = 16;
 /// Windows of 30 seconds that are decoded together, and the memory that their sound may take in bytes.
 pub const MAX_WINDOWS_AT_ONCE: usize = 8;
 pub const MAX_SOUND_BYTES: usize = 512 << 20;
+/// Times that one hash may stand in a fingerprint that another is compared with; a more frequent one places nothing.
+pub const MAX_EQUAL_HASHES: usize = 4_096;
+/// Offsets between two fingerprints that are looked at, and the parts in common that are told.
+pub const MAX_OFFSETS: usize = 16;
+pub const MAX_MATCHES: usize = 16;

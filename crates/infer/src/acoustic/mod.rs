@@ -2,9 +2,12 @@
 //! in time by Chromaprint, which are matched exactly, with the offset; and one vector for a window of some seconds, by which
 //! windows are found among many.
 
+mod alignment;
+
 use crate::mel::{MelBank, MelConfig};
+use alignment::{Alignment, alignments};
 use realfft::RealFftPlanner;
-use rusty_chromaprint::{Configuration, Fingerprinter, match_fingerprints};
+use rusty_chromaprint::{Configuration, Fingerprinter};
 use std::sync::OnceLock;
 use strata_model::{Error, Result};
 
@@ -75,23 +78,23 @@ impl Fingerprint {
         rest.is_empty().then(|| Self { items: items.iter().map(|item| u32::from_le_bytes(*item)).collect() })
     }
 
-    /// The parts that both have in common, the longest first.
+    /// Seconds from one hash to the next; each is made of some two and a half.
+    pub fn item_seconds() -> f64 {
+        f64::from(configuration().item_duration_in_seconds())
+    }
+
+    /// The parts that both have in common, 16 at most, the longest first: those of a second and a half of hashes or more, which
+    /// takes four seconds of sound. Silence and steady tones are in common with nothing.
     pub fn matches(&self, other: &Self) -> Vec<Match> {
-        if self.items.is_empty() || other.items.is_empty() {
-            return Vec::new();
-        }
-        let configuration = configuration();
-        let found = match_fingerprints(&self.items, &other.items, &configuration).unwrap_or_default();
-        let one = |segment: &rusty_chromaprint::Segment| Match {
-            start_a: f64::from(segment.start1(&configuration)),
-            start_b: f64::from(segment.start2(&configuration)),
-            duration: f64::from(segment.duration(&configuration)),
-            // The score is the mean number of different bits of 32; half of them differ by chance.
-            similarity: (1.0 - segment.score / 16.0).clamp(0.0, 1.0),
+        let seconds = |items: usize| items as f64 * Self::item_seconds();
+        let one = |part: Alignment| Match {
+            start_a: seconds(part.start_a),
+            start_b: seconds(part.start_b),
+            duration: seconds(part.length),
+            // Half of the bits differ by chance.
+            similarity: (1.0 - part.different / 16.0).clamp(0.0, 1.0),
         };
-        let mut matches: Vec<Match> = found.iter().map(one).collect();
-        matches.sort_by(|a, b| b.duration.total_cmp(&a.duration));
-        matches
+        alignments(&self.items, &other.items).into_iter().map(one).collect()
     }
 }
 
