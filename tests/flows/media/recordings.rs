@@ -215,3 +215,39 @@ fn a_recording_is_found_again_by_its_sound_though_it_is_quieter_and_cut() {
         assert_eq!(hits[0]["root_object_id"], json!(objects[place]), "{}", SPOKEN[place].0);
     }
 }
+
+#[test]
+fn text_that_runs_through_a_film_is_read() {
+    let shelf = Shelf::open();
+    // The photo of a page, seen through a slot that moves down.
+    let moving = "scale=1152:-2,crop=1152:300:0:'min(t*60,270)'";
+    let film = made_film("scikit-image/page.png", moving, "6");
+    let scrolls = shelf.collection("scrolls", "scrolling_text_extractor", json!({ "max_static_frames": 1 }));
+    let object = shelf.put("video", "credits.mp4", &film);
+    assert_eq!(shelf.derive(std::slice::from_ref(&object), &[&scrolls]), "COMPLETED");
+    let made = shelf.documents(&scrolls).remove(0);
+    println!("{made}");
+    assert!(made["bands_detected"].as_u64().is_some_and(|bands| bands >= 1), "{made}");
+    let band = &made["scroll_bands"][0];
+    assert_eq!((&band["axis"], &band["direction"]), (&json!("vertical"), &json!("up")), "{band}");
+    let text = made["scrolling_text"].as_str().expect("text").to_lowercase();
+    for word in ["segmentation", "markers", "histogram"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+}
+
+/// A film of a still picture through a filter of `ffmpeg`, so many seconds long.
+fn made_film(picture: &str, filter: &str, seconds: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let to = folder.path().join("film.mp4");
+    let filter = format!("{filter},format=yuv420p");
+    let run = std::process::Command::new(super::ffmpeg())
+        .args(["-loop", "1", "-framerate", "25", "-i"])
+        .arg(file(picture))
+        .args(["-vf", &filter, "-t", seconds, "-c:v", "libx264", "-preset", "ultrafast"])
+        .arg(&to)
+        .output()
+        .expect("ffmpeg runs");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    std::fs::read(&to).expect("made")
+}
