@@ -47,6 +47,8 @@ pub enum Runtime {
     RtenWhisper,
     /// The `candle` crate's BERT masked language model, reading safetensors. In process, CPU only.
     CandleBert,
+    /// CLIP in safetensors, run by candle.
+    CandleClip,
     /// None of its own: it computes with what the models make that it needs.
     Composed,
     /// This crate's own runtime for convolutional networks, reading safetensors. In process, CPU only.

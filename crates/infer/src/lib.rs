@@ -33,9 +33,11 @@ pub use registry::{FileCheck, FileState, InstallState, ModelStatus, PullReport, 
 pub use rerank::CrossEncoder;
 pub use sparse::{SparseEmbedder, SparseVector};
 pub use speech::{Segment, TranscribeOptions, Transcriber, Transcript, Word};
+pub use vision::clip::Clip;
 pub use vision::conse::Conse;
 pub use vision::embed::{ImageEmbedder, Sight};
 pub use vision::face::{Face, FaceFinder, FaceOptions};
 pub use vision::imagenet::Label;
 pub use vision::ocr::{TextLine, TextReader};
 pub use vision::pixels::Pixels;
+pub use vision::space::Space;

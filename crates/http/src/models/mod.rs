@@ -43,7 +43,7 @@ impl Facts {
         let (format, framework) = match model.entry.runtime {
             Runtime::RtenOnnx => (ModelFormat::Onnx, "rten"),
             Runtime::RtenWhisper => (ModelFormat::Safetensors, "rten"),
-            Runtime::CandleBert => (ModelFormat::Safetensors, "candle"),
+            Runtime::CandleBert | Runtime::CandleClip => (ModelFormat::Safetensors, "candle"),
             Runtime::ConvNet | Runtime::Composed | Runtime::Native => (ModelFormat::Safetensors, LOCAL),
         };
         let task = serde_json::to_value(model.entry.task).ok();

@@ -47,6 +47,8 @@ pub const ENTRIES: &[ModelEntry] = &[
     text::BGE_RERANKER,
     vision::EFFICIENTNET_LITE0,
     vision::CONSE_MINILM,
+    vision::CLIP_B_32,
+    vision::CLIP_L_14,
     face::BLAZEFACE,
     face::LANDMARKS,
     face::RESNET_128,

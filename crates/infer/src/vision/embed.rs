@@ -134,7 +134,7 @@ impl Inner {
 }
 
 /// The square in the middle that is seen: left, top, width and height in pixels.
-fn middle(image: &Pixels) -> [f64; 4] {
+pub(crate) fn middle(image: &Pixels) -> [f64; 4] {
     let (width, height) = (f64::from(image.width()), f64::from(image.height()));
     let side = width.min(height);
     [(width - side) / 2.0, (height - side) / 2.0, side, side]
