@@ -36,6 +36,7 @@ pub fn run(arguments: DoctorArguments, output: Output) -> Result<ExitCode> {
             trust_proxy: false,
             workers: settings.workers,
             providers: Vec::new(),
+            extractor_endpoints: Vec::new(),
         })
         .await
         .with_context(|| format!("cannot open `{}`", settings.data_dir.display()))?;

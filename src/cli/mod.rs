@@ -55,6 +55,9 @@ enum Command {
     /// Print the server's OpenAPI document
     #[command(hide = true)]
     Openapi,
+    /// Print the places at which `STRATA_FAULT=place:die:N` or `place:fail:N` lets the server die or fail
+    #[command(hide = true)]
+    FaultPoints,
     /// Decode files under limits: what the server starts itself as
     #[command(hide = true, name = strata_engine::MEDIA_CHILD)]
     MediaChild {
@@ -79,6 +82,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Compat(arguments) => return compat::run(arguments),
         Command::MediaChild { arguments } => return Ok(strata_media::child::main(arguments)),
+        Command::FaultPoints => {
+            strata_engine::FaultPoint::ALL.iter().for_each(|point| println!("{}", point.name()));
+        }
         Command::Openapi => Output { json: true }.print(&serde_json::to_value(strata_http::openapi())?, |_| Ok(()))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -9,6 +9,10 @@ use tracing_subscriber::EnvFilter;
 
 pub fn run(arguments: ServeArguments, output: Output) -> Result<()> {
     start_logs(output);
+    if let Ok(fault) = std::env::var("STRATA_FAULT") {
+        strata_engine::arm_fault(&fault)?;
+        tracing::warn!(fault, "a fault is armed: this server is being tested");
+    }
     let file = File::read(arguments.config.as_deref())?;
     let settings = Settings::settle(arguments, file)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -31,6 +35,7 @@ async fn serve(settings: Settings) -> Result<()> {
         trust_proxy: settings.trust_proxy,
         workers: settings.workers,
         providers: settings.providers,
+        extractor_endpoints: settings.extractor_endpoints,
     })
     .await
     .with_context(|| format!("cannot open `{}`", settings.data_dir.display()))?;

@@ -1,3 +1,4 @@
 mod experiments;
+mod faults;
 mod index_damage;
 mod kill;

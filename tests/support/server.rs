@@ -4,7 +4,7 @@ use super::{Api, SOON, wait_for};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
@@ -49,7 +49,7 @@ impl Server {
     fn start_in(dir: TempDir, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let logs = Arc::new(Mutex::new(Vec::new()));
-        let (child, url) = spawn(&dir.path().join("data"), &arguments, &logs);
+        let (child, url) = listening(spawn(&dir.path().join("data"), &arguments, &logs, None), &logs);
         let server = Self { child, url, logs, dir, arguments };
         server.wait_until_healthy();
         server
@@ -89,10 +89,30 @@ impl Server {
 
     /// Starts again on the same directory after `kill` or `stop`, and waits until it answers.
     pub fn start_again(&mut self) {
-        let (child, url) = spawn(&self.data_dir(), &self.arguments, &self.logs);
-        self.child = child;
-        self.url = url;
+        let spawned = spawn(&self.data_dir(), &self.arguments, &self.logs, None);
+        (self.child, self.url) = listening(spawned, &self.logs);
         self.wait_until_healthy();
+    }
+
+    /// Starts again with a fault armed, which may end it before it answers.
+    pub fn start_with_fault(&mut self, fault: &str) {
+        let (child, address) = spawn(&self.data_dir(), &self.arguments, &self.logs, Some(fault));
+        self.child = child;
+        if let Ok(url) = address.recv_timeout(SOON) {
+            self.url = url;
+        }
+        wait_for("the server to be healthy or gone", SOON, || {
+            let is_gone = self.child.try_wait().expect("the server is our child").is_some();
+            let healthy = || self.api().try_send("GET", "/v1/health", None).is_ok_and(|answer| answer.status == 200);
+            (is_gone || healthy()).then_some(())
+        });
+    }
+
+    /// A termination signal to whatever is left of the process, and its end.
+    pub fn end(&mut self) {
+        // One that is gone takes no signal.
+        drop(Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).stderr(Stdio::null()).status());
+        wait_for("the server to end", SOON, || self.child.try_wait().expect("the server is our child"));
     }
 
     fn wait_until_healthy(&self) {
@@ -100,6 +120,11 @@ impl Server {
         wait_for("the server to be healthy", SOON, || {
             api.try_send("GET", "/v1/health", None).ok().filter(|answer| answer.status == 200)
         });
+    }
+
+    /// Lets the logs begin anew.
+    pub fn forget_logs(&self) {
+        self.logs.lock().expect("no test panics while it holds the logs").clear();
     }
 
     /// What the server has logged so far.
@@ -120,7 +145,10 @@ impl Drop for Server {
     }
 }
 
-fn spawn(data: &Path, arguments: &[String], logs: &Arc<Mutex<Vec<String>>>) -> (Child, String) {
+/// A process, and where its address will come from.
+type Spawned = (Child, Receiver<String>);
+
+fn spawn(data: &Path, arguments: &[String], logs: &Arc<Mutex<Vec<String>>>, fault: Option<&str>) -> Spawned {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
     let models = data.with_file_name(MODELS);
     if models.is_dir() {
@@ -135,6 +163,7 @@ fn spawn(data: &Path, arguments: &[String], logs: &Arc<Mutex<Vec<String>>>) -> (
         .env_remove("STRATA_LISTEN")
         .env_remove("STRATA_DATA")
         .env_remove("STRATA_CONFIG")
+        .envs(fault.map(|fault| ("STRATA_FAULT", fault)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -151,6 +180,11 @@ fn spawn(data: &Path, arguments: &[String], logs: &Arc<Mutex<Vec<String>>>) -> (
             kept.lock().expect("no test panics while it holds the logs").push(line);
         }
     });
+    (child, address)
+}
+
+/// The process, when it has said where it listens.
+fn listening((mut child, address): Spawned, logs: &Arc<Mutex<Vec<String>>>) -> (Child, String) {
     match address.recv_timeout(SOON) {
         Ok(url) => (child, url),
         Err(reason) => {

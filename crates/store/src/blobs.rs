@@ -4,6 +4,7 @@
 //! Content may be removed only while nobody [`Held`]s it: a writer holds it from before the bytes are looked for until
 //! the row that refers to them is committed, so that a removal never takes bytes that a new row is about to name.
 
+use crate::faults::{Point, reach};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{GetOptions, GetRange, ObjectStore, PutPayload, local::LocalFileSystem, path::Path};
@@ -124,12 +125,33 @@ impl Blobs {
         };
         let held = self.claim(&hash, size_bytes).await;
         let path = path_of(&hash);
-        // A file of another size was cut off by a crash before its bytes were synced.
-        if !self.store.head(&path).await.is_ok_and(|meta| meta.size == size_bytes) {
-            self.store.put(&path, PutPayload::from_bytes(bytes)).await.map_err(failure)?;
-            self.sync(&hash).await?;
+        let is_there = self.store.head(&path).await.is_ok_and(|meta| meta.size == size_bytes);
+        match &self.directory {
+            Some(directory) if !is_there => {
+                let temporary = Temporary::new(directory).await?;
+                write_whole(&temporary.0, bytes).await?;
+                self.name(&temporary, &hash).await?;
+            }
+            // It may be as young as this call, and its name not on disk yet.
+            Some(_) => self.sync(&hash).await?,
+            None if !is_there => drop(self.store.put(&path, PutPayload::from_bytes(bytes)).await.map_err(failure)?),
+            None => {}
         }
         Ok(held)
+    }
+
+    /// Gives a file that is synced its name; durable when this returns.
+    async fn name(&self, temporary: &Temporary, hash: &str) -> Result<()> {
+        reach(Point::BlobWritten).map_err(|e| disk(&e))?;
+        let Some(directory) = &self.directory else { return Err(Error::internal("a store without files")) };
+        let path = directory.join(path_of(hash).as_ref());
+        if let Some(parent) = path.parent() {
+            tokio::fs::create_dir_all(parent).await.map_err(|e| disk(&e))?;
+        }
+        tokio::fs::rename(&temporary.0, &path).await.map_err(|e| disk(&e))?;
+        reach(Point::BlobNamed).map_err(|e| disk(&e))?;
+        self.sync(hash).await?;
+        reach(Point::BlobKept).map_err(|e| disk(&e))
     }
 
     /// Stores what `stream` yields, at most `max_bytes` of it, holding no more than one piece in memory. Durable and
@@ -141,19 +163,10 @@ impl Blobs {
         let Some(directory) = &self.directory else {
             return Err(Error::Unavailable("this blob store takes no streamed uploads".into()));
         };
-        let incoming = directory.join(INCOMING);
-        tokio::fs::create_dir_all(&incoming).await.map_err(|e| disk(&e))?;
-        let mut name = [0u8; 16];
-        getrandom::fill(&mut name).map_err(Error::internal)?;
-        let temporary = Temporary(incoming.join(hex::encode(name)));
+        let temporary = Temporary::new(directory).await?;
         let (hash, size_bytes) = write_file(&temporary.0, stream, max_bytes).await?;
         let held = self.claim(&hash, size_bytes).await;
-        let path = directory.join(path_of(&hash).as_ref());
-        if let Some(parent) = path.parent() {
-            tokio::fs::create_dir_all(parent).await.map_err(|e| disk(&e))?;
-        }
-        tokio::fs::rename(&temporary.0, &path).await.map_err(|e| disk(&e))?;
-        self.sync(&hash).await?;
+        self.name(&temporary, &hash).await?;
         Ok(held)
     }
 
@@ -244,7 +257,7 @@ impl Blobs {
     /// Removes the content. Removing what is not there is no error.
     pub async fn delete(&self, hash: &str) -> Result<()> {
         match self.store.delete(&path_of(hash)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => reach(Point::BlobRemoved).map_err(|e| disk(&e)),
             Err(e) => Err(failure(e)),
         }
     }
@@ -267,10 +280,32 @@ impl Blobs {
 /// A file that goes when this does, unless it was renamed.
 struct Temporary(PathBuf);
 
+impl Temporary {
+    /// One that is not there yet, below a store's directory.
+    async fn new(directory: &std::path::Path) -> Result<Self> {
+        let incoming = directory.join(INCOMING);
+        tokio::fs::create_dir_all(&incoming).await.map_err(|e| disk(&e))?;
+        let mut name = [0u8; 16];
+        getrandom::fill(&mut name).map_err(Error::internal)?;
+        Ok(Self(incoming.join(hex::encode(name))))
+    }
+}
+
 impl Drop for Temporary {
     fn drop(&mut self) {
         drop(std::fs::remove_file(&self.0));
     }
+}
+
+/// Writes and syncs a new file.
+async fn write_whole(path: &std::path::Path, bytes: Bytes) -> Result<()> {
+    let path = path.to_owned();
+    let write = move || {
+        let mut file = std::fs::File::create_new(path)?;
+        std::io::Write::write_all(&mut file, &bytes)?;
+        file.sync_all()
+    };
+    tokio::task::spawn_blocking(write).await.map_err(Error::internal)?.map_err(|e| disk(&e))
 }
 
 /// Writes and syncs a new file; answers SHA-256 in hex and size.

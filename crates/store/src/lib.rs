@@ -5,6 +5,7 @@
 
 pub mod blobs;
 pub mod catalog;
+pub mod faults;
 pub mod index;
 pub mod seams;
 

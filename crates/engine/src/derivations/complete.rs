@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 use strata_model::{
-    Fields, Result, Scope,
+    Error, Fields, Result, Scope,
     document::{Document, Lineage},
     id, limits,
 };
@@ -18,6 +18,7 @@ use strata_store::catalog::{
     documents, objects,
     rusqlite::Transaction,
 };
+use strata_store::faults;
 
 /// While more derivations than `MANY` are in flight, a result waits for as long as `PATIENCE` for others to share its
 /// commit.
@@ -34,11 +35,9 @@ pub(super) async fn complete(
     started: Instant,
 ) -> Result<bool> {
     if done.outputs.as_ref().is_some_and(|o| o.len() > limits::MAX_DERIVED_DOCUMENTS) {
-        return Err(strata_model::Error::TooLarge(format!(
-            "one input makes at most {} documents",
-            limits::MAX_DERIVED_DOCUMENTS
-        )));
+        return Err(Error::TooLarge(format!("one input makes at most {} documents", limits::MAX_DERIVED_DOCUMENTS)));
     }
+    faults::reach(faults::Point::DerivationMade).map_err(Error::internal)?;
     let now = engine.catalog.now();
     let made = done.outputs.as_ref().map(|outputs| documents_from(leased, &work.collection, &done, outputs, &now));
     let (engine_too, leased) = (engine.clone(), leased.clone());
@@ -46,6 +45,7 @@ pub(super) async fn complete(
     let result = Completing { leased, work, done, made, now, started };
     let (_, (touched, followed)) =
         engine.catalog.write_again(result, patience, move |result, tx| result.write(tx, &engine_too)).await?;
+    faults::reach(faults::Point::DerivationCompleted).map_err(Error::internal)?;
     engine.indexed(touched, false).await;
     Ok(followed)
 }

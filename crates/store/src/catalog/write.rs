@@ -2,6 +2,7 @@
 //! alone, and answered together when that transaction is on disk.
 
 use super::{from_sql, memo::Memo};
+use crate::faults::{Point, reach};
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::{
@@ -172,6 +173,7 @@ fn gather(first: Box<dyn Job>, jobs: &Receiver<Box<dyn Job>>) -> Vec<Box<dyn Job
 
 fn commit(connection: &mut Connection, memo: &Memo, mut group: Vec<Box<dyn Job>>) {
     let outcome = transact(connection, &mut group);
+    let outcome = outcome.and_then(|()| reach(Point::CatalogCommitted).map_err(Error::internal));
     memo.settle();
     if let Err(error) = &outcome {
         tracing::error!(%error, jobs = group.len(), "a catalog commit failed; nothing of it was kept");
@@ -197,6 +199,7 @@ fn transact(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<(
             is_good && !tx.is_autocommit()
         });
         if is_clean {
+            reach(Point::CatalogWritten).map_err(Error::internal)?;
             return tx.commit().map_err(from_sql);
         }
         tx.finish().map_err(from_sql)?;
@@ -210,5 +213,6 @@ fn transact(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<(
         }
         run("RELEASE job")?;
     }
+    reach(Point::CatalogWritten).map_err(Error::internal)?;
     tx.commit().map_err(from_sql)
 }

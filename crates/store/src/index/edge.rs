@@ -8,6 +8,7 @@ use super::queue::Queue;
 use super::shard::{Fault, Shard, same_layout};
 use super::slot::Slot;
 use super::{Change, Feed, Hit, Index, Query, Restriction, ShardState, ShardStatus};
+use crate::faults::{self, reach};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -588,6 +589,9 @@ impl Inner {
             }
             return Ok(Step::Fault(fault));
         }
+        if let Err(error) = reach(faults::Point::IndexApplied) {
+            return Ok(Step::Fault(error.into()));
+        }
         metrics::counter!("strata_index_applied_total").increment(changes.len() as u64);
         let count = changes.len() as u64;
         let mut urgent = false;
@@ -784,6 +788,7 @@ impl Inner {
             return Ok(false);
         }
         next.checkpoint(applied, count + last).map_err(failed)?;
+        reach(faults::Point::IndexRebuilt).map_err(Error::internal)?;
         slot.make_current(&next).map_err(failed)?;
         let old = serving.replace(next);
         slot.ready.store(true, Ordering::SeqCst);

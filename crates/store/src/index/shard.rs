@@ -4,6 +4,7 @@
 use super::edge::EdgeConfig;
 use super::manifest::{Manifest, State};
 use super::{Change, Hit, LEXICAL, Point, Query, Restriction, ShardSpec, filter, words};
+use crate::faults::{self, reach};
 use parking_lot::Mutex;
 use qdrant_edge as qe;
 use qdrant_edge::bm25_embed::EdgeBm25;
@@ -366,7 +367,9 @@ impl Shard {
             self.engine().flush();
             Ok::<_, Error>(())
         })?;
-        Ok(self.manifest(applied, unoptimized)?.write_open(&self.dir)?)
+        reach(faults::Point::IndexFlushed)?;
+        self.manifest(applied, unoptimized)?.write_open(&self.dir)?;
+        Ok(reach(faults::Point::IndexMarked)?)
     }
 
     fn manifest(&self, applied: i64, unoptimized: u64) -> Result<Manifest, Fault> {
