@@ -12,12 +12,12 @@ FUZZER := schemathesis==4.32.5
 ORACLE := pytrec_eval-terrier==0.5.11
 
 # Tests take nothing from the user's own directories: model and Python packages live beside the build.
-test crash check generated: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
-test crash check: export STRATA_TEST_PYTHON := $(VENV)/bin/python
+test crash soak check generated: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
+test crash soak check: export STRATA_TEST_PYTHON := $(VENV)/bin/python
 # Real photos, recordings, videos and PDFs.
-test crash check bench: export STRATA_TEST_FILES := $(or $(STRATA_TEST_FILES),$(TARGET)/test-files)
+test crash soak check bench: export STRATA_TEST_FILES := $(or $(STRATA_TEST_FILES),$(TARGET)/test-files)
 
-.PHONY: demo test check lint crash fuzz bench compat generated prepare clean-tests
+.PHONY: demo test check lint crash soak fuzz bench compat generated prepare clean-tests
 
 demo:
 	./scripts/demo.sh
@@ -43,6 +43,15 @@ crash: prepare
 	  $(CARGO) nextest run --package strata --test integration --profile crash crash::; \
 	else \
 	  $(CARGO) test --package strata --test integration crash::; \
+	fi
+
+# The long form of the comparison with a model: 200,000 operations.
+soak: export STRATA_MODEL_OPERATIONS := 200000
+soak: prepare
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(CARGO) nextest run --package strata --test integration --profile crash model::; \
+	else \
+	  $(CARGO) test --package strata --test integration model::; \
 	fi
 
 # Looks for templates, filters and plans that panic, hang, or are not refused as the caller's. What it reaches is kept in

@@ -4,5 +4,6 @@ mod contract;
 mod crash;
 mod floors;
 mod flows;
+mod model;
 mod support;
 mod tenancy;
