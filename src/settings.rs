@@ -28,6 +28,7 @@ pub struct File {
     trust_proxy: Option<bool>,
     workers: Option<usize>,
     providers: Option<Vec<Provider>>,
+    extractor_endpoints: Option<Vec<String>>,
 }
 
 impl File {
@@ -79,6 +80,9 @@ pub struct ServeArguments {
     /// File (TOML) with the providers of models, as `[[providers]]` [default: those of the configuration file]
     #[arg(long, env = "STRATA_PROVIDERS", value_name = "FILE")]
     pub providers: Option<PathBuf>,
+    /// Where a custom extractor may listen: `http://host:port` or `unix:/path/of/a/socket`; may be repeated
+    #[arg(long = "extractor-endpoint", env = "STRATA_EXTRACTOR_ENDPOINTS", value_name = "URL", value_delimiter = ',')]
+    pub extractor_endpoints: Vec<String>,
 }
 
 /// Settled settings of a server.
@@ -95,6 +99,7 @@ pub struct Settings {
     pub trust_proxy: bool,
     pub workers: usize,
     pub providers: Vec<ProviderConfig>,
+    pub extractor_endpoints: Vec<String>,
 }
 
 impl Settings {
@@ -120,6 +125,10 @@ impl Settings {
             sql_files: arguments.sql_files.or(file.sql_files),
             trust_proxy: arguments.trust_proxy || file.trust_proxy.unwrap_or(false),
             workers,
+            extractor_endpoints: match arguments.extractor_endpoints.is_empty() {
+                true => file.extractor_endpoints.unwrap_or_default(),
+                false => arguments.extractor_endpoints,
+            },
         })
     }
 }

@@ -12,6 +12,7 @@ use reqwest::{
 use std::{
     error::Error as StdError,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -88,6 +89,20 @@ impl Fetcher {
             .build()
             .map_err(Error::internal)?;
         Ok(Self { client, allow_private })
+    }
+
+    /// A client of a process that the operator named, at a socket of this machine where one is given. Work may take it as
+    /// long as a request says.
+    pub fn to_neighbour(socket: Option<&Path>) -> Result<Self> {
+        let mut client = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("strata/", env!("CARGO_PKG_VERSION")));
+        if let Some(socket) = socket {
+            client = client.unix_socket(socket);
+        }
+        Ok(Self { client: client.build().map_err(Error::internal)?, allow_private: true })
     }
 
     /// The content of `url`, at most `max_bytes` of it.

@@ -16,6 +16,7 @@ pub mod documents;
 pub mod events;
 pub mod experiments;
 pub mod extract;
+pub mod extractors;
 mod feed;
 pub mod fetch;
 mod hiding;
@@ -41,6 +42,8 @@ pub mod times;
 mod upkeep;
 pub mod uploads;
 mod web;
+
+pub use strata_store::faults::{Point as FaultPoint, arm as arm_fault};
 
 pub use doctor::Check;
 pub use models::MEDIA_CHILD;
@@ -77,6 +80,8 @@ pub struct Config {
     pub workers: usize,
     /// Providers of models besides those that are known.
     pub providers: Vec<inference::ProviderConfig>,
+    /// Where custom extractors may listen: `http://host:port` or `unix:/path/of/a/socket`.
+    pub extractor_endpoints: Vec<String>,
 }
 
 /// The running engine. One per data directory.
@@ -98,6 +103,8 @@ pub struct Engine {
     pub(crate) memory: retrievers::Memory,
     pub(crate) experiments: experiments::Runner,
     pub(crate) limiter: published::Limiter,
+    /// By the ids of custom extractors: what asks their processes.
+    callers: parking_lot::Mutex<std::collections::HashMap<String, Arc<extract::custom::Caller>>>,
     keys: principals::KeyCache,
     models: models::Models,
     media: strata_media::Decoder,
@@ -127,6 +134,7 @@ impl Engine {
             memory: retrievers::Memory::default(),
             experiments: experiments::Runner::default(),
             limiter: published::Limiter::default(),
+            callers: parking_lot::Mutex::default(),
             keys: principals::KeyCache::default(),
             models: models::Models::new(Registry::open(config.models_dir.clone())),
             media: models::decoder(&config.models_dir)?,

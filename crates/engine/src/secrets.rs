@@ -197,6 +197,7 @@ mod tests {
             trust_proxy: false,
             workers: 1,
             providers: Vec::new(),
+            extractor_endpoints: Vec::new(),
         };
         let catalog = Catalog::open(&directory.path().join("catalog.db"), Arc::new(System::default())).unwrap();
         Opened(Vault::new(&config).unwrap(), catalog, directory)

@@ -8,8 +8,11 @@ use crate::{
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
-use strata_engine::extract::{self, Definition};
+use std::collections::{BTreeMap, BTreeSet};
+use strata_engine::{
+    extract::{self, Definition},
+    extractors::Registered,
+};
 use strata_model::{
     Error, Fields, Permission,
     feature::{Distance, FeatureUri, VectorIndex, VectorKind},
@@ -22,8 +25,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(discover_features))
         .routes(routes!(list_feature_extractors))
         .routes(routes!(get_feature_extractor))
-        .routes(routes!(list_namespace_extractors))
-        .routes(routes!(get_namespace_extractor))
+        .routes(routes!(list_namespace_extractors, register_extractor))
+        .routes(routes!(get_namespace_extractor, remove_extractor))
 }
 
 /// A named vector that documents carry.
@@ -127,7 +130,7 @@ pub struct FeatureExtractorResponse {
     pub feature_extractor_name: String,
     pub version: String,
     pub feature_extractor_id: String,
-    /// Always `builtin`.
+    /// `builtin`, or `custom` for one that runs in another process.
     pub source: String,
     pub description: String,
     pub icon: String,
@@ -153,6 +156,50 @@ pub struct FeatureExtractorResponse {
     /// What searches ask for; null where it makes no vector by default.
     pub feature_uri: Option<String>,
     pub realtime_available: bool,
+    /// Where a custom extractor listens; null for one that is built in.
+    pub endpoint: Option<String>,
+    /// What a custom extractor says of its code and weights.
+    pub fingerprint: Option<String>,
+    /// When a custom extractor was registered.
+    pub created_at: Option<String>,
+    /// When it was last registered anew.
+    pub updated_at: Option<String>,
+}
+
+impl From<&Registered> for FeatureExtractorResponse {
+    fn from(registered: &Registered) -> Self {
+        let custom = &registered.custom;
+        let description = &custom.description;
+        let defaults = custom.default_parameters();
+        let parameters = defaults.as_object().cloned().unwrap_or_default();
+        let vectors = custom.shape(&parameters).map(|shape| shape.vectors).unwrap_or_default();
+        let kinds = description.inputs.values().map(|input| input.kind.as_str().to_owned());
+        let inputs: Vec<String> = kinds.collect::<BTreeSet<_>>().into_iter().collect();
+        Self {
+            feature_extractor_name: description.name.clone(),
+            version: description.version.clone(),
+            feature_extractor_id: custom.id(),
+            source: "custom".into(),
+            description: description.description.clone(),
+            icon: "box".into(),
+            category: description.category.clone(),
+            input_schema: custom.input_schema(),
+            output_schema: custom.output_schema(),
+            parameter_schema: custom.parameter_schema(),
+            supported_input_types: inputs,
+            max_inputs: BTreeMap::new(),
+            default_parameters: defaults,
+            required_vector_indexes: vectors.iter().map(VectorIndexDefinition::from).collect(),
+            required_payload_indexes: Vec::new(),
+            position_fields: Vec::new(),
+            feature_uri: vectors.first().map(|vector| vector.feature_uri.clone()),
+            realtime_available: false,
+            endpoint: Some(registered.endpoint.clone()),
+            fingerprint: Some(description.fingerprint.clone()),
+            created_at: Some(registered.created_at.clone()),
+            updated_at: Some(registered.updated_at.clone()),
+        }
+    }
 }
 
 impl From<&Definition> for FeatureExtractorResponse {
@@ -179,6 +226,10 @@ impl From<&Definition> for FeatureExtractorResponse {
             position_fields: definition.position_fields.iter().map(|field| (*field).to_owned()).collect(),
             feature_uri: vectors.first().map(|vector| vector.feature_uri.clone()),
             realtime_available: true,
+            endpoint: None,
+            fingerprint: None,
+            created_at: None,
+            updated_at: None,
         }
     }
 }
@@ -298,7 +349,7 @@ pub async fn get_feature_extractor(
 
 /// List extractors of a namespace
 ///
-/// The built-in extractors: every namespace can use all of them.
+/// Those that are built in, which every namespace can use, and those that are registered in this one.
 #[utoipa::path(get, path = "/v1/namespaces/{namespace_id}/extractors", tag = "NamespaceExtractors",
     params(
         ("namespace_id" = String, Path, description = "Id or name."),
@@ -313,20 +364,26 @@ pub async fn list_namespace_extractors(
     Query(query): Query<ExtractorParameters>,
 ) -> Result<Json<ExtractorListResponse>, ApiError> {
     caller.may(Permission::Read)?;
-    let found = app.namespace(&caller.0, &namespace_id).await?;
-    let extractors = match query.source.unwrap_or(ExtractorSource::All) {
+    let namespace = app.namespace(&caller.0, &namespace_id).await?.namespace;
+    let source = query.source.unwrap_or(ExtractorSource::All);
+    let mut extractors = match source {
         ExtractorSource::Custom => Vec::new(),
         ExtractorSource::Builtin | ExtractorSource::All => all_extractors(),
     };
+    let builtin_count = extractors.len();
+    if source != ExtractorSource::Builtin {
+        let custom = app.registered_extractors(&namespace.scope()).await?;
+        extractors.extend(custom.iter().map(FeatureExtractorResponse::from));
+    }
     let total = extractors.len();
-    let namespace_id = found.namespace.namespace_id;
+    let namespace_id = namespace.namespace_id;
     Ok(Json(ExtractorListResponse {
         success: true,
         extractors,
         total,
         namespace_id,
-        builtin_count: total,
-        custom_count: 0,
+        builtin_count,
+        custom_count: total - builtin_count,
     }))
 }
 
@@ -340,8 +397,58 @@ pub async fn get_namespace_extractor(
     Path((namespace_id, extractor_id)): Path<(String, String)>,
 ) -> Result<Json<FeatureExtractorResponse>, ApiError> {
     caller.may(Permission::Read)?;
-    app.namespace(&caller.0, &namespace_id).await?;
-    extractor(&extractor_id)
+    let namespace = app.namespace(&caller.0, &namespace_id).await?.namespace;
+    match Definition::find(&extractor_id) {
+        Some(definition) => Ok(Json(definition.into())),
+        None => Ok(Json((&app.registered_extractor(&namespace.scope(), &extractor_id).await?).into())),
+    }
+}
+
+/// A custom extractor to be.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct RegisterExtractorRequest {
+    /// Where it listens: `http://host:port`, or `unix:/path/of/a/socket`. The server is started with the endpoints that
+    /// may be named.
+    #[schema(example = "http://127.0.0.1:9100")]
+    pub endpoint: String,
+}
+
+/// Register an extractor
+///
+/// Asks a process what extractor it is and lets collections of the namespace use it. Registering it again takes note of a
+/// new fingerprint, under which objects are derived anew when they are processed.
+#[utoipa::path(post, path = "/v1/namespaces/{namespace_id}/extractors", tag = "NamespaceExtractors",
+    params(("namespace_id" = String, Path, description = "Id or name.")),
+    request_body = RegisterExtractorRequest,
+    responses((status = 200, body = FeatureExtractorResponse)))]
+pub async fn register_extractor(
+    State(app): State<App>,
+    caller: Caller,
+    Path(namespace_id): Path<String>,
+    Json(request): Json<RegisterExtractorRequest>,
+) -> Result<Json<FeatureExtractorResponse>, ApiError> {
+    caller.may(Permission::Admin)?;
+    let namespace = app.namespace(&caller.0, &namespace_id).await?.namespace;
+    Ok(Json((&app.register_extractor(&namespace.scope(), &request.endpoint).await?).into()))
+}
+
+/// Remove an extractor
+///
+/// Forgets a registered extractor. One that a collection uses stays.
+#[utoipa::path(delete, path = "/v1/namespaces/{namespace_id}/extractors/{extractor_id}", tag = "NamespaceExtractors",
+    params(
+        ("namespace_id" = String, Path, description = "Id or name."),
+        ("extractor_id" = String, Path, description = "Name, or name and version as in `tone_v1`."),
+    ),
+    responses((status = 200, body = FeatureExtractorResponse)))]
+pub async fn remove_extractor(
+    State(app): State<App>,
+    caller: Caller,
+    Path((namespace_id, extractor_id)): Path<(String, String)>,
+) -> Result<Json<FeatureExtractorResponse>, ApiError> {
+    caller.may(Permission::Admin)?;
+    let namespace = app.namespace(&caller.0, &namespace_id).await?.namespace;
+    Ok(Json((&app.remove_extractor(&namespace.scope(), &extractor_id).await?).into()))
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub const ANNOTATION: &str = "ann_";
 pub const DATASET: &str = "eds_";
 pub const EVALUATION: &str = "eval_";
 pub const BENCHMARK: &str = "bmk_";
+/// A custom extractor.
+pub const EXTRACTOR: &str = "ext_";
 
 /// SHA-256 of `bytes` as 64 lower-case hex digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {

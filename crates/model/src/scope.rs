@@ -62,7 +62,7 @@ impl Principal {
 
 /// The capability to touch one namespace's rows. Made only by resolving a principal and a namespace in the catalog, by
 /// the public name of what is published from it, and by background work on a row that carries its own.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Scope {
     pub organization_id: String,
     pub namespace_id: String,

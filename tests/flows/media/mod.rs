@@ -1,6 +1,7 @@
 //! Real photos, PDFs, recordings and videos become documents, and are found again.
 
 mod asked;
+mod custom;
 mod damaged;
 mod faces;
 mod pages;
@@ -34,7 +35,10 @@ struct Shelf {
 
 impl Shelf {
     fn open() -> Self {
-        let server = Server::start();
+        Self::on(Server::start())
+    }
+
+    fn on(server: Server) -> Self {
         let api = server.api();
         let kinds = ["image", "pdf", "video", "audio", "text"];
         let properties: serde_json::Map<String, Value> =

@@ -47,7 +47,7 @@ impl Engine {
         };
         for collection in readers.into_iter().filter(|c| asked.is_empty() || asked.contains(&c.id)) {
             let Some(extractor) = &collection.extractor else { continue };
-            let fingerprint = extractor.fingerprint(self).await?;
+            let fingerprint = extractor.fingerprint(self, scope).await?;
             let schema = Schema::parse(&collection.input_schema, "input_schema")?;
             for object in &objects {
                 let (input, _room) = self.object_input(scope, object).await?;

@@ -13,8 +13,10 @@ pub use strata_store::catalog::lineage::{MissingObject, Reconciliation, Removed}
 pub use sync::{SyncOutcome, Synced};
 pub(crate) use vectors::{MAX_INDEXES as MAX_VECTOR_INDEXES, parse as parse_vectors};
 
-use crate::extract::Configured;
+use crate::extract::{Configured, Custom, Description};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use strata_model::{Error, Fields, Result, Scope, feature::VectorIndex, filter::Filter, schema::Schema};
 use strata_store::catalog::{
     lineage,
@@ -30,6 +32,8 @@ const BROUGHT: &str = "_brought";
 const SENT_INPUT: &str = "_input_schema";
 /// Private key: fields that were found in documents and that no schema foresaw.
 const SYNCED: &str = "_synced";
+/// Private key: what a custom extractor said of itself.
+const CUSTOM: &str = "_extractor";
 
 /// What a collection reads from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -111,6 +115,13 @@ pub struct Collection {
     private: Fields,
 }
 
+/// A custom extractor as a collection has it: later registrations of the same name and version make the same.
+#[derive(Serialize, Deserialize)]
+struct Registered {
+    extractor_id: String,
+    description: Description,
+}
+
 /// Reads a private key of a body; its default where it is absent.
 pub(crate) fn private<T: serde::de::DeserializeOwned + Default>(body: &Fields, key: &str) -> Result<T> {
     match body.get(key) {
@@ -134,7 +145,13 @@ impl Collection {
         let vector_indexes = private(&body, VECTORS)?;
         let brought = private(&body, BROUGHT)?;
         let synced = private(&body, SYNCED)?;
-        for key in [VECTORS, BROUGHT, SYNCED] {
+        let custom: Vec<Arc<Custom>> = match private::<Option<Registered>>(&body, CUSTOM)? {
+            Some(Registered { extractor_id, description }) => {
+                vec![Arc::new(Custom::new(&extractor_id, description).map_err(Error::internal)?)]
+            }
+            None => Vec::new(),
+        };
+        for key in [VECTORS, BROUGHT, SYNCED, CUSTOM] {
             private_of(&mut body, key);
         }
         let sent_input = private_of(&mut body, SENT_INPUT);
@@ -143,7 +160,7 @@ impl Collection {
             extractor: match extractor {
                 Value::Null => None,
                 json => Some(
-                    Configured::parse(&json, "feature_extractor")
+                    Configured::parse(&json, &custom, "feature_extractor")
                         .map_err(|e| Error::internal(format!("collection `{}`: {e}", row.id)))?,
                 ),
             },
@@ -188,6 +205,11 @@ impl Collection {
             (SENT_INPUT, self.sent_input.clone()),
         ] {
             body.insert(key.to_owned(), value);
+        }
+        if let Some(custom) = self.extractor.as_ref().and_then(|extractor| extractor.definition.custom()) {
+            let registered =
+                Registered { extractor_id: custom.extractor_id.clone(), description: custom.description.clone() };
+            body.insert(CUSTOM.into(), serde_json::to_value(registered).map_err(Error::internal)?);
         }
         Ok(Resource {
             id: self.id.clone(),

@@ -111,10 +111,14 @@ pub(super) fn assemble(
     }
     let extractor =
         match (given(request, "feature_extractor").or_else(|| first_of(request, "feature_extractors")), current) {
-            (Some(json), _) => Some(Configured::parse(json, "feature_extractor")?),
+            (Some(json), _) => Some(Configured::parse(
+                json,
+                &crate::extractors::of_namespace(connection, scope)?,
+                "feature_extractor",
+            )?),
             (None, Some(current)) => current.extractor.clone(),
             (None, None) if source.kind == SourceKind::None => None,
-            (None, None) => Some(Configured::parse(&json!("passthrough_extractor"), "feature_extractor")?),
+            (None, None) => Some(Configured::parse(&json!("passthrough_extractor"), &[], "feature_extractor")?),
         };
     let extracted = extractor.as_ref().map(|e| e.vectors.clone()).unwrap_or_default();
     let brought = match (brought(request)?, current) {

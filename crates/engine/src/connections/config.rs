@@ -332,6 +332,7 @@ mod tests {
             trust_proxy: false,
             workers: 1,
             providers: Vec::new(),
+            extractor_endpoints: Vec::new(),
         }
     }
     fn parsed(kind: &str, config: Value, server: &Config) -> Result<Provider, String> {

@@ -36,7 +36,7 @@ impl Work {
         let extractor =
             extractor.ok_or_else(|| Error::invalid("feature_extractor", "the collection has no extractor"))?;
         let schema = Schema::parse(&collection.input_schema, "input_schema")?;
-        let fingerprint = extractor.fingerprint(engine).await?;
+        let fingerprint = extractor.fingerprint(engine, &derivation.scope()).await?;
         Ok(Self { collection, extractor, schema, fingerprint })
     }
 }
@@ -143,7 +143,7 @@ impl Source {
                 (input.fields, blobs.collect(), input.blobs.iter().map(|b| b.hash.clone()).collect(), attached)
             }
             Self::Document(parent) => {
-                let blobs = match work.extractor.definition.files.is_empty() {
+                let blobs = match work.extractor.definition.files().is_empty() {
                     true => Vec::new(),
                     false => root_files(connection, derivation, &parent)?,
                 };
@@ -152,7 +152,7 @@ impl Source {
             }
         };
         let mut input = work.extractor.gather(fields, &work.schema, attached)?;
-        input.organization_id.clone_from(&derivation.organization_id);
+        input.scope = derivation.scope();
         let input_hash = work.extractor.input_hash(&input, &hashes)?;
         let unchanged = derivation.input_hash.as_deref() == Some(&*input_hash)
             && derivation.extractor_fingerprint.as_deref() == Some(&*work.fingerprint);

@@ -26,7 +26,9 @@ pub(crate) use parents::{below_document, own_step};
 pub use read::{DocumentPage, DocumentQuery, Group, Next};
 pub use strata_store::catalog::lineage::{Removed, TierCounts, Touch};
 pub use strata_store::catalog::{documents::Mark, payload::Place};
+pub(crate) use upsert::is_reserved;
 pub use upsert::{Upsert, Upserted};
+pub(crate) use vectors::read as read_vector;
 pub use write::ACL;
 
 use crate::{Engine, collections::load_collection};

@@ -28,7 +28,7 @@ const MAX_ID: usize = 255;
 const RESERVED: [&str; 7] =
     ["lineage_chain", "vectors", "features", "acl", "content_hash", "document_schema_version", "metadata"];
 
-fn is_reserved(name: &str) -> bool {
+pub(crate) fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || apply::FIXED.contains(&name)
 }
 

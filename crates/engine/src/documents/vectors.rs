@@ -42,22 +42,23 @@ fn described(index: &VectorIndex) -> String {
 }
 
 fn one(collection: &Collection, index: &VectorIndex, value: &Value, at: &str) -> Result<VectorValue> {
+    read(index, value).map_err(|why| Error::invalid(at, format!("{why}; the collection has {}", listed(collection))))
+}
+
+/// A vector as JSON has it, of the form and length that an index takes; or what is wrong with it.
+pub(crate) fn read(index: &VectorIndex, value: &Value) -> Result<VectorValue, String> {
     let vector = match index.kind {
-        VectorKind::Dense => numbers(value).map(VectorValue::Dense),
-        VectorKind::MultiDense => rows(value).map(VectorValue::Multi),
-        VectorKind::Sparse => sparse(value),
+        VectorKind::Dense => VectorValue::Dense(numbers(value)?),
+        VectorKind::MultiDense => VectorValue::Multi(rows(value)?),
+        VectorKind::Sparse => sparse(value)?,
     };
-    let vector =
-        vector.map_err(|why| Error::invalid(at, format!("{why}; the collection has {}", listed(collection))))?;
     let lengths: Vec<usize> = match &vector {
         VectorValue::Dense(numbers) => vec![numbers.len()],
         VectorValue::Multi(rows) => rows.iter().map(Vec::len).collect(),
         VectorValue::Sparse { .. } => Vec::new(),
     };
     match lengths.iter().find(|length| Some(**length) != index.dimensions) {
-        Some(wrong) => {
-            Err(Error::invalid(at, format!("has {wrong} numbers; the collection has {}", listed(collection))))
-        }
+        Some(wrong) => Err(format!("has {wrong} numbers")),
         None => Ok(vector),
     }
 }

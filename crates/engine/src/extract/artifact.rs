@@ -21,7 +21,7 @@ pub struct NewArtifact<'a> {
     pub field: &'a str,
     /// `thumbnail`, `processed` or `artifact`.
     pub role: &'static str,
-    pub media_type: &'static str,
+    pub media_type: &'a str,
     pub filename: String,
     /// The file that it was made of.
     pub of: Option<&'a InputFile>,

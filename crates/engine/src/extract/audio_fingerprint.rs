@@ -40,8 +40,8 @@ pub(super) static DEFINITION: Definition = Definition {
     category: "audio",
     input_types: &[FieldType::Audio, FieldType::Video],
     files: &[
-        FileInput { name: "audio", families: &[Family::Audio, Family::Video] },
-        FileInput { name: "video", families: &[Family::Video, Family::Audio] },
+        FileInput::new("audio", &[Family::Audio, Family::Video]),
+        FileInput::new("video", &[Family::Video, Family::Audio]),
     ],
     input_schema: || json!({ "type": "object", "properties": { "audio": { "type": "string" }, "video": { "type": "string" } } }),
     output_schema: || {

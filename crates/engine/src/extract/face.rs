@@ -66,10 +66,10 @@ pub(super) static DEFINITION: Definition = Definition {
     category: "image",
     input_types: &[FieldType::Image, FieldType::Video, FieldType::Pdf],
     files: &[
-        FileInput { name: "image", families: &[Family::Image] },
-        FileInput { name: "video", families: &[Family::Video] },
-        FileInput { name: "video_frame", families: &[Family::Image] },
-        FileInput { name: "pdf", families: &[Family::Pdf] },
+        FileInput::new("image", &[Family::Image]),
+        FileInput::new("video", &[Family::Video]),
+        FileInput::new("video_frame", &[Family::Image]),
+        FileInput::new("pdf", &[Family::Pdf]),
     ],
     input_schema: || {
         let input = || json!({ "type": "string" });

@@ -2,15 +2,23 @@
 
 use super::{Configured, Input, inputs::From};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use strata_media::Family;
 use strata_model::{Error, Fields, Result, document::Document};
 use strata_store::catalog::artifacts;
 
 /// A file that an extractor takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInput {
     /// Its name in `input_mappings`.
-    pub name: &'static str,
-    pub families: &'static [Family],
+    pub name: Cow<'static, str>,
+    pub families: Cow<'static, [Family]>,
+}
+
+impl FileInput {
+    pub const fn new(name: &'static str, families: &'static [Family]) -> Self {
+        Self { name: Cow::Borrowed(name), families: Cow::Borrowed(families) }
+    }
 }
 
 /// A file of an input.
@@ -121,11 +129,11 @@ impl Configured {
     /// Adds the files of a source that the extractor reads: those that a mapping names; or, without one, all that it can
     /// read. A document's own parts of its object's files go before its artifacts.
     pub fn attach(&self, input: &mut Input, attached: Attached) -> Result<()> {
-        let wanted = self.definition.files;
-        let mapped: Vec<&FileInput> = wanted.iter().filter(|file| self.paths(file.name).is_some()).collect();
+        let wanted = self.definition.files();
+        let mapped: Vec<&FileInput> = wanted.iter().filter(|file| self.paths(&file.name).is_some()).collect();
         let Attached { blobs, artifacts, span } = attached;
         for file in &mapped {
-            let paths = self.paths(file.name).unwrap_or_default();
+            let paths = self.paths(&file.name).unwrap_or_default();
             let named = |one: &&InputFile| paths.contains(&one.property);
             let is_blob = blobs.iter().any(|blob| named(&blob));
             let found: Vec<InputFile> = [&blobs, &artifacts].into_iter().flatten().filter(named).cloned().collect();
@@ -134,7 +142,7 @@ impl Configured {
             }
             if let Some(other) = found.iter().find(|one| !file.families.contains(&one.family())) {
                 let message = format!("`{}` is `{}`, which it does not read", other.property, other.media_type);
-                return Err(Error::invalid(file.name, message));
+                return Err(Error::invalid(file.name.as_ref(), message));
             }
             input.files.extend(found);
             if is_blob {
@@ -153,7 +161,7 @@ impl Configured {
     }
 
     /// The properties that a mapping names for an input.
-    fn paths(&self, name: &str) -> Option<&[String]> {
+    pub(super) fn paths(&self, name: &str) -> Option<&[String]> {
         self.mappings.iter().find_map(|mapping| match &mapping.from {
             From::Paths(paths) if mapping.input == name => Some(paths.as_slice()),
             _ => None,

@@ -8,7 +8,7 @@ use crate::Engine;
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Instant};
-use strata_infer::{Conse, ImageEmbedder, Pixels, Registry, Sight};
+use strata_infer::{ImageEmbedder, Pixels, Registry, Sight, Space, Task};
 use strata_media::{Family, Filter, ImageOutput, ImageRequest, PdfPage, PdfRequest, Picture, Rendering, Resize};
 use strata_model::{
     Error, Fields, Result,
@@ -28,9 +28,14 @@ const LEAST_LIKELY: f32 = 0.05;
 /// Thumbnails that are stored beside each other.
 const STORED_AT_ONCE: usize = 8;
 
+/// The model of the vector that words find.
+pub(super) const SPACE: p::Parameter =
+    p::text("embedding_model", None, "Registry id of the model of images and texts; ConSE where none is named.");
+
 const PARAMETERS: &[p::Parameter] = &[
     p::boolean("enable_thumbnails", true, "Keep a JPEG of at most 640 pixels a side beside each document."),
     p::ignored("use_cdn", p::no, "Without effect: thumbnails are served by this server."),
+    SPACE,
 ];
 
 pub(super) static DEFINITION: Definition = Definition {
@@ -41,7 +46,7 @@ pub(super) static DEFINITION: Definition = Definition {
     icon: "image",
     category: "image",
     input_types: &[FieldType::Image, FieldType::Pdf],
-    files: &[FileInput { name: "image", families: &[Family::Image, Family::Pdf] }],
+    files: &[FileInput::new("image", &[Family::Image, Family::Pdf])],
     input_schema: || json!({ "type": "object", "required": ["image"], "properties": { "image": { "type": "string" } } }),
     output_schema: || {
         json!({ "type": "object", "properties": {
@@ -60,8 +65,18 @@ pub(super) static DEFINITION: Definition = Definition {
     run,
 };
 
+/// The model of images and texts that the parameters name.
+pub(super) fn space_of(parameters: &Fields) -> Result<&'static str> {
+    let Some(asked) = p::Read(parameters).text(SPACE.name) else { return Ok(Registry::default_image_text_model()) };
+    Registry::resolve_for(asked, Task::EmbedImageText).map(|entry| entry.id).map_err(|_| {
+        let known = Registry::entries().iter().filter(|entry| entry.task == Task::EmbedImageText);
+        let known: Vec<&str> = known.map(|entry| entry.id).collect();
+        Error::invalid("parameters.embedding_model", format!("`{asked}` is not one of {}", known.join(", ")))
+    })
+}
+
 /// The vectors that images have: one for words, one for likeness. `names` are those of the indexes.
-pub(super) fn indexes(extractor: &str, names: [&str; 2], aliases: &[&str]) -> Result<Vec<VectorIndex>> {
+pub(super) fn indexes(extractor: &str, space: &str, names: [&str; 2], aliases: &[&str]) -> Result<Vec<VectorIndex>> {
     let index = |name: &str, model: &str, aliases: &[&str]| -> Result<VectorIndex> {
         let entry = Registry::resolve(model)?;
         Ok(VectorIndex {
@@ -74,25 +89,23 @@ pub(super) fn indexes(extractor: &str, names: [&str; 2], aliases: &[&str]) -> Re
             aliases: aliases.iter().chain(entry.aliases).map(|alias| (*alias).to_owned()).collect(),
         })
     };
-    Ok(vec![
-        index(names[0], Registry::default_image_text_model(), aliases)?,
-        index(names[1], Registry::default_image_model(), &[])?,
-    ])
+    Ok(vec![index(names[0], space, aliases)?, index(names[1], Registry::default_image_model(), &[])?])
 }
 
 fn check(parameters: &Fields) -> Result<Shape> {
     p::check(PARAMETERS, parameters)?;
+    let space = space_of(parameters)?;
     let names = [INDEX, "image_extractor_v1_efficientnet_lite0"];
     let aliases = ["embedding", "image_embedding", "google_siglip_base_v1", "laion_clip_vit_l_14_v1"];
     Ok(Shape {
-        vectors: indexes("image_extractor@v1", names, &aliases)?,
+        vectors: indexes("image_extractor@v1", space, names, &aliases)?,
         fields: vec![
             ("labels", FieldType::Array),
             ("width", FieldType::Integer),
             ("height", FieldType::Integer),
             ("thumbnail_url", FieldType::String),
         ],
-        models: vec![Registry::default_image_text_model().into(), Registry::default_image_model().into()],
+        models: vec![space.into(), Registry::default_image_model().into()],
     })
 }
 
@@ -100,7 +113,7 @@ fn check(parameters: &Fields) -> Result<Shape> {
 #[derive(Clone)]
 pub(super) struct Eyes {
     images: ImageEmbedder,
-    space: Conse,
+    space: Space,
 }
 
 /// What they see in one image.
@@ -111,15 +124,25 @@ pub(super) struct Seen {
 }
 
 impl Eyes {
-    pub async fn open(engine: &Arc<Engine>) -> Result<Self> {
-        let space = engine.image_text_space(Registry::default_image_text_model()).await?;
-        Ok(Self { images: space.images().clone(), space })
+    pub async fn open(engine: &Arc<Engine>, parameters: &Fields) -> Result<Self> {
+        let space = engine.image_text_space(space_of(parameters)?).await?;
+        let images = engine.image_embedder(Registry::default_image_model()).await?;
+        Ok(Self { images, space })
     }
 
     pub async fn look(&self, picture: &Picture) -> Result<Seen> {
         let pixels = Pixels::new(picture.width, picture.height, picture.bytes.clone())?;
-        let sight = self.images.look(pixels).await?;
-        Ok(Seen { in_words: self.space.vector(&sight)?, sight })
+        match &self.space {
+            // It has the same eyes, which need not look twice.
+            Space::Conse(conse) => {
+                let sight = self.images.look(pixels).await?;
+                Ok(Seen { in_words: conse.vector(&sight)?, sight })
+            }
+            Space::Clip(clip) => {
+                let (sight, in_words) = futures::try_join!(self.images.look(pixels.clone()), clip.embed_image(pixels))?;
+                Ok(Seen { in_words, sight })
+            }
+        }
     }
 }
 
@@ -157,7 +180,7 @@ pub(super) fn put_labels(output: &mut Output, sight: &Sight) {
 
 fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> BoxFuture<'a, Result<Vec<Output>>> {
     Box::pin(async move {
-        let eyes = Eyes::open(engine).await?;
+        let eyes = Eyes::open(engine, &extractor.parameters).await?;
         let job = Job { engine, eyes, thumbnails: p::Read(&extractor.parameters).is("enable_thumbnails") };
         let mut outputs = Vec::new();
         for file in input.files_of(&[Family::Image, Family::Pdf], "image or PDF")? {

@@ -154,12 +154,18 @@ pub(super) fn gather(extractor: &Configured, source: Fields, schema: &Schema) ->
             values.insert(name, value.clone());
         }
     }
+    // What another process may read beside that, by name alone.
+    for name in extractor.definition.custom().iter().flat_map(|custom| custom.description.inputs.keys()) {
+        if let Some(value) = source.get(name).filter(|_| !values.contains_key(name)).cloned() {
+            values.insert(name.clone(), value);
+        }
+    }
     Input { values, source, ..Input::default() }
 }
 
 /// Where there is no file, an extractor that takes texts as well takes the first one.
 pub(super) fn take_text(extractor: &Configured, input: &mut Input, schema: &Schema) {
-    let takes_text = (extractor.definition.input_schema)()["properties"].get("text").is_some();
+    let takes_text = extractor.definition.input_schema()["properties"].get("text").is_some();
     if !takes_text || input.values.contains_key("text") {
         return;
     }
@@ -171,13 +177,13 @@ pub(super) fn take_text(extractor: &Configured, input: &mut Input, schema: &Sche
 }
 
 fn required(extractor: &Configured) -> Vec<String> {
-    let schema = (extractor.definition.input_schema)();
+    let schema = extractor.definition.input_schema();
     let names = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
     names.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn by_type<'a>(extractor: &Configured, source: &'a Fields, schema: &Schema) -> Option<&'a Value> {
-    extractor.definition.input_types.iter().find_map(|wanted| {
+    extractor.definition.input_types().iter().find_map(|wanted| {
         let mut fields = schema.fields.iter().filter(|(_, f)| f.kind == *wanted);
         fields.find_map(|(name, _)| source.get(name).filter(|v| !v.is_null()))
     })

@@ -5,7 +5,9 @@
 
 mod artifact;
 pub(crate) mod audio_fingerprint;
+pub(crate) mod custom;
 mod document_graph;
+mod extractor;
 mod face;
 mod files;
 pub(crate) mod image;
@@ -15,6 +17,7 @@ mod parameters;
 mod passthrough;
 mod remote;
 mod response_shape;
+mod scrolling;
 mod splade;
 mod streams;
 mod text;
@@ -22,6 +25,8 @@ mod transcoding;
 mod web_scraper;
 
 pub use artifact::{Artifact, NewArtifact};
+pub use custom::{Custom, Description, InputDescription, VectorDescription};
+pub use extractor::Extractor;
 pub use files::{Attached, FileInput, InputFile, Span};
 pub use inputs::{InputMapping, Passthrough};
 
@@ -31,7 +36,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use strata_infer::Registry;
 use strata_model::{
-    Error, Fields, Result,
+    Error, Fields, Result, Scope,
     document::{VectorValue, Vectors},
     feature::VectorIndex,
     id,
@@ -89,7 +94,7 @@ pub struct Input {
     /// The part of the files that is meant.
     pub span: Span,
     /// Whose it is, and so with whose keys providers are asked.
-    pub organization_id: String,
+    pub scope: Scope,
 }
 
 /// One document to be.
@@ -120,7 +125,7 @@ impl Output {
     }
 }
 
-static DEFINITIONS: [&Definition; 11] = [
+static DEFINITIONS: [&Definition; 12] = [
     &passthrough::DEFINITION,
     &text::DEFINITION,
     &splade::DEFINITION,
@@ -130,6 +135,7 @@ static DEFINITIONS: [&Definition; 11] = [
     &document_graph::DEFINITION,
     &face::DEFINITION,
     &transcoding::DEFINITION,
+    &scrolling::DEFINITION,
     &web_scraper::DEFINITION,
     &audio_fingerprint::DEFINITION,
 ];
@@ -157,7 +163,7 @@ impl Definition {
 /// An extractor with a collection's settings.
 #[derive(Clone)]
 pub struct Configured {
-    pub definition: &'static Definition,
+    pub definition: Extractor,
     pub parameters: Fields,
     pub mappings: Vec<InputMapping>,
     pub passthrough: Vec<Passthrough>,
@@ -168,32 +174,14 @@ pub struct Configured {
 
 impl Configured {
     /// Reads a `feature_extractor` as clients send it (`feature_extractor_name`, `version`, `parameters` or `params`,
-    /// `input_mappings`, `field_passthrough`, `include_all_source_fields`). `at` is its place in the request.
-    pub fn parse(json: &Value, at: &str) -> Result<Self> {
+    /// `input_mappings`, `field_passthrough`, `include_all_source_fields`). `at` is its place in the request; `custom` are
+    /// the extractors there are beside those built in.
+    pub fn parse(json: &Value, custom: &[Arc<Custom>], at: &str) -> Result<Self> {
         let text = |key: &str| json.get(key).and_then(Value::as_str);
         let name = text("feature_extractor_name")
             .or_else(|| json.as_str())
             .ok_or_else(|| Error::invalid(format!("{at}.feature_extractor_name"), "is required"))?;
-        let known = || {
-            let mut names: Vec<&str> = definitions().iter().map(|d| d.name).collect();
-            names.dedup();
-            names.join(", ")
-        };
-        let definition = Definition::find(name).ok_or_else(|| {
-            Error::invalid(
-                format!("{at}.feature_extractor_name"),
-                format!("`{name}` is not an extractor here; one of {}", known()),
-            )
-        })?;
-        let versions = || definitions().iter().filter(|d| d.name == definition.name);
-        let definition = match text("version") {
-            None => definition,
-            Some(version) => *versions().find(|d| d.version == version).ok_or_else(|| {
-                let known: Vec<&str> = versions().map(|d| d.version).collect();
-                let message = format!("`{version}` is not a version of {name}; it has {}", known.join(", "));
-                Error::invalid(format!("{at}.version"), message)
-            })?,
-        };
+        let definition = Extractor::find(name, text("version"), custom, at)?;
         let sent = [json.get("parameters"), json.get("params")].into_iter().flatten().find(|v| !v.is_null());
         let mut parameters = match sent {
             None => Fields::new(),
@@ -202,7 +190,7 @@ impl Configured {
             }
             Some(_) => return Err(Error::invalid(format!("{at}.parameters"), "must be an object")),
         };
-        if let Value::Object(defaults) = (definition.default_parameters)() {
+        if let Value::Object(defaults) = definition.default_parameters() {
             for (key, value) in defaults {
                 parameters.entry(key).or_insert(value);
             }
@@ -222,8 +210,8 @@ impl Configured {
     /// The extractor as answers show it; [`Configured::parse`] reads it back.
     pub fn to_json(&self) -> Value {
         json!({
-            "feature_extractor_name": self.definition.name,
-            "version": self.definition.version,
+            "feature_extractor_name": self.definition.name(),
+            "version": self.definition.version(),
             "feature_extractor_id": self.definition.id(),
             "params": null,
             "parameters": self.parameters,
@@ -244,8 +232,8 @@ impl Configured {
             let root = field.source_path.split('.').next().unwrap_or_default();
             properties.insert(field.target().to_owned(), of(root).unwrap_or_else(|| json!({ "type": "string" })));
         }
-        for (name, kind) in self.definition.shape(&self.parameters)?.fields {
-            properties.insert(name.to_owned(), json!({ "type": kind.as_str() }));
+        for (name, kind) in self.definition.fields(&self.parameters)? {
+            properties.insert(name, json!({ "type": kind.as_str() }));
         }
         for (name, schema) in response_shape::properties(&self.parameters) {
             properties.entry(name).or_insert(schema);
@@ -257,7 +245,7 @@ impl Configured {
     pub fn gather(&self, source: Fields, schema: &Schema, attached: Attached) -> Result<Input> {
         let mut input = inputs::gather(self, source, schema);
         self.attach(&mut input, attached)?;
-        if input.files.is_empty() && !self.definition.files.is_empty() {
+        if input.files.is_empty() && !self.definition.files().is_empty() {
             inputs::take_text(self, &mut input, schema);
         }
         Ok(input)
@@ -266,8 +254,8 @@ impl Configured {
     /// What the outputs depend on besides the extractor: mapped values, carried fields and blob hashes, as one SHA-256.
     pub fn input_hash(&self, input: &Input, blob_hashes: &[String]) -> Result<String> {
         let carried = inputs::carried(self, &input.source)?;
-        let source = self.definition.reads_source.then_some(&input.source);
-        let parts = match self.definition.files.is_empty() {
+        let source = self.definition.reads_source().then_some(&input.source);
+        let parts = match self.definition.files().is_empty() {
             true => json!([input.values, carried, source, blob_hashes]),
             false => json!([input.values, carried, source, blob_hashes, input.files_json()]),
         };
@@ -276,12 +264,13 @@ impl Configured {
 
     /// SHA-256 over everything that decides the outputs besides the input: extractor, code version, parameters,
     /// mappings, passthrough and the models' own fingerprints.
-    pub async fn fingerprint(&self, engine: &Arc<Engine>) -> Result<String> {
-        let mut parts = vec![
-            self.definition.id().into_bytes(),
-            self.definition.code_version.to_le_bytes().to_vec(),
-            strata_model::canonical(&self.to_json()).into_bytes(),
-        ];
+    pub async fn fingerprint(&self, engine: &Arc<Engine>, scope: &Scope) -> Result<String> {
+        let code = match &self.definition {
+            Extractor::BuiltIn(definition) => definition.code_version.to_le_bytes().to_vec(),
+            Extractor::Custom(custom) => engine.custom_fingerprint(scope, custom).await?.into_bytes(),
+        };
+        let mut parts =
+            vec![self.definition.id().into_bytes(), code, strata_model::canonical(&self.to_json()).into_bytes()];
         for model in &self.models {
             parts.push(engine.model_fingerprint(model).await?.into_bytes());
         }
@@ -292,7 +281,7 @@ impl Configured {
     /// Runs it over one input and adds the passed-through fields to every output.
     pub async fn run(&self, engine: &Arc<Engine>, input: Input) -> Result<Vec<Output>> {
         let carried = inputs::carried(self, &input.source)?;
-        let mut outputs = (self.definition.run)(engine, self, input).await?;
+        let mut outputs = self.definition.run(engine, self, input).await?;
         for output in &mut outputs {
             for (name, value) in &carried {
                 output.fields.entry(name.clone()).or_insert_with(|| value.clone());

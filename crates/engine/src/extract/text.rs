@@ -235,7 +235,7 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
     Box::pin(async move {
         let chunks = chunks(&extractor.parameters, &input).await?;
         let model = Model::chosen(&extractor.parameters)?;
-        let embedder = engine.text_embedder(&input.organization_id, model.id(), None).await?;
+        let embedder = engine.text_embedder(&input.scope.organization_id, model.id(), None).await?;
         let texts: Vec<String> = chunks.iter().map(|chunk| chunk.text.clone()).collect();
         let vectors = embedder.embed(texts.clone()).await?;
         if let Some(wrong) = vectors.iter().find(|vector| vector.len() != model.dimensions()) {
@@ -252,7 +252,7 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
         };
         let mut outputs: Vec<Output> = chunks.into_iter().zip(vectors).map(output).collect();
         if let Some(shape) = ResponseShape::parse(&extractor.parameters)? {
-            let written = shape.fill(engine, &input.organization_id, texts).await?;
+            let written = shape.fill(engine, &input.scope.organization_id, texts).await?;
             for (output, fields) in outputs.iter_mut().zip(written) {
                 for (name, value) in fields {
                     // What the text itself says is not written over.

@@ -38,7 +38,7 @@ pub(super) static DEFINITION: Definition = Definition {
     icon: "refresh-cw",
     category: "video",
     input_types: &[FieldType::Video],
-    files: &[FileInput { name: "video", families: &[Family::Video] }],
+    files: &[FileInput::new("video", &[Family::Video])],
     input_schema: || json!({ "type": "object", "required": ["video"], "properties": { "video": { "type": "string" } } }),
     output_schema: || {
         json!({ "type": "object", "properties": {

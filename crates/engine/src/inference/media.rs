@@ -58,7 +58,7 @@ impl Engine {
                 inputs::only(&ask.parameters, &[])?;
                 let texts = inputs::texts(&ask.inputs)?;
                 let space = self.image_text_space(entry.id).await?;
-                Ok(inputs::as_asked(space.texts().embed_queries(texts.values).await?, texts.is_list))
+                Ok(inputs::as_asked(space.embed_queries(texts.values).await?, texts.is_list))
             }
             Task::EmbedImageText => {
                 inputs::only(&ask.parameters, &[])?;

@@ -11,8 +11,8 @@ use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use std::{collections::HashMap, num::NonZeroUsize, path::Path, sync::Arc};
 use strata_infer::{
-    Conse, CrossEncoder, EmbedConfig, FaceFinder, ImageEmbedder, ModelEntry, Registry, SparseEmbedder, Task,
-    TextEmbedder, TextReader, Transcriber,
+    Clip, Conse, CrossEncoder, EmbedConfig, FaceFinder, ImageEmbedder, ModelEntry, Registry, Space, SparseEmbedder,
+    Task, TextEmbedder, TextReader, Transcriber,
 };
 use strata_media::{Decoder, Tools};
 use strata_model::{Error, Result};
@@ -40,7 +40,7 @@ pub(crate) struct Models {
     texts: Kind<TextEmbedder>,
     sparse: Kind<SparseEmbedder>,
     images: Kind<ImageEmbedder>,
-    spaces: Kind<Conse>,
+    spaces: Kind<Space>,
     faces: Kind<FaceFinder>,
     speech: Kind<Transcriber>,
     readers: Kind<TextReader>,
@@ -93,15 +93,18 @@ impl Models {
         self.images.get_or_load(entry, || ImageEmbedder::load(&self.registry, entry.id, Self::threads()))
     }
     /// Shares its parts with whoever uses them alone.
-    fn space(&self, entry: &'static ModelEntry) -> Result<Conse> {
+    fn space(&self, entry: &'static ModelEntry) -> Result<Space> {
         self.spaces.get_or_load(entry, || {
+            if entry.needs.is_empty() {
+                return Clip::load(&self.registry, entry.id).map(Space::Clip);
+            }
             let part = |place: usize, task| {
                 let id = entry.needs.get(place).copied().unwrap_or_default();
                 Registry::resolve_for(id, task)
             };
             let images = self.image(part(0, Task::EmbedImage)?)?;
             let texts = self.text(part(1, Task::EmbedText)?)?;
-            Conse::of(entry, images, texts, &self.registry.path(entry))
+            Conse::of(entry, images, texts, &self.registry.path(entry)).map(Space::Conse)
         })
     }
 }
@@ -171,7 +174,7 @@ impl Engine {
     }
 
     /// A space of images and texts.
-    pub(crate) async fn image_text_space(self: &Arc<Self>, model: &str) -> Result<Conse> {
+    pub(crate) async fn image_text_space(self: &Arc<Self>, model: &str) -> Result<Space> {
         self.load(model, Task::EmbedImageText, |m, id| m.spaces.get(id), Models::space).await
     }
 

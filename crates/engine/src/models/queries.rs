@@ -28,7 +28,7 @@ impl Engine {
         match Registry::resolve(model).map(|entry| entry.task) {
             Ok(Task::EmbedImageText) => {
                 let space = self.image_text_space(model).await?;
-                Ok(space.texts().fingerprint().to_owned())
+                Ok(space.text_fingerprint().to_owned())
             }
             Ok(_) => Ok(self.embedder(model).await?.fingerprint().to_owned()),
             Err(_) => self.provider_fingerprint(model),
@@ -43,7 +43,10 @@ impl Engine {
         text: &str,
     ) -> Result<Vec<f32>> {
         match Registry::resolve(model).map(|entry| entry.task) {
-            Ok(Task::EmbedImageText) => self.image_text_space(model).await?.texts().embed_query(text).await,
+            Ok(Task::EmbedImageText) => {
+                let vectors = self.image_text_space(model).await?.embed_queries(vec![text.to_owned()]).await?;
+                vectors.into_iter().next().ok_or_else(|| Error::internal("the model gave no vector"))
+            }
             _ => self.text_embedder(organization_id, model, None).await?.embed_query(text).await,
         }
     }

@@ -202,7 +202,7 @@ impl CollectionResponse {
 fn shown_extractor(extractor: Option<&Configured>) -> Result<Value, Error> {
     match extractor {
         Some(extractor) => Ok(extractor.to_json()),
-        None => Ok(Configured::parse(&json!("passthrough_extractor"), "feature_extractor")?.to_json()),
+        None => Ok(Configured::parse(&json!("passthrough_extractor"), &[], "feature_extractor")?.to_json()),
     }
 }
 

@@ -11,6 +11,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_secrets_and_connections.sql"),
     include_str!("migrations/0005_feedback.sql"),
     include_str!("migrations/0006_document_artifacts.sql"),
+    include_str!("migrations/0007_custom_extractors.sql"),
 ];
 
 /// Applies what is missing, each migration in a transaction of its own.

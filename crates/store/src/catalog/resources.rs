@@ -1,5 +1,5 @@
 //! Rows of the resources that share one shape: an id, a name that is unique in its namespace, and a body of JSON.
-//! Buckets, collections, retrievers and data sets of evaluations.
+//! Buckets, collections, retrievers, data sets of evaluations and custom extractors.
 
 use super::{documents::from_json_column, from_sql};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -13,6 +13,8 @@ pub enum Kind {
     Retriever,
     /// Queries with the documents that are relevant to them.
     Dataset,
+    /// An extractor that runs in another process.
+    Extractor,
 }
 
 impl Kind {
@@ -23,6 +25,7 @@ impl Kind {
             Self::Collection => "collection",
             Self::Retriever => "retriever",
             Self::Dataset => "dataset",
+            Self::Extractor => "extractor",
         }
     }
     fn table(self) -> &'static str {
@@ -31,6 +34,7 @@ impl Kind {
             Self::Collection => "collections",
             Self::Retriever => "retrievers",
             Self::Dataset => "evaluation_datasets",
+            Self::Extractor => "extractors",
         }
     }
     fn id_column(self) -> &'static str {
@@ -39,6 +43,7 @@ impl Kind {
             Self::Collection => "collection_id",
             Self::Retriever => "retriever_id",
             Self::Dataset => "dataset_id",
+            Self::Extractor => "extractor_id",
         }
     }
 }

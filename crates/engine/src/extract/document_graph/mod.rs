@@ -73,7 +73,7 @@ pub(super) static DEFINITION: Definition = Definition {
     icon: "file-search",
     category: "document",
     input_types: &[FieldType::Pdf],
-    files: &[FileInput { name: "pdf", families: &[Family::Pdf] }],
+    files: &[FileInput::new("pdf", &[Family::Pdf])],
     input_schema: || json!({ "type": "object", "required": ["pdf"], "properties": { "pdf": { "type": "string" } } }),
     output_schema: || {
         json!({ "type": "object", "properties": {

@@ -40,8 +40,9 @@ pub(super) const SPLITTING: [p::Parameter; 6] = [
     p::one_of("sensitivity", "low", &["low", "medium", "high"], "How easily a scene ends, where no threshold is set."),
 ];
 
-const OTHERS: [p::Parameter; 20] = [
+const OTHERS: [p::Parameter; 21] = [
     p::boolean("run_multimodal_embedding", true, "Make a vector of what is seen, in a space that words share."),
+    image::SPACE,
     p::boolean("run_transcription", false, "Write down what is said, with the time of each word."),
     p::text("transcription_language", Some("en"), "Code of the language that is spoken; `auto` detects it."),
     p::text("transcription_model", None, "Registry id of the model that listens."),
@@ -120,10 +121,10 @@ const fn definition(version: &'static str, check: fn(&Fields) -> Result<Shape>) 
 }
 
 const FILES: &[FileInput] = &[
-    FileInput { name: "video", families: &[Family::Video, Family::Audio] },
-    FileInput { name: "audio", families: &[Family::Audio, Family::Video] },
-    FileInput { name: "image", families: &[Family::Image] },
-    FileInput { name: "gif", families: &[Family::Image] },
+    FileInput::new("video", &[Family::Video, Family::Audio]),
+    FileInput::new("audio", &[Family::Audio, Family::Video]),
+    FileInput::new("image", &[Family::Image]),
+    FileInput::new("gif", &[Family::Image]),
 ];
 
 pub(super) static V1: Definition = definition("v1", |parameters| check(parameters, "v1"));
@@ -192,8 +193,10 @@ fn check(parameters: &Fields, version: &str) -> Result<Shape> {
         let hosted =
             ["vertex_multimodal_embedding", "multimodalembedding@001", "gemini-embedding-2", "multimodal_embedding"];
         let names = [&*seen_name(version), ""];
-        vectors.extend(image::indexes(&extractor, names, &hosted)?.into_iter().take(1));
-        models.push(Registry::default_image_text_model().to_owned());
+        let space = image::space_of(parameters)?;
+        vectors.extend(image::indexes(&extractor, space, names, &hosted)?.into_iter().take(1));
+        // What it is labelled by, too.
+        models.extend([space.to_owned(), Registry::default_image_model().to_owned()]);
     }
     if read.is("run_transcription_embedding") {
         vectors.push(text_index(said_name(version), &extractor, &["transcription_embedding"])?);

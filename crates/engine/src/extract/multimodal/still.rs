@@ -2,13 +2,12 @@
 
 use super::super::{
     Configured, InputFile, Output, embed_texts,
-    image::{Eyes, keep_thumbnail, put_labels, seen_part},
+    image::{Eyes, keep_thumbnail, put_labels, seen_part, space_of},
     parameters::Read,
 };
 use super::{read_name, read_text, reads, seen_name, text_in, video::mean};
 use crate::Engine;
 use std::sync::Arc;
-use strata_infer::Registry;
 use strata_media::{
     Filter, FrameRequest, FrameSampling, ImageOutput, ImageRequest, Picture, Resize, limits::THUMBNAIL_SIDE,
 };
@@ -22,10 +21,10 @@ pub(super) async fn text(engine: &Arc<Engine>, extractor: &Configured, text: &st
     let mut output = Output::default();
     output.put("text", text);
     if Read(&extractor.parameters).is("run_multimodal_embedding") {
-        let space = engine.image_text_space(Registry::default_image_text_model()).await?;
-        let vector = space.texts().embed(vec![text.to_owned()]).await?.pop();
+        let space = engine.image_text_space(space_of(&extractor.parameters)?).await?;
+        let vector = space.embed_texts(vec![text.to_owned()]).await?.pop();
         let vector = vector.ok_or_else(|| Error::internal("a model without a vector"))?;
-        output.vectors.insert(seen_name(extractor.definition.version), VectorValue::Dense(vector));
+        output.vectors.insert(seen_name(extractor.definition.version()), VectorValue::Dense(vector));
     }
     Ok(output)
 }
@@ -53,7 +52,7 @@ pub(super) async fn image(engine: &Arc<Engine>, extractor: &Configured, file: &I
         output.put("ocr_text", text_in(engine, &picture).await?);
     }
     if parameters.is("run_ocr_embedding") {
-        let index = read_name(extractor.definition.version);
+        let index = read_name(extractor.definition.version());
         embed_texts(engine, std::slice::from_mut(&mut output), &index, read_text).await?;
     }
     if !parameters.is("run_multimodal_embedding") {
@@ -75,14 +74,14 @@ pub(super) async fn image(engine: &Arc<Engine>, extractor: &Configured, file: &I
             output.put("duration", duration_ms as f64 / 1000.0);
         }
     }
-    let eyes = Eyes::open(engine).await?;
+    let eyes = Eyes::open(engine, &extractor.parameters).await?;
     let looks = futures::future::try_join_all(seen.iter().map(|picture| eyes.look(picture))).await?;
     if let Some(look) = looks.first() {
         put_labels(&mut output, &look.sight);
     }
     let vectors: Vec<Vec<f32>> = looks.into_iter().map(|look| look.in_words).collect();
     if let Some(vector) = mean(&vectors) {
-        output.vectors.insert(seen_name(extractor.definition.version), VectorValue::Dense(vector));
+        output.vectors.insert(seen_name(extractor.definition.version()), VectorValue::Dense(vector));
     }
     Ok(output)
 }

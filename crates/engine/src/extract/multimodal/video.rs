@@ -71,16 +71,16 @@ pub(super) async fn segments(
     };
     let mut outputs = described(&recording, &planned, heard.as_ref());
     if embeds_speech {
-        embed_texts(engine, &mut outputs, &said_name(extractor.definition.version), said).await?;
+        embed_texts(engine, &mut outputs, &said_name(extractor.definition.version()), said).await?;
     }
     if embeds && !embeds_speech && !recording.has_pictures() {
         // What is heard stands for what would be seen: words find both.
-        embed_texts(engine, &mut outputs, &seen_name(extractor.definition.version), said).await?;
+        embed_texts(engine, &mut outputs, &seen_name(extractor.definition.version()), said).await?;
     }
     for (at, look) in looks {
         let Some(output) = outputs.get_mut(at) else { continue };
         if let (true, Some(vector)) = (embeds, mean(&look.vectors)) {
-            output.vectors.insert(seen_name(extractor.definition.version), VectorValue::Dense(vector));
+            output.vectors.insert(seen_name(extractor.definition.version()), VectorValue::Dense(vector));
             put_labels(output, &Sight { embedding: Vec::new(), logits: mean_of(&look.logits) });
         }
         output.put("ocr_text", look.text);
@@ -89,7 +89,7 @@ pub(super) async fn segments(
         }
     }
     if parameters.is("run_ocr_embedding") {
-        embed_texts(engine, &mut outputs, &read_name(extractor.definition.version), read_text).await?;
+        embed_texts(engine, &mut outputs, &read_name(extractor.definition.version()), read_text).await?;
     }
     if parameters.is("enable_segments") && recording.has_pictures() {
         cut(engine, file, &recording, &planned, &mut outputs).await?;
@@ -144,7 +144,7 @@ async fn look(
     parameters: &Read<'_>,
 ) -> Result<BTreeMap<usize, Look>> {
     let eyes = match parameters.is("run_multimodal_embedding") {
-        true => Some(Eyes::open(engine).await?),
+        true => Some(Eyes::open(engine, parameters.0).await?),
         false => None,
     };
     let reads = reads(parameters);
