@@ -427,8 +427,8 @@ pub async fn register_extractor(
     Path(namespace_id): Path<String>,
     Json(request): Json<RegisterExtractorRequest>,
 ) -> Result<Json<FeatureExtractorResponse>, ApiError> {
-    caller.may(Permission::Admin)?;
     let namespace = app.namespace(&caller.0, &namespace_id).await?.namespace;
+    caller.may(Permission::Admin)?;
     Ok(Json((&app.register_extractor(&namespace.scope(), &request.endpoint).await?).into()))
 }
 
@@ -446,8 +446,8 @@ pub async fn remove_extractor(
     caller: Caller,
     Path((namespace_id, extractor_id)): Path<(String, String)>,
 ) -> Result<Json<FeatureExtractorResponse>, ApiError> {
-    caller.may(Permission::Admin)?;
     let namespace = app.namespace(&caller.0, &namespace_id).await?.namespace;
+    caller.may(Permission::Admin)?;
     Ok(Json((&app.remove_extractor(&namespace.scope(), &extractor_id).await?).into()))
 }
 
