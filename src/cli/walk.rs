@@ -45,12 +45,12 @@ impl Kind {
             (Family::Text, "jsonl" | "ndjson") => Some(Self::JsonLines),
             (Family::Text, "csv") => Some(Self::Csv),
             (Family::Text, _) => Some(Self::Text),
-            (Family::Unknown, "xlsx") => Some(Self::Media {
+            (Family::Archive, "xlsx") => Some(Self::Media {
                 field: "excel",
                 media_type: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
             }),
             (Family::Unknown, "xls") => Some(Self::Media { field: "excel", media_type: "application/vnd.ms-excel" }),
-            (Family::Unknown, _) => None,
+            (Family::Archive | Family::Unknown, _) => None,
         })
     }
 }

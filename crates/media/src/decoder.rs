@@ -172,7 +172,7 @@ impl Decoder {
                 }
             }
             Family::Audio | Family::Video => self.ffmpeg().probe(source, kind).await,
-            Family::Image | Family::Pdf | Family::Text | Family::Unknown => Ok(Probe::of(kind)),
+            Family::Image | Family::Pdf | Family::Text | Family::Archive | Family::Unknown => Ok(Probe::of(kind)),
         }
     }
 

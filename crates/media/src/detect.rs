@@ -12,6 +12,8 @@ pub enum Family {
     Video,
     Pdf,
     Text,
+    /// Files in one: a ZIP, and what is one inside, such as office files.
+    Archive,
     Unknown,
 }
 
@@ -51,6 +53,7 @@ pub enum MediaKind {
     MpegTransport,
     Pdf,
     Text,
+    Zip,
     Unknown,
 }
 
@@ -65,6 +68,7 @@ impl MediaKind {
             Mp4 | QuickTime | Matroska | Webm | Avi | Flv | Asf | MpegProgram | MpegTransport => Family::Video,
             Pdf => Family::Pdf,
             Text => Family::Text,
+            Zip => Family::Archive,
             Unknown => Family::Unknown,
         }
     }
@@ -104,6 +108,7 @@ impl MediaKind {
             MpegTransport => "video/mp2t",
             Pdf => "application/pdf",
             Text => "text/plain",
+            Zip => "application/zip",
             Unknown => "application/octet-stream",
         }
     }
@@ -127,7 +132,7 @@ impl MediaKind {
             Asf => "asf",
             MpegProgram => "mpeg",
             MpegTransport => "mpegts",
-            Jpeg | Png | Webp | Bmp | Tiff | Ico | Pnm | Qoi | JpegXl | Heif | Avif | Svg | Pdf | Text | Unknown => {
+            Jpeg | Png | Webp | Bmp | Tiff | Ico | Pnm | Qoi | JpegXl | Heif | Avif | Svg | Pdf | Text | Zip | Unknown => {
                 return None;
             }
         })
@@ -139,6 +144,10 @@ pub fn detect(head: &[u8], size_bytes: u64) -> MediaKind {
     let head = &head[..head.len().min(HEAD_BYTES)];
     if head.is_empty() || size_bytes == 0 {
         return Unknown;
+    }
+    // Before a PDF: one may lie in it uncompressed.
+    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+        return Zip;
     }
     if head[..head.len().min(1024)].windows(5).any(|w| w == b"%PDF-") {
         return Pdf;
@@ -290,6 +299,8 @@ mod tests {
             (b"\xff\xf1\x50\x80", Aac),
             (b"%PDF-1.7\n", Pdf),
             (b"\n\n%PDF-1.7\n", Pdf),
+            (b"PK\x03\x04\x14\0\0\0\0\0a.pdf%PDF-1.7\n", Zip),
+            (b"PK is short for", Text),
             (b"\xff\x0a\xfa\x1f", JpegXl),
             (b"P6\n2 2\n255\n", Pnm),
             (b"P6 is not an image", Text),
@@ -312,5 +323,6 @@ mod tests {
         assert_eq!(Text.demuxer(), None);
         assert_eq!(Unknown.demuxer(), None);
         assert_eq!(Svg.demuxer(), None);
+        assert_eq!(Zip.demuxer(), None);
     }
 }

@@ -176,6 +176,8 @@ pub struct Line {
     /// Points; of most of its characters.
     pub font_size: f32,
     pub bold: bool,
+    /// Whether most of its letters are as wide as each other, as those of code are.
+    pub monospaced: bool,
 }
 
 /// Lines that belong together, or a picture.

@@ -225,7 +225,7 @@ async fn decode(decoder: &Decoder, source: &Source) -> Result<Family, Error> {
             let mut frames = decoder.frames(source, &FrameRequest { sampling, size, filter: Filter::Bilinear }).await?;
             while frames.next().await?.is_some() {}
         }
-        Family::Text | Family::Unknown => {
+        Family::Text | Family::Archive | Family::Unknown => {
             return Err(Error::invalid("file", format!("{} is not decoded", kind.media_type())));
         }
     }

@@ -7,6 +7,9 @@ use strata_media::Family;
 use strata_model::{Error, Fields, Result, document::Document};
 use strata_store::catalog::artifacts;
 
+/// What a ZIP is called.
+const ZIP: [&str; 2] = ["application/zip", "application/x-zip-compressed"];
+
 /// A file that an extractor takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInput {
@@ -44,6 +47,7 @@ impl InputFile {
             Some(("video", _)) => Family::Video,
             Some(("text", _)) => Family::Text,
             _ if self.media_type == "application/pdf" => Family::Pdf,
+            _ if ZIP.contains(&self.media_type.as_str()) => Family::Archive,
             // An Ogg of sound is told so by some.
             _ if self.media_type == "application/ogg" => Family::Audio,
             _ => Family::Unknown,

@@ -3,6 +3,7 @@
 use super::{Configured, Input};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use strata_media::Family;
 use strata_model::{
     Error, FieldError, Fields, Result, path,
     schema::{FieldType, Schema},
@@ -152,6 +153,12 @@ pub(super) fn gather(extractor: &Configured, source: Fields, schema: &Schema) ->
             && let Some(value) = source.get(&name).or_else(|| by_type(extractor, &source, schema))
         {
             values.insert(name, value.clone());
+        }
+    }
+    // A text that is read as a file may stand in the row.
+    for file in extractor.definition.files().iter().filter(|file| file.families.contains(&Family::Text)) {
+        if let Some(text) = source.get(&*file.name).filter(|v| v.is_string() && !values.contains_key(&*file.name)).cloned() {
+            values.insert(file.name.to_string(), text);
         }
     }
     // What another process may read beside that, by name alone.

@@ -5,6 +5,7 @@
 
 mod artifact;
 pub(crate) mod audio_fingerprint;
+mod course;
 pub(crate) mod custom;
 mod document_graph;
 mod extractor;
@@ -125,7 +126,7 @@ impl Output {
     }
 }
 
-static DEFINITIONS: [&Definition; 12] = [
+static DEFINITIONS: [&Definition; 13] = [
     &passthrough::DEFINITION,
     &text::DEFINITION,
     &splade::DEFINITION,
@@ -138,6 +139,7 @@ static DEFINITIONS: [&Definition; 12] = [
     &scrolling::DEFINITION,
     &web_scraper::DEFINITION,
     &audio_fingerprint::DEFINITION,
+    &course::DEFINITION,
 ];
 
 /// Every built-in extractor.

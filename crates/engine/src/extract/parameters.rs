@@ -27,6 +27,8 @@ pub enum Kind {
         default: &'static str,
         values: &'static [&'static str],
     },
+    /// Some of these words; all of them where none are sent.
+    SomeOf(&'static [&'static str]),
     Text(Option<&'static str>),
     /// Taken, since clients send it, and without effect.
     Ignored(fn() -> Value),
@@ -68,6 +70,14 @@ pub const fn one_of(
 ) -> Parameter {
     Parameter { name, kind: Kind::OneOf { default, values }, description }
 }
+/// A list of some words.
+pub const fn some_of(
+    name: &'static str,
+    values: &'static [&'static str],
+    description: &'static str,
+) -> Parameter {
+    Parameter { name, kind: Kind::SomeOf(values), description }
+}
 /// Words.
 pub const fn text(name: &'static str, default: Option<&'static str>, description: &'static str) -> Parameter {
     Parameter { name, kind: Kind::Text(default), description }
@@ -95,6 +105,7 @@ impl Kind {
             Self::Integer { default, .. } => json!(default),
             Self::Number { default, .. } => json!(default),
             Self::OneOf { default, .. } => json!(default),
+            Self::SomeOf(values) => json!(values),
             Self::Text(default) => json!(default),
             Self::Ignored(default) | Self::Unavailable { default, .. } => default(),
         }
@@ -106,6 +117,7 @@ impl Kind {
             Self::Integer { min, max, .. } => json!({ "type": "integer", "minimum": min, "maximum": max }),
             Self::Number { min, max, .. } => json!({ "type": "number", "minimum": min, "maximum": max }),
             Self::OneOf { values, .. } => json!({ "type": "string", "enum": values }),
+            Self::SomeOf(values) => json!({ "type": "array", "items": { "type": "string", "enum": values } }),
             Self::Text(_) => json!({ "type": "string" }),
             Self::Ignored(_) | Self::Unavailable { .. } => json!({}),
         };
@@ -128,6 +140,11 @@ impl Kind {
             Self::OneOf { values, .. } => {
                 let known = value.as_str().is_some_and(|text| values.contains(&text));
                 (!known).then(|| format!("must be one of {}", values.join(", ")))
+            }
+            Self::SomeOf(values) => {
+                let is_known = |word: &Value| word.as_str().is_some_and(|word| values.contains(&word));
+                let known = value.as_array().is_some_and(|words| !words.is_empty() && words.iter().all(is_known));
+                (!known).then(|| format!("must be a list of some of {}", values.join(", ")))
             }
             Self::Text(_) => (!value.is_string()).then(|| "must be a text".to_owned()),
             Self::Ignored(_) => None,
@@ -184,6 +201,10 @@ impl<'a> Read<'a> {
     pub fn text(&self, name: &str) -> Option<&'a str> {
         self.0.get(name)?.as_str()
     }
+    pub fn words(&self, name: &str) -> Vec<&'a str> {
+        let words = self.0.get(name).and_then(Value::as_array);
+        words.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
 }
 
 #[cfg(test)]
@@ -196,6 +217,7 @@ mod tests {
         number("c", None, (0.0, 1.0), "C."),
         one_of("d", "x", &["x", "y"], "D."),
         unavailable("e", no, "needs a language model"),
+        some_of("f", &["x", "y"], "F."),
     ];
 
     fn checked(parameters: Value) -> Result<()> {
@@ -204,12 +226,12 @@ mod tests {
 
     #[test]
     fn one_table_makes_schema_defaults_and_check() {
-        assert_eq!(defaults(TABLE), json!({ "a": true, "b": 3, "d": "x", "e": false }));
+        assert_eq!(defaults(TABLE), json!({ "a": true, "b": 3, "d": "x", "e": false, "f": ["x", "y"] }));
         assert_eq!(schema(TABLE)["properties"]["b"]["maximum"], 5);
-        checked(json!({ "a": false, "b": 5.0, "c": 0.5, "d": "y", "e": false, "other": 1, "b2": null })).unwrap();
+        checked(json!({ "a": false, "b": 5.0, "c": 0.5, "d": "y", "e": false, "f": ["y"], "other": 1, "b2": null })).unwrap();
         checked(defaults(TABLE)).unwrap();
-        let error = checked(json!({ "a": 1, "b": 6, "c": 2, "d": "z", "e": true })).unwrap_err().to_string();
-        for name in ["a", "b", "c", "d", "e"] {
+        let error = checked(json!({ "a": 1, "b": 6, "c": 2, "d": "z", "e": true, "f": ["z"] })).unwrap_err().to_string();
+        for name in ["a", "b", "c", "d", "e", "f"] {
             assert!(error.contains(&format!("parameters.{name}")), "{error}");
         }
     }

@@ -75,6 +75,7 @@ fn by_name(declared: &Declared) -> Option<String> {
         "m4a" => "audio/mp4",
         "ogg" => "audio/ogg",
         "pdf" => "application/pdf",
+        "zip" => "application/zip",
         "xls" => "application/vnd.ms-excel",
         "xlsx" => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
         _ => return None,
@@ -126,6 +127,8 @@ pub(crate) fn type_of(media_type: &str, filename: &str) -> FieldType {
     match media_type.as_str() {
         "application/pdf" => FieldType::Pdf,
         "text/csv" => FieldType::Text,
+        // Where office files go, which are ZIPs, too.
+        "application/zip" | "application/x-zip-compressed" => FieldType::Excel,
         t if t.starts_with("image/") => FieldType::Image,
         t if t.starts_with("audio/") => FieldType::Audio,
         t if t.starts_with("video/") => FieldType::Video,

@@ -167,6 +167,7 @@ pub fn unread(model: &str, family: Family) -> Error {
         Family::Audio | Family::Video => "recordings",
         Family::Text => "texts",
         Family::Pdf => "PDFs",
+        Family::Archive => "archives",
         Family::Unknown => "such content",
     };
     Error::invalid("query", format!("`{model}` makes no vectors of {what}"))

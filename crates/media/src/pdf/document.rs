@@ -10,8 +10,8 @@ use crate::{
 };
 use pdfium_render::prelude::{
     PdfBitmapFormat, PdfBookmark, PdfColor, PdfDocument, PdfDocumentMetadataTagType, PdfFontWeight, PdfPage as Page,
-    PdfPageObjectCommon, PdfPageObjectType, PdfPageObjectsCommon, PdfPageRenderRotation, PdfRenderConfig, Pdfium,
-    PdfiumError, PdfiumInternalError,
+    PdfPageObjectCommon, PdfPageObjectType, PdfPageObjectsCommon, PdfPageRenderRotation, PdfPageTextChar,
+    PdfRenderConfig, Pdfium, PdfiumError, PdfiumInternalError,
 };
 use std::{fs, path::Path, path::PathBuf};
 
@@ -219,6 +219,8 @@ fn glyphs(page: &Page, place: &Placement) -> Result<Vec<layout::Glyph>, Failure>
     }
     let characters = text.chars();
     let mut glyphs = Vec::with_capacity(characters.len());
+    // Asked of the first letter of each word: asking takes longer than all else here.
+    let (mut monospaced, mut begins_word) = (false, true);
     for glyph in characters.iter() {
         // PDFium writes characters above the basic plane as two surrogates, and unreadable ones as 0.
         let Some(character) = glyph.unicode_char().filter(|c| *c != '\0' && *c != '\u{fffe}' && *c != '\u{2}') else {
@@ -232,9 +234,24 @@ fn glyphs(page: &Page, place: &Placement) -> Result<Vec<layout::Glyph>, Failure>
         let bounds = bounds.filter(|b| finite(b) && (b.width() > 0.0 || b.height() > 0.0));
         let font_size = glyph.scaled_font_size().value.clamp(0.0, 10_000.0);
         let bold = glyph.font_weight().is_some_and(is_bold) || glyph.font_is_bold_reenforced();
-        glyphs.push(layout::Glyph { character, bounds, font_size, bold });
+        if character.is_whitespace() {
+            begins_word = true;
+        } else if std::mem::take(&mut begins_word) {
+            monospaced = is_monospaced(&glyph);
+        }
+        glyphs.push(layout::Glyph { character, bounds, font_size, bold, monospaced });
     }
     Ok(glyphs)
+}
+
+/// Parts of the names of fonts whose letters are as wide as each other.
+const MONOSPACED: [&str; 10] =
+    ["mono", "courier", "consol", "menlo", "cmtt", "lmtt", "sftt", "ectt", "typewriter", "sourcecode"];
+
+/// Whether a letter's font is monospaced: by its own word, or by its name, since many fonts do not say.
+fn is_monospaced(glyph: &PdfPageTextChar<'_>) -> bool {
+    let name = glyph.font_name().to_ascii_lowercase();
+    glyph.font_is_fixed_pitch() || MONOSPACED.iter().any(|part| name.contains(part))
 }
 
 fn is_bold(weight: PdfFontWeight) -> bool {

@@ -12,6 +12,7 @@ pub(super) struct Glyph {
     pub bounds: Option<PageBox>,
     pub font_size: f32,
     pub bold: bool,
+    pub monospaced: bool,
 }
 
 /// How many characters each size of type has, over the pages seen so far.
@@ -91,7 +92,7 @@ impl Lines {
         let start = self.boxes.len() as u32;
         let (mut bounds, mut last) = (first, first);
         let mut sizes = HashMap::<u32, u32>::new();
-        let mut bold = 0usize;
+        let (mut bold, mut monospaced) = (0usize, 0usize);
         for glyph in &kept {
             // White space without a box stands at the end of what is before it.
             let at = glyph.bounds.unwrap_or(PageBox { x0: last.x1, ..last });
@@ -101,13 +102,16 @@ impl Lines {
                 bounds = bounds.with(&at);
                 *sizes.entry((glyph.font_size * 4.0).round() as u32).or_default() += 1;
                 bold += usize::from(glyph.bold);
+                monospaced += usize::from(glyph.monospaced);
             }
             last = at;
         }
         let size =
             sizes.iter().max_by_key(|(size, count)| (**count, **size)).map_or(0.0, |(size, _)| *size as f32 / 4.0);
         let end = self.boxes.len() as u32;
-        self.lines.push(Line { start, end, bounds, font_size: size, bold: bold * 2 > kept.len() });
+        let letters = kept.iter().filter(|glyph| !glyph.character.is_whitespace()).count();
+        let monospaced = monospaced * 2 > letters;
+        self.lines.push(Line { start, end, bounds, font_size: size, bold: bold * 2 > kept.len(), monospaced });
         self.beside.push(beside);
     }
 
@@ -291,9 +295,9 @@ mod tests {
         for (i, character) in text.chars().enumerate() {
             let x0 = x + i as f32 * font_size / 2.0;
             let bounds = PageBox { x0, y0: y, x1: x0 + font_size / 2.0, y1: y + font_size };
-            glyphs.push(Glyph { character, bounds: Some(bounds), font_size, bold });
+            glyphs.push(Glyph { character, bounds: Some(bounds), font_size, bold, monospaced: false });
         }
-        glyphs.push(Glyph { character: '\n', bounds: None, font_size, bold });
+        glyphs.push(Glyph { character: '\n', bounds: None, font_size, bold, monospaced: false });
     }
 
     fn kinds(glyphs: &[Glyph]) -> Vec<(BlockKind, String)> {
@@ -346,7 +350,7 @@ mod tests {
                 write(&mut glyphs, 50.0 + 120.0 * column as f32, 100.0 + row as f32 * 14.0, 10.0, false, "cell");
                 glyphs.pop(); // the row goes on
             }
-            glyphs.push(Glyph { character: '\n', bounds: None, font_size: 10.0, bold: false });
+            glyphs.push(Glyph { character: '\n', bounds: None, font_size: 10.0, bold: false, monospaced: false });
         }
         let rows = "cell\tcell\tcell";
         assert_eq!(kinds(&glyphs), [(BlockKind::Table, [rows; 4].join("\n"))]);

@@ -1,7 +1,7 @@
 //! `document_graph_extractor`: a PDF becomes one document for each block of its pages, with its text, its box, its kind and
 //! the headings above it.
 
-mod scanned;
+pub(super) mod scanned;
 
 use super::{
     Configured, Definition, FileInput, Input, InputFile, NewArtifact, Output, Shape, embed_texts, parameters as p,
@@ -21,7 +21,7 @@ use strata_model::{Error, Fields, Result, limits, schema::FieldType};
 
 const INDEX: &str = "document_graph_extractor_v1_text_embedding";
 /// Points in an inch.
-const POINTS: f32 = 72.0;
+pub(super) const POINTS: f32 = 72.0;
 /// Thumbnails that are stored beside each other.
 const STORED_AT_ONCE: usize = 8;
 
@@ -342,20 +342,10 @@ impl<'a> Job<'a> {
     fn describe(&self, piece: &Piece) -> Output {
         let block = &piece.block;
         let mut output = Output::default();
-        let kind = match block.kind {
-            BlockKind::Paragraph => "paragraph",
-            BlockKind::Heading | BlockKind::Header => "header",
-            BlockKind::List => "list",
-            BlockKind::Table => "table",
-            BlockKind::Figure => "figure",
-            BlockKind::Footer => "footer",
-        };
-        output.put("object_type", kind);
+        output.put("object_type", kind_name(block.kind));
         output.put("heading_level", piece.level);
         output.put("heading_path", piece.path.clone());
-        let round = |x: f32| (f64::from(x) * 10.0).round() / 10.0;
-        let PageBox { x0, y0, x1, y1 } = block.bounds;
-        output.put("bbox", json!({ "x0": round(x0), "y0": round(y0), "x1": round(x1), "y1": round(y1) }));
+        output.put("bbox", bbox(&block.bounds));
         let text = block.text.trim();
         if !text.is_empty() {
             output.put("text", text);
@@ -368,6 +358,25 @@ impl<'a> Job<'a> {
         }
         output
     }
+}
+
+/// What documents call a kind of block.
+pub(super) fn kind_name(kind: BlockKind) -> &'static str {
+    match kind {
+        BlockKind::Paragraph => "paragraph",
+        BlockKind::Heading | BlockKind::Header => "header",
+        BlockKind::List => "list",
+        BlockKind::Table => "table",
+        BlockKind::Figure => "figure",
+        BlockKind::Footer => "footer",
+    }
+}
+
+/// A box in points, to a tenth.
+pub(super) fn bbox(bounds: &PageBox) -> Value {
+    let round = |x: f32| (f64::from(x) * 10.0).round() / 10.0;
+    let PageBox { x0, y0, x1, y1 } = bounds;
+    json!({ "x0": round(*x0), "y0": round(*y0), "x1": round(*x1), "y1": round(*y1) })
 }
 
 fn check_count(outputs: &[Output]) -> Result<()> {
@@ -395,13 +404,14 @@ fn tag(confidence: f64) -> &'static str {
 }
 
 /// A block's part of the rendered page; `None` where it has no extent.
-fn crop(bounds: &PageBox, scale: f64) -> Option<Crop> {
+pub(super) fn crop(bounds: &PageBox, scale: f64) -> Option<Crop> {
     let [left, top] = [bounds.x0, bounds.y0].map(|side| f64::from(side.max(0.0)) * scale);
     let (width, height) = (f64::from(bounds.width()) * scale, f64::from(bounds.height()) * scale);
     (width >= 2.0 && height >= 2.0).then_some(Crop { left, top, width, height })
 }
 
-async fn jpeg(picture: Arc<Picture>, crop: Option<Crop>) -> Result<Vec<u8>> {
+/// A JPEG of a picture, or of a part of it, of the size of thumbnails.
+pub(super) async fn jpeg(picture: Arc<Picture>, crop: Option<Crop>) -> Result<Vec<u8>> {
     let size = Resize::Fit { width: THUMBNAIL_SIDE, height: THUMBNAIL_SIDE };
     let make = move || picture.converted(crop, size, Filter::Bicubic, Encoding::Jpeg(THUMBNAIL_QUALITY));
     Ok(tokio::task::spawn_blocking(make).await.map_err(Error::internal)??.bytes)

@@ -12,7 +12,7 @@ const FAINT: u16 = 60;
 const GAP: f32 = 0.9;
 
 /// Pages in runs that follow each other.
-pub(super) fn runs(pages: &[u32]) -> Vec<RangeInclusive<u32>> {
+pub(in super::super) fn runs(pages: &[u32]) -> Vec<RangeInclusive<u32>> {
     let mut runs: Vec<RangeInclusive<u32>> = Vec::new();
     for page in pages {
         match runs.last_mut() {
@@ -24,7 +24,7 @@ pub(super) fn runs(pages: &[u32]) -> Vec<RangeInclusive<u32>> {
 }
 
 /// The blocks of a page with how surely each was read. `dpi` is that of its picture.
-pub(super) async fn read(engine: &Arc<Engine>, picture: &Picture, dpi: f32) -> Result<Vec<(Block, f64)>> {
+pub(in super::super) async fn read(engine: &Arc<Engine>, picture: &Picture, dpi: f32) -> Result<Vec<(Block, f64)>> {
     if is_blank(picture) {
         return Ok(Vec::new());
     }

@@ -1,7 +1,7 @@
 //! `multimodal_extractor`: a video or a recording becomes segments, each with what is seen and said in it; an image, an
 //! animation or a text becomes one document in the same space.
 
-mod listen;
+pub(super) mod listen;
 mod plan;
 mod still;
 mod video;
@@ -146,7 +146,7 @@ fn reads(parameters: &p::Read<'_>) -> bool {
 }
 
 /// Text in a picture, line by line; `None` where there is none.
-async fn text_in(engine: &Arc<Engine>, picture: &Picture) -> Result<Option<String>> {
+pub(super) async fn text_in(engine: &Arc<Engine>, picture: &Picture) -> Result<Option<String>> {
     let reader = engine.text_reader(Registry::default_text_reader()).await?;
     let lines = reader.read(Pixels::new(picture.width, picture.height, picture.bytes.clone())?).await?;
     let text = lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n");
