@@ -21,7 +21,6 @@ pub fn parse(text: &str) -> Vec<Cue> {
     let lines: Vec<&str> = text.split('\n').map(str::trim).collect();
     let times: Vec<(usize, (u64, u64))> = (0..lines.len())
         .filter_map(|at| Some((at, span(lines[at])?)))
-        .filter(|(_, (start_ms, end_ms))| end_ms > start_ms)
         .take(MAX_CUES)
         .collect();
     let mut cues: Vec<Cue> = Vec::with_capacity(times.len());
@@ -29,7 +28,7 @@ pub fn parse(text: &str) -> Vec<Cue> {
         let next = times.get(place + 1).map_or(lines.len(), |(next, _)| number_before(&lines, *next, at + 1));
         let words: Vec<String> = lines[at + 1..next].iter().map(|line| plain(line)).collect();
         let text = words.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
-        if !text.is_empty() {
+        if !text.is_empty() && end_ms > start_ms {
             cues.push(Cue { start_ms: *start_ms, end_ms: *end_ms, text });
         }
     }
@@ -123,7 +122,7 @@ pub fn ends(cues: &[Cue], (start_ms, end_ms): (u64, u64), min_ms: u64, max_ms: u
     }
     gaps.retain(|gap| *gap > start_ms && *gap < end_ms);
     let mut ends: Vec<u64> = Vec::new();
-    let mut from_ms = start_ms;
+    let (mut from_ms, min_ms) = (start_ms, min_ms.max(1));
     while end_ms - from_ms > max_ms {
         let last = gaps.partition_point(|gap| *gap <= from_ms + max_ms);
         match last.checked_sub(1).map(|at| gaps[at]).filter(|gap| *gap >= from_ms + min_ms) {
@@ -161,7 +160,7 @@ mod tests {
         let expected = [
             cue(1000, 2500, "Hello there &"),
             cue(3500, 4750, "No number, 3 < 4 and a {blank} line."),
-            cue(62_000, 63_000, "42 8 00:00:09,000 --> 00:00:08,000 backwards"),
+            cue(62_000, 63_000, "42"),
         ];
         assert_eq!(parse(text), expected);
         assert_eq!(parse("WEBVTT\n\n00:01.000 --> 00:02.000\n<v Ann>Hi <b>you</b>"), [cue(1000, 2000, "Hi you")]);
