@@ -102,7 +102,8 @@ fn damaged(error: impl std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::functions::LANGUAGES, *};
+    use super::super::functions::LANGUAGES;
+    use super::*;
     use std::io::{Cursor, Write};
     use zip::{ZipWriter, write::SimpleFileOptions};
 

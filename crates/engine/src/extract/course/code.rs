@@ -1,7 +1,7 @@
 //! Source code: a document for each function, method and class of an archive or of one file, or for each file.
 
+use super::super::{InputFile, Output};
 use super::{
-    super::{InputFile, Output},
     archive::{self, SourceFile},
     check_count, file_key,
     functions::{self, Definition, Grammar},
@@ -135,6 +135,7 @@ fn bounded(mut code: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn documents(by_function: bool, text: &str) -> Vec<Output> {
         let settings = Settings { languages: vec!["python".into()], by_function };
@@ -148,14 +149,14 @@ mod tests {
         let keys: Vec<&str> = made.iter().filter_map(|output| output.key.as_deref()).collect();
         assert_eq!(keys, ["f:a.py:f:1", "f:a.py:g:1", "f:a.py:f:2"]);
         assert_eq!(made[0].fields["text_content"], "f\nSays.\ndef f():");
-        assert_eq!((&made[1].fields["start_line"], &made[1].fields["end_line"]), (&4.into(), &4.into()));
+        assert_eq!((&made[1].fields["start_line"], &made[1].fields["end_line"]), (&json!(4), &json!(4)));
     }
 
     #[test]
     fn a_file_without_functions_is_one_document() {
         for (by_function, text) in [(true, "x = 1\ny = 2\n"), (false, "x = 1\ndef f(): pass\n")] {
             let made = documents(by_function, text);
-            assert_eq!((made.len(), &made[0].fields["end_line"]), (1, &2.into()));
+            assert_eq!((made.len(), &made[0].fields["end_line"]), (1, &json!(2)));
             assert_eq!(made[0].fields["code_content"], text);
         }
     }

@@ -7,6 +7,7 @@ mod still;
 mod video;
 
 pub(super) use plan::Recording;
+pub(super) use video::thumbnail;
 
 use super::{Configured, Definition, FileInput, Input, Output, Shape, image, parameters as p};
 use crate::Engine;
