@@ -61,7 +61,7 @@ fn damaged_files_fail_their_own_derivation_and_say_why() {
 }
 
 /// The objects that failed, with the reason.
-fn failures(shelf: &Shelf, objects: &[String]) -> Vec<(String, String)> {
+pub(super) fn failures(shelf: &Shelf, objects: &[String]) -> Vec<(String, String)> {
     let failed = |id: &String| {
         let object = shelf.api.get(&format!("/v1/buckets/{}/objects/{id}", shelf.bucket)).ok();
         let is_failed = object["status"] == "FAILED";

@@ -1,6 +1,7 @@
 //! Real photos, PDFs, recordings and videos become documents, and are found again.
 
 mod asked;
+mod course;
 mod custom;
 mod damaged;
 mod faces;
@@ -40,7 +41,7 @@ impl Shelf {
 
     fn on(server: Server) -> Self {
         let api = server.api();
-        let kinds = ["image", "pdf", "video", "audio", "text"];
+        let kinds = ["image", "pdf", "video", "audio", "text", "excel"];
         let properties: serde_json::Map<String, Value> =
             kinds.iter().map(|kind| ((*kind).to_owned(), json!({ "type": kind }))).collect();
         let bucket =

@@ -237,7 +237,7 @@ fn text_that_runs_through_a_film_is_read() {
 }
 
 /// A film of a still picture through a filter of `ffmpeg`, so many seconds long.
-fn made_film(picture: &str, filter: &str, seconds: &str) -> Vec<u8> {
+pub(super) fn made_film(picture: &str, filter: &str, seconds: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let to = folder.path().join("film.mp4");
     let filter = format!("{filter},format=yuv420p");

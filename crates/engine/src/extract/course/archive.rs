@@ -61,7 +61,7 @@ pub fn read(path: &Path, wanted: &[String]) -> Result<Vec<SourceFile>> {
             )));
         }
         if size_bytes > MAX_FILE_BYTES {
-            tracing::debug!(name, size_bytes, "a large file of an archive is passed over");
+            tracing::debug!(%name, size_bytes, "a large file of an archive is passed over");
             continue;
         }
         let mut bytes = Vec::new();

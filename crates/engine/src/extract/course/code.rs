@@ -103,8 +103,8 @@ fn output(key: String, file: &SourceFile) -> Output {
 fn one(key: String, file: &SourceFile, definition: Definition) -> Output {
     let mut output = output(key, file);
     let Definition { name, kind, start_line, end_line, code, signature, doc } = definition;
-    let text: Vec<&str> = [Some(name.as_str()), doc.as_deref(), Some(signature.as_str())].into_iter().flatten().collect();
-    output.put("text_content", text.join("\n"));
+    let text = [Some(name.as_str()), doc.as_deref(), Some(signature.as_str())];
+    output.put("text_content", text.into_iter().flatten().collect::<Vec<_>>().join("\n"));
     output.put("title", name.as_str());
     output.put("element_type", kind);
     output.put("start_line", start_line);

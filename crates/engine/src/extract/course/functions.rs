@@ -358,13 +358,15 @@ fn shortened(text: &str, max_chars: usize) -> String {
 mod tests {
     use super::*;
 
-    fn found(name: &str, source: &str) -> Vec<(String, &'static str, usize, usize)> {
+    fn found(name: &str, source: &str) -> Vec<Found> {
         let grammar = GRAMMARS.iter().find(|grammar| grammar.name == name).expect("a grammar");
         let one = |d: Definition| (d.name, d.kind, d.start_line, d.end_line);
         definitions(grammar, source).into_iter().map(one).collect()
     }
 
-    fn named(name: &str, kind: &'static str, start_line: usize, end_line: usize) -> (String, &'static str, usize, usize) {
+    type Found = (String, &'static str, usize, usize);
+
+    fn named(name: &str, kind: &'static str, start_line: usize, end_line: usize) -> Found {
         (name.to_owned(), kind, start_line, end_line)
     }
 

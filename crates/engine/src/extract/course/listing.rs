@@ -28,7 +28,10 @@ pub fn code_in(block: &Block, lines: &[Line], text: &str) -> Option<String> {
         return None;
     }
     let left = own.iter().map(|line| line.bounds.x0).fold(f32::INFINITY, f32::min);
-    let spaces = |gap: f32, size: f32| " ".repeat(((gap / (size.max(1.0) * LETTER_WIDTH)).round() as usize).min(MAX_INDENT));
+    let spaces = |gap: f32, size: f32| {
+        let letters = (gap / (size.max(1.0) * LETTER_WIDTH)).round() as usize;
+        " ".repeat(letters.min(MAX_INDENT))
+    };
     let mut code = String::new();
     let mut before: Option<&Line> = None;
     for (line, words) in own.into_iter().zip(texts) {

@@ -71,7 +71,7 @@ const PARAMETERS: &[p::Parameter] = &[
     p::some_of("supported_languages", functions::LANGUAGES, "Languages of the source files that are read."),
     p::boolean("run_text_embedding", true, "Make a vector of each document's text."),
     p::boolean("run_code_embedding", true, "Make a vector of each document's code."),
-    p::boolean("run_visual_embedding", false, "Make a vector of each document's thumbnail, in a space that words share."),
+    p::boolean("run_visual_embedding", false, "Make a vector of each thumbnail, in a space that words share."),
     image::SPACE,
     p::one_of(
         "visual_embedding_use_case",
@@ -128,7 +128,8 @@ pub(super) static DEFINITION: Definition = Definition {
 fn check(parameters: &Fields) -> Result<Shape> {
     p::check(PARAMETERS, parameters)?;
     let read = p::Read(parameters);
-    if read.integer("min_segment_duration_ms") > read.integer("target_segment_duration_ms") {
+    let length = |name: &str, default: u64| read.integer(name).unwrap_or(default);
+    if length("min_segment_duration_ms", 30_000) > length("target_segment_duration_ms", 120_000) {
         let message = "must not be above `target_segment_duration_ms`";
         return Err(Error::invalid("parameters.min_segment_duration_ms", message));
     }
