@@ -245,8 +245,20 @@ fn glyphs(page: &Page, place: &Placement) -> Result<Vec<layout::Glyph>, Failure>
 }
 
 /// Parts of the names of fonts whose letters are as wide as each other.
-const MONOSPACED: [&str; 10] =
-    ["mono", "courier", "consol", "menlo", "cmtt", "lmtt", "sftt", "ectt", "typewriter", "sourcecode"];
+const MONOSPACED: [&str; 12] = [
+    "mono",
+    "nimbusmon",
+    "courier",
+    "consol",
+    "menlo",
+    "cmtt",
+    "cmsltt",
+    "lmtt",
+    "sftt",
+    "ectt",
+    "typewriter",
+    "sourcecode",
+];
 
 /// Whether a letter's font is monospaced: by its own word, or by its name, since many fonts do not say.
 fn is_monospaced(glyph: &PdfPageTextChar<'_>) -> bool {

@@ -1,7 +1,7 @@
 //! Source files out of a ZIP. Everything of it is bounded before it is believed, and its names never touch a file system:
 //! they only say what a file is called.
 
-use super::functions::Grammar;
+use super::grammars::Grammar;
 use std::{
     fs::File,
     io::{BufReader, Read},
@@ -102,7 +102,7 @@ fn damaged(error: impl std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::functions::LANGUAGES;
+    use super::super::grammars::LANGUAGES;
     use super::*;
     use std::io::{Cursor, Write};
     use zip::{ZipWriter, write::SimpleFileOptions};

@@ -4,7 +4,8 @@ use super::super::{InputFile, Output};
 use super::{
     archive::{self, SourceFile},
     check_count, file_key,
-    functions::{self, Definition, Grammar},
+    functions::{self, Definition},
+    grammars::Grammar,
 };
 use crate::Engine;
 use std::{collections::HashMap, sync::Arc};

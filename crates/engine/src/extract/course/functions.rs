@@ -1,12 +1,12 @@
 //! Functions, methods and classes of source files, found by tree-sitter's grammars. A file that does not fit its grammar
 //! gives what could be understood of it.
 
+use super::grammars::Grammar;
 use std::{
     ops::ControlFlow,
     time::{Duration, Instant},
 };
 use tree_sitter::{Language, Node, ParseOptions, ParseState, Parser, Point, TreeCursor};
-use tree_sitter_language::LanguageFn;
 
 /// Longest that one file is parsed.
 const MAX_PARSING: Duration = Duration::from_secs(10);
@@ -15,109 +15,6 @@ const MAX_SIGNATURE_CHARS: usize = 600;
 const MAX_DOC_CHARS: usize = 2000;
 /// Definitions within each other, and declarators around a name in C.
 const MAX_DEPTH: usize = 32;
-
-/// A language whose functions are found.
-pub struct Grammar {
-    pub name: &'static str,
-    pub extensions: &'static [&'static str],
-    language: LanguageFn,
-    /// Between the parts of a qualified name.
-    separator: &'static str,
-    /// Kinds of nodes that are a function or a method.
-    functions: &'static [&'static str],
-    /// Kinds of nodes that are a class or the like.
-    classes: &'static [&'static str],
-    /// Kinds of nodes that only give a name to what is in them.
-    scopes: &'static [&'static str],
-}
-
-/// The names of all languages, as parameters have them.
-pub const LANGUAGES: &[&str] = &["python", "javascript", "java", "go", "rust", "c", "cpp"];
-
-static GRAMMARS: [Grammar; 7] = [
-    Grammar {
-        name: "python",
-        extensions: &["py", "pyi"],
-        language: tree_sitter_python::LANGUAGE,
-        separator: ".",
-        functions: &["function_definition"],
-        classes: &["class_definition"],
-        scopes: &[],
-    },
-    Grammar {
-        name: "javascript",
-        extensions: &["js", "mjs", "cjs", "jsx"],
-        language: tree_sitter_javascript::LANGUAGE,
-        separator: ".",
-        functions: &[
-            "function_declaration",
-            "generator_function_declaration",
-            "method_definition",
-            "variable_declarator",
-            "field_definition",
-            "assignment_expression",
-        ],
-        classes: &["class_declaration"],
-        scopes: &[],
-    },
-    Grammar {
-        name: "java",
-        extensions: &["java"],
-        language: tree_sitter_java::LANGUAGE,
-        separator: ".",
-        functions: &["method_declaration", "constructor_declaration"],
-        classes: &["class_declaration", "interface_declaration", "enum_declaration", "record_declaration"],
-        scopes: &[],
-    },
-    Grammar {
-        name: "go",
-        extensions: &["go"],
-        language: tree_sitter_go::LANGUAGE,
-        separator: ".",
-        functions: &["function_declaration", "method_declaration"],
-        classes: &["type_spec"],
-        scopes: &[],
-    },
-    Grammar {
-        name: "rust",
-        extensions: &["rs"],
-        language: tree_sitter_rust::LANGUAGE,
-        separator: "::",
-        functions: &["function_item", "macro_definition"],
-        classes: &["struct_item", "enum_item", "union_item", "trait_item"],
-        scopes: &["impl_item", "mod_item"],
-    },
-    Grammar {
-        name: "c",
-        extensions: &["c", "h"],
-        language: tree_sitter_c::LANGUAGE,
-        separator: "::",
-        functions: &["function_definition"],
-        classes: &["struct_specifier", "enum_specifier", "union_specifier"],
-        scopes: &[],
-    },
-    Grammar {
-        name: "cpp",
-        extensions: &["cc", "cpp", "cxx", "hh", "hpp", "hxx", "h"],
-        language: tree_sitter_cpp::LANGUAGE,
-        separator: "::",
-        functions: &["function_definition"],
-        classes: &["class_specifier", "struct_specifier", "enum_specifier", "union_specifier"],
-        scopes: &["namespace_definition"],
-    },
-];
-
-impl Grammar {
-    /// By the end of a file's name, among the languages that are `wanted`.
-    pub fn of_file(path: &str, wanted: &[String]) -> Option<&'static Self> {
-        let (_, extension) = path.rsplit('/').next()?.rsplit_once('.')?;
-        let extension = extension.to_ascii_lowercase();
-        let suits = |grammar: &&Self| {
-            grammar.extensions.contains(&extension.as_str()) && wanted.iter().any(|name| name == grammar.name)
-        };
-        GRAMMARS.iter().find(suits)
-    }
-}
 
 /// A function, a method or a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -356,6 +253,7 @@ fn shortened(text: &str, max_chars: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::grammars::GRAMMARS;
     use super::*;
 
     fn found(name: &str, source: &str) -> Vec<Found> {
@@ -368,17 +266,6 @@ mod tests {
 
     fn named(name: &str, kind: &'static str, start_line: usize, end_line: usize) -> Found {
         (name.to_owned(), kind, start_line, end_line)
-    }
-
-    #[test]
-    fn every_language_has_its_grammar() {
-        assert_eq!(GRAMMARS.each_ref().map(|grammar| grammar.name), *LANGUAGES);
-        let all: Vec<String> = LANGUAGES.iter().map(|name| (*name).to_owned()).collect();
-        let of = |path: &str, wanted: &[String]| Grammar::of_file(path, wanted).map(|grammar| grammar.name);
-        assert_eq!(of("a/b.PY", &all), Some("python"));
-        assert_eq!(of("x.h", &all), Some("c"));
-        assert_eq!(of("x.h", &["cpp".to_owned()]), Some("cpp"));
-        assert_eq!((of("x.py", &["c".to_owned()]), of("py", &all), of("a.py/b", &all)), (None, None, None));
     }
 
     #[test]

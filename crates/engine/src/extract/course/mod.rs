@@ -4,6 +4,7 @@
 mod archive;
 mod code;
 mod functions;
+mod grammars;
 mod listing;
 mod pages;
 mod subtitles;
@@ -68,7 +69,7 @@ const PARAMETERS: &[p::Parameter] = &[
     p::integer("pdf_render_dpi", Some(150), (72, 300), "Dots an inch at which pages are looked at."),
     p::boolean("detect_code_in_pdf", true, "Tell code in pages from other text."),
     p::boolean("segment_functions", true, "A document for each function, method and class, not for each file."),
-    p::some_of("supported_languages", functions::LANGUAGES, "Languages of the source files that are read."),
+    p::some_of("supported_languages", grammars::LANGUAGES, "Languages of the source files that are read."),
     p::boolean("run_text_embedding", true, "Make a vector of each document's text."),
     p::boolean("run_code_embedding", true, "Make a vector of each document's code."),
     p::boolean("run_visual_embedding", false, "Make a vector of each thumbnail, in a space that words share."),
