@@ -157,8 +157,9 @@ pub(super) fn gather(extractor: &Configured, source: Fields, schema: &Schema) ->
     }
     // A text that is read as a file may stand in the row.
     for file in extractor.definition.files().iter().filter(|file| file.families.contains(&Family::Text)) {
-        if let Some(text) = source.get(&*file.name).filter(|v| v.is_string() && !values.contains_key(&*file.name)).cloned() {
-            values.insert(file.name.to_string(), text);
+        let is_free = !values.contains_key(&*file.name);
+        if let Some(text) = source.get(&*file.name).filter(|text| is_free && text.is_string()) {
+            values.insert(file.name.to_string(), text.clone());
         }
     }
     // What another process may read beside that, by name alone.
