@@ -1,7 +1,7 @@
 //! Text embedding: text to one unit vector, by a BERT-like ONNX model, mean pooling over the tokens and L2
 //! normalisation (Reimers and Gurevych, 2019, "Sentence-BERT").
 
-use crate::entry::{ModelEntry, Runtime, Task};
+use crate::entry::{Runtime, Task};
 use crate::limits::{MAX_TEXT_CHARS, MAX_THREADS};
 use crate::queue::{Answer, Priority};
 use crate::registry::Registry;
@@ -41,11 +41,21 @@ pub struct TextEmbedder {
 }
 
 struct Inner {
-    entry: &'static ModelEntry,
-    fingerprint: String,
+    facts: Facts,
     counter: Tokenizer,
     batcher: Batcher<Vec<f32>>,
 }
+
+/// What a loaded model tells of itself.
+pub(crate) struct Facts {
+    pub id: String,
+    pub fingerprint: String,
+    pub dimensions: usize,
+    pub max_tokens: usize,
+}
+
+/// What makes vectors of a batch, on one thread or all.
+pub(crate) type Run = Box<dyn Fn(&Batch, Threads) -> Answer<Vec<f32>> + Send + Sync>;
 
 impl std::fmt::Debug for TextEmbedder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -67,16 +77,38 @@ impl TextEmbedder {
         let model_bytes = registry.read(entry, "model.onnx")?;
         let tokenizer_bytes = registry.read(entry, "tokenizer.json")?;
         let fingerprint = hex::encode(strata_model::id::sha256_parts(&[&model_bytes, &tokenizer_bytes]));
-        let counter = tokenizer(&tokenizer_bytes, None)?;
-        let truncating = tokenizer(&tokenizer_bytes, Some(entry.max_tokens))?;
-        let network = Network::load(entry, model_bytes, config.threads)?;
-        let steps = Steps {
-            tokenise: Box::new(move |text| Ok(encode(&truncating, cut(text))?.get_ids().to_vec())),
-            run: Box::new(move |batch, threads| network.run(batch, threads)),
+        let network = Network::load(entry.id, model_bytes, config.threads, &["last_hidden_state"])?;
+        let network = Network { dimensions: Some(entry.dimensions), ..network };
+        let facts = Facts {
+            id: entry.id.to_owned(),
+            fingerprint,
+            dimensions: entry.dimensions,
+            max_tokens: entry.max_tokens,
         };
+        let run: Run = Box::new(move |batch, threads| network.run(batch, threads));
+        Self::start(entry.id, facts, &tokenizer_bytes, config, run)
+    }
+
+    /// Starts the threads of a model that is read, `config.threads` of them, and embeds one word to see that it works.
+    /// `label` is what metrics call it.
+    pub(crate) fn start(
+        label: &'static str,
+        facts: Facts,
+        tokenizer_bytes: &[u8],
+        config: EmbedConfig,
+        run: Run,
+    ) -> Result<Self> {
+        let counter = tokenizer(tokenizer_bytes, None)?;
+        let truncating = tokenizer(tokenizer_bytes, Some(facts.max_tokens))?;
+        let tokenise = move |text: &str| {
+            let tokens = encode(&truncating, cut(text))?.get_ids().to_vec();
+            // A tokenizer that marks no beginning and end makes nothing of an empty text.
+            Ok(if tokens.is_empty() { vec![0] } else { tokens })
+        };
+        let steps = Steps { tokenise: Box::new(tokenise), run };
         let feed = Feed { max_batch: config.max_batch, max_wait: config.max_wait, workers: config.threads };
-        let batcher = Batcher::start(entry.id, feed, steps)?;
-        let embedder = Self { inner: Arc::new(Inner { entry, fingerprint, counter, batcher }) };
+        let batcher = Batcher::start(label, feed, steps)?;
+        let embedder = Self { inner: Arc::new(Inner { facts, counter, batcher }) };
         embedder.embed_query_blocking("ready")?;
         Ok(embedder)
     }
@@ -123,21 +155,22 @@ impl TextEmbedder {
         Ok(encode(&self.inner.counter, text)?.len())
     }
 
-    /// SHA-256, hex, over the model file and the tokenizer file: vectors with different fingerprints do not compare.
+    /// SHA-256, hex, over the model file and the tokenizer file, and of a model that was brought also over how it is run:
+    /// vectors with different fingerprints do not compare.
     pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
+        &self.inner.facts.fingerprint
     }
     /// Length of every vector.
     pub fn dimensions(&self) -> usize {
-        self.inner.entry.dimensions
+        self.inner.facts.dimensions
     }
     /// Tokens the model sees of one text.
     pub fn max_tokens(&self) -> usize {
-        self.inner.entry.max_tokens
+        self.inner.facts.max_tokens
     }
-    /// The registry's id, also where it was loaded by an alias.
-    pub fn model_id(&self) -> &'static str {
-        self.inner.entry.id
+    /// The registry's id, also where it was loaded by an alias; of a model that was brought the name that it was given.
+    pub fn model_id(&self) -> &str {
+        &self.inner.facts.id
     }
 }
 
@@ -145,8 +178,27 @@ fn only(vectors: Vec<Vec<f32>>) -> Result<Vec<f32>> {
     vectors.into_iter().next().ok_or_else(|| Error::internal("the model gave no vector"))
 }
 
+/// What the hidden states of a text's tokens become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The one of the first token.
+    First,
+}
+
+impl Pooling {
+    /// One vector of length 1 of the hidden states `[columns, dimensions]`.
+    pub fn vector(self, hidden: &[f32], mask: &[i32], dimensions: usize) -> Result<Vec<f32>> {
+        match self {
+            Self::Mean => pool(hidden, mask, dimensions),
+            Self::First => pool(&hidden[..dimensions.min(hidden.len())], &[1], dimensions),
+        }
+    }
+}
+
 /// The ONNX graph and the names it is called by.
-struct Network {
+pub(crate) struct Network {
     model: Model,
     /// One thread each, one for each worker.
     own: Vec<RunOptions>,
@@ -156,12 +208,15 @@ struct Network {
     /// Absent in models without segments.
     types: Option<NodeId>,
     output: NodeId,
-    dimensions: usize,
+    /// What the vectors must have, where that is known.
+    pub dimensions: Option<usize>,
+    pub pooling: Pooling,
 }
 
 impl Network {
-    fn load(entry: &ModelEntry, bytes: Vec<u8>, threads: usize) -> Result<Self> {
-        let wrong = |e: &dyn std::fmt::Display| Error::Internal(format!("model `{}` cannot be loaded: {e}", entry.id));
+    /// `outputs` are the names that the hidden states may have; the first that is there is taken.
+    pub fn load(id: &str, bytes: Vec<u8>, threads: usize, outputs: &[&str]) -> Result<Self> {
+        let wrong = |e: &dyn std::fmt::Display| Error::Internal(format!("model `{id}` cannot be loaded: {e}"));
         let mut options = ModelOptions::with_all_ops();
         // Without it every run packs the weights again: a short query took 28 ms instead of 7 (2 threads, AVX2).
         options.prepack_weights(true);
@@ -173,15 +228,19 @@ impl Network {
             ids: model.node_id("input_ids").map_err(|e| wrong(&e))?,
             mask: model.node_id("attention_mask").map_err(|e| wrong(&e))?,
             types: model.find_node("token_type_ids"),
-            output: model.node_id("last_hidden_state").map_err(|e| wrong(&e))?,
+            output: outputs
+                .iter()
+                .find_map(|name| model.find_node(name))
+                .ok_or_else(|| wrong(&format!("it has no output `{}`", outputs.join("` or `"))))?,
             own: (0..threads).map(|_| on(1)).collect(),
             all: on(threads),
-            dimensions: entry.dimensions,
+            dimensions: None,
+            pooling: Pooling::Mean,
             model,
         })
     }
 
-    fn run(&self, batch: &Batch, threads: Threads) -> Answer<Vec<f32>> {
+    pub fn run(&self, batch: &Batch, threads: Threads) -> Answer<Vec<f32>> {
         let shape = [batch.rows, batch.columns];
         let ids = NdTensor::from_data(shape, batch.ids.clone());
         let mask = NdTensor::from_data(shape, batch.mask.clone());
@@ -196,12 +255,14 @@ impl Network {
         let [output] = self.model.run_n(inputs, [self.output], Some(options.clone())).map_err(Error::internal)?;
         let output: NdTensor<f32, 3> = output.try_into().map_err(Error::internal)?;
         let [rows, columns, dimensions] = output.shape();
-        if [rows, columns, dimensions] != [batch.rows, batch.columns, self.dimensions] {
+        let expected = [batch.rows, batch.columns, self.dimensions.unwrap_or(dimensions)];
+        if [rows, columns, dimensions] != expected || dimensions == 0 {
             return Err(Error::internal(format!("the model's output has the shape [{rows}, {columns}, {dimensions}]")));
         }
         let hidden = output.into_data();
         let hidden = hidden.chunks(columns * dimensions);
-        hidden.zip(batch.mask.chunks(columns)).map(|(hidden, mask)| pool(hidden, mask, dimensions)).collect()
+        let rows = hidden.zip(batch.mask.chunks(columns));
+        rows.map(|(hidden, mask)| self.pooling.vector(hidden, mask, dimensions)).collect()
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod acoustic;
 mod archive;
+mod brought;
 mod catalog;
 mod convert;
 mod convnet;
@@ -26,6 +27,7 @@ pub mod vision;
 mod weights;
 mod worker;
 
+pub use brought::{Brought, BroughtFormat};
 pub use convert::Conversion;
 pub use embed::{EmbedConfig, TextEmbedder};
 pub use entry::{Client, Group, Hub, HubFile, Member, ModelEntry, ModelFile, Origin, Platform, Runtime, Source, Task};

@@ -39,6 +39,18 @@ pub const MAX_HUB_FILE_BYTES: u64 = 8 << 30;
 pub const MAX_MEMBER_BYTES: u64 = 2 << 30;
 /// Most bytes that are converted at once: they lie in memory, and what is made of them, too.
 pub const MAX_CONVERSION_BYTES: u64 = 1 << 30;
+/// Of an archive that somebody brings: its entries, all that comes out of it, its model file and each other file that is
+/// read, the last three in bytes.
+pub const MAX_BROUGHT_ENTRIES: usize = 256;
+pub const MAX_BROUGHT_BYTES: u64 = 4 << 30;
+pub const MAX_BROUGHT_MODEL_BYTES: u64 = 2 << 30;
+pub const MAX_BROUGHT_FILE_BYTES: u64 = 64 << 20;
+/// How many times as large as the archive all that comes out of it may be, and what may always come out. Weights hardly
+/// shrink, so what grows more is made to exhaust whoever opens it.
+pub const MAX_BROUGHT_GROWTH: u64 = 100;
+pub const FREE_BROUGHT_BYTES: u64 = 4 << 20;
+/// Tokens of a text that a model sees at most that somebody brought, whatever it says of itself.
+pub const MAX_BROUGHT_TOKENS: usize = 512;
 /// Time one package download may take.
 pub const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(900);
 /// Bytes of the package client's messages that are kept for an error.
