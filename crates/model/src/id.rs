@@ -26,6 +26,9 @@ pub const ANNOTATION: &str = "ann_";
 pub const DATASET: &str = "eds_";
 pub const EVALUATION: &str = "eval_";
 pub const BENCHMARK: &str = "bmk_";
+/// A model that an organization brings, and the upload of its archive.
+pub const MODEL: &str = "mdl_";
+pub const MODEL_UPLOAD: &str = "mup_";
 /// A custom extractor.
 pub const EXTRACTOR: &str = "ext_";
 

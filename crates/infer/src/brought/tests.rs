@@ -75,7 +75,7 @@ fn what_could_harm_is_refused_by_name() {
         let told = refused(&GOOD[..1], is_zip);
         assert!(told.contains("tokenizer.json is not in the archive"), "{told}");
         let zeros = vec![0; 64 << 20];
-        let told = refused(&[("model.onnx", &zeros), GOOD[1]], is_zip);
+        let told = refused(&[("model.onnx", zeros.as_slice()), GOOD[1]], is_zip);
         assert!(told.contains("far more comes out"), "{told}");
         let told = refused(&[("a/model.onnx", b"m"), ("b/tokenizer.json", b"{}")], is_zip);
         assert!(told.contains("several folders"), "{told}");
@@ -103,7 +103,7 @@ fn links_and_what_is_no_archive_are_refused() {
     tar.into_inner().unwrap().finish().unwrap();
     let told = Brought::open(&path, BroughtFormat::Onnx).unwrap_err().to_string();
     assert!(told.contains("`model.onnx`: is a link"), "{told}");
-    for (bytes, expected) in [(&b"PK of no archive"[..], "damaged"), (b"\x1f\x8bnor this", "damaged"), (b"x", "neither")] {
+    for (bytes, expected) in [("PK of no archive".as_bytes(), "damaged"), ([0x1f, 0x8b, 1, 2].as_slice(), "damaged"), (b"x".as_slice(), "neither")] {
         std::fs::write(&path, bytes).unwrap();
         let told = Brought::open(&path, BroughtFormat::Onnx).unwrap_err().to_string();
         assert!(told.contains(expected), "{told}");

@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0005_feedback.sql"),
     include_str!("migrations/0006_document_artifacts.sql"),
     include_str!("migrations/0007_custom_extractors.sql"),
+    include_str!("migrations/0008_models.sql"),
 ];
 
 /// Applies what is missing, each migration in a transaction of its own.

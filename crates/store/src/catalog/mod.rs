@@ -17,6 +17,7 @@ pub mod interactions;
 pub mod lineage;
 mod memo;
 mod migrate;
+pub mod models;
 pub mod objects;
 pub mod payload;
 mod plan;

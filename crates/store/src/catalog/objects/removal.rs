@@ -123,9 +123,11 @@ fn settle(tx: &Transaction<'_>, removed: &mut Removed) -> Result<()> {
 
 const IS_REFERENCED: &str = "EXISTS (SELECT 1 FROM object_blobs WHERE hash = ?1)
      OR EXISTS (SELECT 1 FROM uploads WHERE blob_hash = ?1)
-     OR EXISTS (SELECT 1 FROM document_artifacts WHERE hash = ?1)";
+     OR EXISTS (SELECT 1 FROM document_artifacts WHERE hash = ?1)
+     OR EXISTS (SELECT 1 FROM org_models WHERE archive_hash = ?1)
+     OR EXISTS (SELECT 1 FROM model_uploads WHERE archive_hash = ?1)";
 
-/// Those of `hashes` that no object, upload or document refers to.
+/// Those of `hashes` that no object, upload, document or model refers to.
 pub fn unreferenced(connection: &Connection, hashes: &[String]) -> Result<Vec<String>> {
     let mut statement = connection.prepare_cached(&format!("SELECT {IS_REFERENCED}")).map_err(from_sql)?;
     let mut free = Vec::new();
