@@ -27,6 +27,7 @@ pub mod listing;
 mod models;
 pub mod namespaces;
 pub mod objects;
+pub mod org_models;
 mod outside;
 mod payload;
 pub mod presign;
@@ -107,6 +108,7 @@ pub struct Engine {
     callers: parking_lot::Mutex<std::collections::HashMap<String, Arc<extract::custom::Caller>>>,
     keys: principals::KeyCache,
     models: models::Models,
+    brought: org_models::Loaded,
     media: strata_media::Decoder,
     heavy: Arc<Semaphore>,
     first_key: Option<String>,
@@ -137,6 +139,7 @@ impl Engine {
             callers: parking_lot::Mutex::default(),
             keys: principals::KeyCache::default(),
             models: models::Models::new(Registry::open(config.models_dir.clone())),
+            brought: org_models::Loaded::default(),
             media: models::decoder(&config.models_dir)?,
             heavy: Arc::new(Semaphore::new(models::heavy_places())),
             signer,

@@ -7,14 +7,14 @@ use crate::{
     extract,
     inference::{ProviderTask, Providers, is_local},
     namespaces::{Described, NewNamespace},
-    payload,
+    org_models, payload,
     principals::check_name,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use strata_infer::{ModelEntry, Registry, Task};
 use strata_model::{
-    Error, FieldError, Fields, Principal, Result,
+    Error, FieldError, Fields, Principal, Result, Scope,
     feature::{VectorIndex, VectorKind},
     id,
 };
@@ -186,7 +186,7 @@ fn plan(
         let index = collection.as_ref().and_then(|c| c.vector_index(name)).cloned();
         match index
             .ok_or_else(|| format!("there is no vector `{name}`"))
-            .and_then(|index| model_for(&index, service, providers))
+            .and_then(|index| model_for(connection, &namespace.scope(), &index, service, providers))
         {
             Ok(model) => {
                 if let Some(collection) = &mut collection {
@@ -233,9 +233,19 @@ fn embedders() -> impl Iterator<Item = &'static ModelEntry> {
     Registry::entries().iter().filter(|model| model.task == Task::EmbedText)
 }
 
-/// The model that a service means: its id or alias in the registry, the feature URI of an extractor's output, or
-/// `provider/model`.
-fn model_for(index: &VectorIndex, service: &str, providers: &Providers) -> Result<String, String> {
+/// The model that a service means: its id or alias in the registry, the feature URI of an extractor's output,
+/// `provider/model`, or one that the organization brought.
+fn model_for(
+    connection: &Connection,
+    scope: &Scope,
+    index: &VectorIndex,
+    service: &str,
+    providers: &Providers,
+) -> Result<String, String> {
+    if org_models::is_name(service) {
+        let model = org_models::usable(connection, scope, service).map_err(|e| e.to_string())?;
+        return fitting_model(index, model.full_name(), Some(model.dimensions));
+    }
     let of_feature = || {
         let shapes = extract::definitions().iter().filter_map(|d| {
             let defaults = (d.default_parameters)();
@@ -258,6 +268,11 @@ fn model_for(index: &VectorIndex, service: &str, providers: &Providers) -> Resul
             return Err(format!("`{service}` is not a model here; there are {known}, and those of providers"));
         }
     };
+    fitting_model(index, model, dimensions)
+}
+
+/// The model, where its vectors are as long as those of the index.
+fn fitting_model(index: &VectorIndex, model: String, dimensions: Option<usize>) -> Result<String, String> {
     if index.kind != VectorKind::Dense || index.dimensions.is_none() || index.dimensions != dimensions {
         let size = |dimensions: Option<usize>| dimensions.map_or("no fixed number of".to_owned(), |d| d.to_string());
         let (makes, has) = (size(dimensions), size(index.dimensions));

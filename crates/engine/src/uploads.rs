@@ -131,6 +131,9 @@ impl Engine {
     where
         S: Stream<Item = Result<Bytes>> + Send,
     {
+        if id::has_prefix(upload_id, id::MODEL_UPLOAD) {
+            return self.receive_model(upload_id, content_length, body).await;
+        }
         let id = upload_id.to_owned();
         let (scope, upload) = self.catalog.read(move |c| uploads::by_signature(c, &id)).await?;
         still_pending(&upload)?;

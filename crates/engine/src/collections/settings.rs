@@ -1,7 +1,7 @@
 //! A collection from what the caller sent: for a new one, and for a change of one that is there.
 
 use super::{Collection, Source, SourceKind, bare_filters, no_source, vectors};
-use crate::extract::Configured;
+use crate::{extract::Configured, org_models};
 use serde_json::{Value, json};
 use strata_model::{
     Error, Fields, Result, Scope,
@@ -111,11 +111,13 @@ pub(super) fn assemble(
     }
     let extractor =
         match (given(request, "feature_extractor").or_else(|| first_of(request, "feature_extractors")), current) {
-            (Some(json), _) => Some(Configured::parse(
-                json,
-                &crate::extractors::of_namespace(connection, scope)?,
-                "feature_extractor",
-            )?),
+            (Some(json), _) => {
+                let json = org_models::settled(connection, scope, json, "feature_extractor")?;
+                let custom = crate::extractors::of_namespace(connection, scope)?;
+                let extractor = Configured::parse(&json, &custom, "feature_extractor")?;
+                org_models::must_be_usable(connection, scope, &extractor.models, "feature_extractor")?;
+                Some(extractor)
+            }
             (None, Some(current)) => current.extractor.clone(),
             (None, None) if source.kind == SourceKind::None => None,
             (None, None) => Some(Configured::parse(&json!("passthrough_extractor"), &[], "feature_extractor")?),

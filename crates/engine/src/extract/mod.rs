@@ -30,6 +30,7 @@ pub use custom::{Custom, Description, InputDescription, VectorDescription};
 pub use extractor::Extractor;
 pub use files::{Attached, FileInput, InputFile, Span};
 pub use inputs::{InputMapping, Passthrough};
+pub(crate) use remote::{DIMENSIONS, settle_dimensions};
 
 use crate::Engine;
 use futures::future::BoxFuture;
@@ -274,7 +275,7 @@ impl Configured {
         let mut parts =
             vec![self.definition.id().into_bytes(), code, strata_model::canonical(&self.to_json()).into_bytes()];
         for model in &self.models {
-            parts.push(engine.model_fingerprint(model).await?.into_bytes());
+            parts.push(engine.model_fingerprint(scope, model).await?.into_bytes());
         }
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         Ok(hex::encode(id::sha256_parts(&parts)))

@@ -1,12 +1,12 @@
 //! What an extractor's parameters say of providers, settled when a collection is made: the parameters then say all that
 //! its vectors depend on, whatever becomes of the server's settings.
 
-use crate::{Engine, inference::is_local};
+use crate::{Engine, inference::is_local, org_models};
 use serde_json::{Map, Value};
 use strata_model::{Error, Fields, Result};
 
-/// Parameter with the length of the vectors of a provider's model.
-pub(super) const DIMENSIONS: &str = "embedding_dimensions";
+/// Parameter with the length of the vectors of a provider's model, or of one that an organization brings.
+pub(crate) const DIMENSIONS: &str = "embedding_dimensions";
 
 impl Engine {
     /// Completes the extractor of a collection as clients write it: the length of a provider's vectors is written into
@@ -30,8 +30,9 @@ impl Engine {
         if let Some(provider) = parameters.get("llm_provider").and_then(Value::as_str) {
             self.known_provider(provider, at("llm_provider"))?;
         }
-        let Some(model) = parameters.get("embedding_model").and_then(Value::as_str).filter(|name| !is_local(name))
-        else {
+        // Those that organizations bring are settled with the transaction that writes the collection.
+        let is_remote = |name: &&str| !is_local(name) && !org_models::is_name(name);
+        let Some(model) = parameters.get("embedding_model").and_then(Value::as_str).filter(is_remote) else {
             return Ok(());
         };
         let Some((provider, _)) = model.split_once('/') else { return Ok(()) };
@@ -52,10 +53,11 @@ impl Engine {
     }
 }
 
-fn settle_dimensions(parameters: &mut Map<String, Value>, dimensions: usize, at: String) -> Result<()> {
+/// Writes down how long the vectors are. `Invalid` where the caller says something else.
+pub(crate) fn settle_dimensions(parameters: &mut Map<String, Value>, dimensions: usize, at: String) -> Result<()> {
     match parameters.get(DIMENSIONS).filter(|sent| !sent.is_null()) {
         Some(sent) if sent.as_u64() != u64::try_from(dimensions).ok() => {
-            Err(Error::invalid(at, format!("is {dimensions} by the server's settings")))
+            Err(Error::invalid(at, format!("is {dimensions} with this model")))
         }
         _ => {
             parameters.insert(DIMENSIONS.to_owned(), dimensions.into());

@@ -39,7 +39,7 @@ pub(super) static DEFINITION: Definition = Definition {
     parameter_schema: || {
         let mut schema = splitting_schema();
         let model = json!({ "type": "string", "default": Registry::default_text_model(),
-            "description": "A text model of the server, or `provider/model`." });
+            "description": "A text model of the server, `provider/model`, or `custom/name@version` for one that the organization brought." });
         schema["properties"]["embedding_model"] = model;
         schema["properties"][DIMENSIONS] = json!({ "type": "integer", "minimum": 1, "maximum": limits::MAX_DIMENSIONS,
             "description": "Length of the vectors of a provider's model, where the server's settings do not say it." });
@@ -106,7 +106,7 @@ const HOSTED: [&str; 4] = [
 /// The model that embeds.
 enum Model {
     Local(&'static ModelEntry),
-    /// A provider's, `provider/model`, and the length of its vectors.
+    /// A provider's, `provider/model`, or one that the organization brought, and the length of its vectors.
     Remote {
         id: String,
         dimensions: usize,
@@ -235,7 +235,7 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
     Box::pin(async move {
         let chunks = chunks(&extractor.parameters, &input).await?;
         let model = Model::chosen(&extractor.parameters)?;
-        let embedder = engine.text_embedder(&input.scope.organization_id, model.id(), None).await?;
+        let embedder = engine.text_embedder(&input.scope, model.id(), None).await?;
         let texts: Vec<String> = chunks.iter().map(|chunk| chunk.text.clone()).collect();
         let vectors = embedder.embed(texts.clone()).await?;
         if let Some(wrong) = vectors.iter().find(|vector| vector.len() != model.dimensions()) {

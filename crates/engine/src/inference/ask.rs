@@ -6,7 +6,7 @@ use super::{
     inputs,
     providers::{ProviderTask, Target},
 };
-use crate::{Engine, collections::Collection, extract};
+use crate::{Engine, collections::Collection, extract, org_models};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use strata_infer::{ModelEntry, Registry, SparseVector, Task};
@@ -25,7 +25,8 @@ pub struct Ask {
     /// Whose model `model` is; this server's where it is left out.
     pub provider: Option<String>,
     pub model: Option<String>,
-    /// A name of the registry, `provider/model`, or the name of a directory beside the registry's models.
+    /// A name of the registry, `provider/model`, the name of a model that the organization brought, or that of a directory
+    /// beside the registry's models.
     pub inference_name: Option<String>,
     /// A vector of a built-in extractor or of a collection of the namespace: the model that makes it.
     pub feature_uri: Option<String>,
@@ -50,6 +51,8 @@ enum Chosen {
     Local(&'static ModelEntry),
     /// A directory beside the registry's own.
     Directory(String),
+    /// The name of one that the organization brought.
+    Brought(String),
     Remote(Target),
 }
 
@@ -57,7 +60,7 @@ impl Engine {
     /// Asks a model.
     ///
     /// Errors: `Invalid` where no model is named, or more than one, or an input or parameter is not what the model takes;
-    /// `Missing` where nothing has the name; `Forbidden` where the caller may not reach outside and that is asked;
+    /// `Missing` where nothing has the name; `Conflict` where the namespace may not use the model; `Forbidden` where the caller may not reach outside and that is asked;
     /// `Unavailable`, saying what to run or set, where the model is not installed or the provider not set up; `Provider`
     /// where that fails; `Busy` where too much is asked at once.
     pub async fn infer(self: &Arc<Self>, scope: &Scope, ask: Ask) -> Result<Told> {
@@ -66,6 +69,13 @@ impl Engine {
             Chosen::Remote(target) => self.ask_provider(scope, &target, &ask).await,
             Chosen::Directory(name) => Ok(local(self.reranked(&name, &ask).await?, &name)),
             Chosen::Local(entry) => Ok(local(self.ask_local(entry, &ask).await?, entry.id)),
+            Chosen::Brought(name) => {
+                inputs::only(&ask.parameters, &[])?;
+                let texts = inputs::texts(&ask.inputs)?;
+                let model = self.brought_embedder(scope, &name).await?;
+                let vectors = model.embed_queries(texts.values).await?;
+                Ok(local(inputs::as_asked(vectors, texts.is_list), model.model_id()))
+            }
         }
     }
 
@@ -92,6 +102,9 @@ impl Engine {
         };
         if let Ok(entry) = Registry::resolve(&name) {
             return Ok(Chosen::Local(entry));
+        }
+        if org_models::is_name(&name) {
+            return Ok(Chosen::Brought(name));
         }
         if let Some(target) = self.providers.target(&name) {
             return Ok(Chosen::Remote(target));

@@ -4,11 +4,11 @@ use super::{
     client::Patience,
     providers::{DEFAULT_MAX_CHARS, ProviderTask, Target},
 };
-use crate::Engine;
+use crate::{Engine, org_models};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 use strata_infer::TextEmbedder;
-use strata_model::{Error, Result, limits};
+use strata_model::{Error, Result, Scope, limits};
 
 /// Texts of one request to a provider, and the characters that they may have together.
 const MAX_TEXTS: usize = 64;
@@ -134,24 +134,27 @@ pub(super) fn add_usage(to: &mut Usage, answer: &Value) {
 }
 
 impl Engine {
-    /// The text model of a name: an id or alias of the registry, or `provider/model`. `key` is the caller's own for a
-    /// provider, see [`Engine::provider_key`].
+    /// The text model of a name: an id or alias of the registry, `provider/model`, or the name of one that the organization
+    /// brought. `key` is the caller's own for a provider, see [`Engine::provider_key`].
     ///
-    /// Errors: `Missing` where nothing has that name; `Unavailable` where the model is not installed, or the provider
+    /// Errors: `Missing` where nothing has that name; `Conflict` where the namespace may not use it; `Unavailable` where the model is not installed, or the provider
     /// has no key; `Invalid` where the provider's model does not embed.
     pub(crate) async fn text_embedder(
         self: &Arc<Self>,
-        organization_id: &str,
+        scope: &Scope,
         name: &str,
         key: Option<&str>,
     ) -> Result<Embedder> {
+        if org_models::is_name(name) {
+            return self.brought_embedder(scope, name).await.map(Embedder::Local);
+        }
         let Some(target) = self.providers.target(name).filter(|_| !is_local(name)) else {
             return match name.split_once('/') {
                 Some((provider, _)) if !is_local(name) => Err(self.unknown_provider(provider)),
                 _ => self.embedder(name).await.map(Embedder::Local),
             };
         };
-        self.remote_embedder(organization_id, target, key).await.map(Embedder::Remote)
+        self.remote_embedder(&scope.organization_id, target, key).await.map(Embedder::Remote)
     }
 
     pub(super) async fn remote_embedder(

@@ -16,6 +16,8 @@ const MAX_AT_ONCE: usize = 8;
 pub const DEFAULT_MAX_CHARS: usize = 24_000;
 /// Longest name of a provider.
 const MAX_NAME: usize = 63;
+/// What no provider can be called: see [`crate::org_models`].
+const MODELS_OF_ORGANIZATIONS: &str = "custom";
 
 /// Providers that are there without settings, each with its address. Their keys come from who asks.
 const KNOWN: [(&str, &str); 3] = [
@@ -193,6 +195,9 @@ impl Provider {
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
         if config.name.is_empty() || config.name.len() > MAX_NAME || !config.name.bytes().all(fits) {
             errors.push(wrong("name", "must have 1 to 63 characters of `a` to `z`, `0` to `9`, `-` and `_`"));
+        }
+        if config.name == MODELS_OF_ORGANIZATIONS {
+            errors.push(wrong("name", "`custom` is what the names of models begin with that organizations bring"));
         }
         let url = config.url.as_deref().or(known.map(|(_, url)| *url)).unwrap_or_default().trim_end_matches('/');
         if !Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none()) {

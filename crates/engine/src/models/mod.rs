@@ -6,7 +6,7 @@ mod queries;
 
 pub(crate) use queries::reads;
 
-use crate::Engine;
+use crate::{Engine, org_models};
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use std::{collections::HashMap, num::NonZeroUsize, path::Path, sync::Arc};
@@ -15,7 +15,7 @@ use strata_infer::{
     Task, TextEmbedder, TextReader, Transcriber,
 };
 use strata_media::{Decoder, Tools};
-use strata_model::{Error, Result};
+use strata_model::{Error, Result, Scope};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Cross-encoders that are kept loaded.
@@ -203,7 +203,10 @@ impl Engine {
     }
 
     /// What tells a model's outputs from those of every other, whatever it does and wherever it runs.
-    pub(crate) async fn model_fingerprint(self: &Arc<Self>, model: &str) -> Result<String> {
+    pub(crate) async fn model_fingerprint(self: &Arc<Self>, scope: &Scope, model: &str) -> Result<String> {
+        if org_models::is_name(model) {
+            return Ok(self.usable_model(scope, model).await?.fingerprint);
+        }
         let Ok(entry) = Registry::resolve(model) else { return self.provider_fingerprint(model) };
         Ok(match entry.task {
             Task::EmbedText => self.embedder(model).await?.fingerprint().to_owned(),

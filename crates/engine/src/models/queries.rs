@@ -1,10 +1,10 @@
 //! Vectors of queries: a text, a picture or a recording as the model of an index sees it, ahead of background work.
 
-use crate::{Engine, extract::audio_fingerprint::loudest};
+use crate::{Engine, extract::audio_fingerprint::loudest, org_models};
 use std::sync::Arc;
 use strata_infer::{FaceOptions, Pixels, Registry, Task, acoustic};
 use strata_media::{AudioRequest, Family, ImageOutput, ImageRequest, Source};
-use strata_model::{Error, Result};
+use strata_model::{Error, Result, Scope};
 
 /// Of a recording that is searched with, what is listened to at most, in milliseconds, and how many seconds of that count.
 const MAX_QUERY_MS: u64 = 120_000;
@@ -24,7 +24,10 @@ pub(crate) fn reads(model: &str, family: Family) -> bool {
 
 impl Engine {
     /// What tells the vectors that a model makes of texts from all others, wherever it runs.
-    pub(crate) async fn query_fingerprint(self: &Arc<Self>, model: &str) -> Result<String> {
+    pub(crate) async fn query_fingerprint(self: &Arc<Self>, scope: &Scope, model: &str) -> Result<String> {
+        if org_models::is_name(model) {
+            return Ok(self.usable_model(scope, model).await?.fingerprint);
+        }
         match Registry::resolve(model).map(|entry| entry.task) {
             Ok(Task::EmbedImageText) => {
                 let space = self.image_text_space(model).await?;
@@ -36,18 +39,13 @@ impl Engine {
     }
 
     /// The vector of a text. A provider is asked with the organization's key.
-    pub(crate) async fn embed_text_now(
-        self: &Arc<Self>,
-        organization_id: &str,
-        model: &str,
-        text: &str,
-    ) -> Result<Vec<f32>> {
+    pub(crate) async fn embed_text_now(self: &Arc<Self>, scope: &Scope, model: &str, text: &str) -> Result<Vec<f32>> {
         match Registry::resolve(model).map(|entry| entry.task) {
             Ok(Task::EmbedImageText) => {
                 let vectors = self.image_text_space(model).await?.embed_queries(vec![text.to_owned()]).await?;
                 vectors.into_iter().next().ok_or_else(|| Error::internal("the model gave no vector"))
             }
-            _ => self.text_embedder(organization_id, model, None).await?.embed_query(text).await,
+            _ => self.text_embedder(scope, model, None).await?.embed_query(text).await,
         }
     }
 

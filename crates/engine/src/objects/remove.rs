@@ -5,10 +5,13 @@ use futures::StreamExt;
 use std::{sync::Arc, time::Duration};
 use strata_model::{Error, Result, Scope};
 use strata_store::{
-    catalog::objects::{
-        self,
-        removal::{self, Receipt, Removed, SoftDelete},
-        uploads,
+    catalog::{
+        models,
+        objects::{
+            self,
+            removal::{self, Receipt, Removed, SoftDelete},
+            uploads,
+        },
     },
     seams::rfc3339,
 };
@@ -109,7 +112,12 @@ impl Engine {
     /// Ends uploads whose time is over and removes content that nothing refers to.
     pub(crate) async fn sweep(&self) -> Result<()> {
         let now = self.catalog.now();
-        let expired = self.catalog.write(move |tx| uploads::expire(tx, &now)).await?;
+        let expire = self.catalog.write(move |tx| {
+            let mut held = uploads::expire(tx, &now)?;
+            held.extend(models::expire(tx, &now)?);
+            Ok(held)
+        });
+        let expired = expire.await?;
         self.remove_blobs(expired).await;
         let before = rfc3339(self.catalog.now_micros() - STRAY_AFTER.as_micros() as i64);
         let strays = self.catalog.read(move |c| removal::stray_blobs(c, &before, SWEEP)).await?;

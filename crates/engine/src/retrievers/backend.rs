@@ -201,13 +201,12 @@ impl Backend for ScopedBackend {
 
     fn embed_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<f32>>> {
         async move {
-            let organization = &self.scope.organization_id;
-            let fingerprint = self.engine.query_fingerprint(model).await?;
+            let fingerprint = self.engine.query_fingerprint(&self.scope, model).await?;
             let vectors = Some(&self.engine.memory.query_vectors).filter(|_| self.keeps);
             if let Some(known) = vectors.and_then(|vectors| vectors.get(&fingerprint, text)) {
                 return Ok(known);
             }
-            let vector = self.engine.embed_text_now(organization, model, text).await?;
+            let vector = self.engine.embed_text_now(&self.scope, model, text).await?;
             if let Some(vectors) = vectors {
                 vectors.insert(&fingerprint, text, &vector);
             }

@@ -14,7 +14,7 @@ use call::Made;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use strata_media::{detect, limits::HEAD_BYTES};
-use strata_model::{Error, Fields, Result, document::VectorValue, schema::Schema};
+use strata_model::{Error, Fields, Result, Scope, document::VectorValue, schema::Schema};
 
 /// Most artifacts of one document.
 const MAX_ARTIFACTS: usize = 64;
@@ -56,7 +56,7 @@ impl Custom {
             outputs.push(self.output(engine, made, &format!("documents.{place}"), input.files.first()).await?);
         }
         for (index, model, field) in self.embedded() {
-            embed(engine, &input.scope.organization_id, &mut outputs, index, model, field).await?;
+            embed(engine, &input.scope, &mut outputs, index, model, field).await?;
         }
         Ok(outputs)
     }
@@ -132,7 +132,7 @@ impl Custom {
 /// Puts the vector of a field's text into each output that has one.
 async fn embed(
     engine: &Arc<Engine>,
-    organization_id: &str,
+    scope: &Scope,
     outputs: &mut [Output],
     index: &str,
     model: &str,
@@ -144,7 +144,7 @@ async fn embed(
     if texts.is_empty() {
         return Ok(());
     }
-    let vectors = engine.text_embedder(organization_id, model, None).await?.embed(texts).await?;
+    let vectors = engine.text_embedder(scope, model, None).await?.embed(texts).await?;
     for (place, vector) in places.into_iter().zip(vectors) {
         outputs[place].vectors.insert(index.to_owned(), VectorValue::Dense(vector));
     }
