@@ -127,6 +127,7 @@ fn takes_bytes(route: &str) -> bool {
         || route.contains("/uploads")
         || route.contains("/blobs")
         || route.ends_with("/objects")
+        || route.ends_with("/{namespace_id}/models")
         || route.contains("/objects/")
 }
 
