@@ -6,6 +6,7 @@ mod learning;
 mod media;
 mod metrics;
 mod model_hub;
+mod models;
 mod official_sdk;
 mod outside;
 mod providers;
