@@ -47,7 +47,7 @@ pub const MAX_BROUGHT_MODEL_BYTES: u64 = 2 << 30;
 pub const MAX_BROUGHT_FILE_BYTES: u64 = 64 << 20;
 /// How many times as large as the archive all that comes out of it may be, and what may always come out. Weights hardly
 /// shrink, so what grows more is made to exhaust whoever opens it.
-pub const MAX_BROUGHT_GROWTH: u64 = 100;
+pub const MAX_BROUGHT_GROWTH: u64 = 50;
 pub const FREE_BROUGHT_BYTES: u64 = 4 << 20;
 /// Tokens of a text that a model sees at most that somebody brought, whatever it says of itself.
 pub const MAX_BROUGHT_TOKENS: usize = 512;
