@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[expect(dead_code, reason = "documents are for other tests")]
 mod common;
 
 use common::{open, scope};
