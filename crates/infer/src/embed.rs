@@ -100,7 +100,7 @@ impl TextEmbedder {
     ) -> Result<Self> {
         let counter = tokenizer(tokenizer_bytes, None)?;
         let truncating = tokenizer(tokenizer_bytes, Some(facts.max_tokens))?;
-        let tokenise = move |text: &str| {
+        let tokenise = move |text: &str| -> Result<Vec<u32>> {
             let tokens = encode(&truncating, cut(text))?.get_ids().to_vec();
             // A tokenizer that marks no beginning and end makes nothing of an empty text.
             Ok(if tokens.is_empty() { vec![0] } else { tokens })

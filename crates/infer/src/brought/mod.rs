@@ -107,7 +107,16 @@ impl Brought {
 
     /// SHA-256, hex, over the files and how they are run.
     pub fn fingerprint(&self) -> String {
-        let way = format!("{:?} {:?} {}", self.format, self.pooling, self.max_tokens);
+        // Stored with models, so the words stay what they are.
+        let format = match self.format {
+            BroughtFormat::Onnx => "onnx",
+            BroughtFormat::Safetensors => "safetensors",
+        };
+        let pooling = match self.pooling {
+            Pooling::Mean => "mean",
+            Pooling::First => "first",
+        };
+        let way = format!("{format} {pooling} {}", self.max_tokens);
         let parts: [&[u8]; 4] = [&self.model, &self.tokenizer, &self.config, way.as_bytes()];
         hex::encode(strata_model::id::sha256_parts(&parts))
     }
