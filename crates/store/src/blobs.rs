@@ -3,6 +3,8 @@
 //!
 //! Content may be removed only while nobody [`Held`]s it: a writer holds it from before the bytes are looked for until
 //! the row that refers to them is committed, so that a removal never takes bytes that a new row is about to name.
+//! [`Blobs::keep_all`] keeps everything, for every process that uses the directory: a backup copies what a snapshot of
+//! the catalog names, and none of it may go meanwhile.
 
 use crate::faults::{Point, reach};
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
+    fs::{File, TryLockError},
     ops::Range,
     path::PathBuf,
     sync::Arc,
@@ -22,6 +25,10 @@ use tokio::{io::AsyncWriteExt, sync::Notify};
 
 /// Where unfinished uploads are written, below the local directory.
 const INCOMING: &str = "incoming";
+/// Locked below the local directory: shared by every removal, alone by who keeps all content.
+const REMOVALS: &str = "removals.lock";
+/// The longest that [`Blobs::keep_all`] waits for removals under way.
+const KEEP_WAIT: Duration = Duration::from_secs(30);
 /// Age at which a file in [`INCOMING`] belongs to an upload that died with its process.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 /// Content up to this size is hashed on the caller's own thread.
@@ -91,6 +98,12 @@ impl BlobFile {
 pub struct Removal {
     hash: String,
     claims: Arc<Claims>,
+    _permit: Option<File>,
+}
+
+/// While this lives, no process removes content. The lock goes with the process, however that ends.
+pub struct KeptAll {
+    _lock: Option<File>,
 }
 
 impl Drop for Removal {
@@ -105,6 +118,8 @@ impl Blobs {
     pub fn local(directory: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&directory).map_err(|e| disk(&e))?;
         clear_abandoned(&directory.join(INCOMING))?;
+        // Made now: on a full disk a removal must not need a new file.
+        open_lock(&directory).map_err(|e| disk(&e))?;
         let store = LocalFileSystem::new_with_prefix(&directory).map_err(failure)?.with_automatic_cleanup(true);
         Ok(Self { store: Arc::new(store), directory: Some(directory), claims: Arc::default() })
     }
@@ -196,15 +211,46 @@ impl Blobs {
         }
     }
 
-    /// Starts a removal, or `None` while somebody holds or removes the content. The caller then makes sure that no row
-    /// refers to it, and calls [`Blobs::delete`].
+    /// Starts a removal, or `None` while somebody holds or removes the content, or keeps all. The caller then makes sure
+    /// that no row refers to it, and calls [`Blobs::delete`].
     pub fn begin_removal(&self, hash: &str) -> Option<Removal> {
+        let permit = match self.directory.as_deref().map(removal_permit).transpose() {
+            Ok(permit) => permit,
+            Err(TryLockError::WouldBlock) => return None,
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(%error, "`{REMOVALS}` cannot be locked, so no content is removed");
+                return None;
+            }
+        };
         let mut table = self.claims.table.lock();
         if table.contains_key(hash) {
             return None;
         }
         table.insert(hash.to_owned(), Claim::Removing);
-        Some(Removal { hash: hash.to_owned(), claims: self.claims.clone() })
+        Some(Removal { hash: hash.to_owned(), claims: self.claims.clone(), _permit: permit })
+    }
+
+    /// Keeps every content from being removed, by this and any other process that uses the directory, until the answer is
+    /// dropped. Removals under way end first. [`Error::Busy`] where another one keeps all, or removals do not end.
+    pub async fn keep_all(&self) -> Result<KeptAll> {
+        let Some(directory) = &self.directory else { return Ok(KeptAll { _lock: None }) };
+        let lock = open_lock(directory).map_err(|e| disk(&e))?;
+        let deadline = tokio::time::Instant::now() + KEEP_WAIT;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(KeptAll { _lock: Some(lock) }),
+                Err(TryLockError::Error(error)) => return Err(disk(&error)),
+                Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::Busy {
+                        message: "another backup of this directory is under way".into(),
+                        retry_after_seconds: 60,
+                    });
+                }
+            }
+        }
     }
 
     /// The whole content; [`Error::Missing`] when no such blob is stored.
@@ -333,6 +379,17 @@ where
     Ok((hex::encode(hasher.finalize()), size_bytes))
 }
 
+fn open_lock(directory: &std::path::Path) -> std::io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).open(directory.join(REMOVALS))
+}
+
+/// The right of this process to remove one content, unless somebody keeps all.
+fn removal_permit(directory: &std::path::Path) -> std::result::Result<File, TryLockError> {
+    let file = open_lock(directory).map_err(TryLockError::Error)?;
+    file.try_lock_shared()?;
+    Ok(file)
+}
+
 /// Removes what uploads of a dead process left behind. Young files may belong to a server that runs.
 fn clear_abandoned(incoming: &std::path::Path) -> Result<()> {
     let entries = match std::fs::read_dir(incoming) {
@@ -362,7 +419,7 @@ fn missing(error: object_store::Error, hash: &str) -> Error {
     }
 }
 
-fn failure(error: object_store::Error) -> Error {
+pub(crate) fn failure(error: object_store::Error) -> Error {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(at) = source {
         if let Some(io) = at.downcast_ref::<std::io::Error>() {
@@ -373,12 +430,12 @@ fn failure(error: object_store::Error) -> Error {
     Error::internal(error)
 }
 
-fn disk(error: &std::io::Error) -> Error {
+pub(crate) fn disk(error: &std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             Error::Full(format!("the disk is full: {error}"))
         }
-        _ => Error::internal(format!("blob store: {error}")),
+        _ => Error::internal(format!("files: {error}")),
     }
 }
 
@@ -426,6 +483,24 @@ mod tests {
         drop(removal);
         writer.await.unwrap().unwrap();
         assert_eq!(blobs.get(&hash).await.unwrap(), "abc", "written again after the removal");
+    }
+
+    #[tokio::test]
+    async fn while_everything_is_kept_no_process_removes_anything() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::local(directory.path().to_owned()).unwrap();
+        let hash = blobs.put(Bytes::from_static(b"abc")).await.unwrap();
+        let other_process = Blobs::local(directory.path().to_owned()).unwrap();
+        let kept = other_process.keep_all().await.unwrap();
+        assert!(blobs.begin_removal(&hash).is_none());
+        drop(kept);
+        let removal = blobs.begin_removal(&hash).unwrap();
+        let second = blobs.begin_removal("another").unwrap();
+        let keeper = tokio::spawn(async move { other_process.keep_all().await.is_ok() });
+        tokio::task::yield_now().await;
+        assert!(!keeper.is_finished(), "removals under way end first");
+        drop((removal, second));
+        assert!(keeper.await.unwrap());
     }
 
     #[tokio::test]

@@ -15,14 +15,21 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0008_models.sql"),
 ];
 
+/// The schema that this version knows.
+pub(super) const LATEST: usize = MIGRATIONS.len();
+
+/// The number of the last migration that was applied; 0 in an empty file.
+pub(super) fn version(connection: &Connection) -> Result<usize> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(from_sql)?;
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
 /// Applies what is missing, each migration in a transaction of its own.
 pub(super) fn run(connection: &mut Connection) -> Result<()> {
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(from_sql)?;
-    let version = usize::try_from(version).unwrap_or(usize::MAX);
-    if version > MIGRATIONS.len() {
+    let version = version(connection)?;
+    if version > LATEST {
         return Err(Error::internal(format!(
-            "this catalog has schema {version}; this version of strata knows {} at most: use the newer one",
-            MIGRATIONS.len()
+            "this catalog has schema {version}; this version of strata knows {LATEST} at most: use the newer one"
         )));
     }
     for (number, sql) in MIGRATIONS.iter().enumerate().skip(version) {

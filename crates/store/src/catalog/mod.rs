@@ -8,6 +8,7 @@ pub mod artifacts;
 pub mod batches;
 pub mod browse;
 pub mod connections;
+pub mod copy;
 pub mod derivations;
 pub mod documents;
 mod error;

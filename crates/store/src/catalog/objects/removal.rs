@@ -127,6 +127,26 @@ const IS_REFERENCED: &str = "EXISTS (SELECT 1 FROM object_blobs WHERE hash = ?1)
      OR EXISTS (SELECT 1 FROM org_models WHERE archive_hash = ?1)
      OR EXISTS (SELECT 1 FROM model_uploads WHERE archive_hash = ?1)";
 
+/// The contents that objects, uploads, documents and models refer to and whose hashes begin with `prefix` (hex digits), in order;
+/// with the size in bytes where a row tells it. What is no hash is passed over.
+pub fn referenced(connection: &Connection, prefix: &str) -> Result<Vec<(String, Option<u64>)>> {
+    let sql = "SELECT r.hash, b.size_bytes FROM (
+            SELECT hash FROM object_blobs WHERE hash >= ?1 AND hash < ?2
+            UNION SELECT blob_hash FROM uploads WHERE blob_hash >= ?1 AND blob_hash < ?2
+            UNION SELECT hash FROM document_artifacts WHERE hash >= ?1 AND hash < ?2
+        ) r LEFT JOIN blobs b ON b.hash = r.hash ORDER BY r.hash";
+    // `g` sorts behind every hex digit.
+    let found: Vec<(String, Option<i64>)> =
+        rows(connection, sql, &[prefix, &format!("{prefix}g")], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    let hashes = found.into_iter().filter(|(hash, _)| is_hash(hash));
+    Ok(hashes.map(|(hash, size_bytes)| (hash, size_bytes.map(i64::unsigned_abs))).collect())
+}
+
+/// A caller may write anything where the hash of an artifact is expected.
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Those of `hashes` that no object, upload, document or model refers to.
 pub fn unreferenced(connection: &Connection, hashes: &[String]) -> Result<Vec<String>> {
     let mut statement = connection.prepare_cached(&format!("SELECT {IS_REFERENCED}")).map_err(from_sql)?;
