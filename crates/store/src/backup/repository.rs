@@ -1,0 +1,245 @@
+//! Where backups are kept: a directory or an object store, behind one set of functions.
+
+use super::{
+    FAN_OUT,
+    manifest::{Manifest, parse_name},
+};
+use crate::blobs::{disk, failure};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use object_store::{ObjectStore, PutPayload, local::LocalFileSystem, path::Path, prefix::PrefixStore};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::SystemTime,
+};
+use strata_model::{Error, Result};
+use url::Url;
+
+/// The object that says what a repository is.
+const HEAD: &str = "strata-backups.json";
+const HEAD_TEXT: &str = "{\"format\":1}\n";
+pub(super) const MANIFESTS: &str = "manifests";
+pub(super) const BLOBS: &str = "blobs";
+pub(super) const CHUNKS: &str = "chunks";
+/// Variables of the environment that object stores may read: addresses, regions and keys.
+const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// A repository of backups; cheap to clone.
+#[derive(Clone)]
+pub struct Repository {
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// The local directory, where durability needs a sync that the object store does not do by itself.
+    directory: Option<PathBuf>,
+    name: String,
+}
+
+/// A manifest that is there, readable or not.
+#[derive(Debug)]
+pub struct Listed {
+    pub backup_id: String,
+    /// The object's name.
+    pub name: String,
+    pub manifest: Result<Manifest>,
+}
+
+impl Repository {
+    /// A repository that is there. `place` is a directory or a URL. [`Error::Missing`] where there is none.
+    pub async fn open(place: &str) -> Result<Self> {
+        let repository = Self::connect(place, false)?;
+        match repository.get(&Path::from(HEAD)).await {
+            Ok(_) => Ok(repository),
+            Err(Error::Missing { .. }) => Err(Error::missing("backup repository", place)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// [`Repository::open`], or a new repository where nothing is. A place that holds something else is
+    /// [`Error::Conflict`].
+    pub async fn open_or_make(place: &str) -> Result<Self> {
+        let repository = Self::connect(place, true)?;
+        let head = Path::from(HEAD);
+        match repository.get(&head).await {
+            Err(Error::Missing { .. }) => {}
+            other => return other.map(|_| repository),
+        }
+        if repository.store.list(None).next().await.transpose().map_err(failure)?.is_some() {
+            return Err(Error::Conflict(format!("`{place}` holds something else than backups; name an empty place")));
+        }
+        repository.put(&head, Bytes::from_static(HEAD_TEXT.as_bytes())).await?;
+        Ok(repository)
+    }
+
+    fn connect(place: &str, make: bool) -> Result<Self> {
+        let wrong = |why: &dyn std::fmt::Display| Error::invalid("place", format!("`{place}` cannot be used: {why}"));
+        let name = place.to_owned();
+        if !place.contains("://") {
+            let directory = PathBuf::from(place);
+            if make {
+                make_directory(&directory).map_err(|e| wrong(&e))?;
+            } else if !directory.is_dir() {
+                return Err(Error::missing("backup repository", place));
+            }
+            let store = LocalFileSystem::new_with_prefix(&directory).map_err(failure)?;
+            return Ok(Self { store: Arc::new(store), directory: Some(directory), name });
+        }
+        let url = Url::parse(place).map_err(|e| wrong(&e))?;
+        if url.scheme() == "file" {
+            let directory = url.to_file_path().map_err(|()| wrong(&"it names no directory"))?;
+            return Self::connect(&directory.to_string_lossy(), make);
+        }
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+            VARIABLES.iter().any(|prefix| name.starts_with(prefix)).then(|| (name.to_ascii_lowercase(), value))
+        });
+        let (store, prefix) = object_store::parse_url_opts(&url, variables).map_err(|e| wrong(&e))?;
+        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), directory: None, name })
+    }
+
+    /// The directory or URL.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Writes an object whole. Durable when this returns.
+    pub(super) async fn put(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        self.store.put(path, PutPayload::from_bytes(bytes)).await.map_err(failure)?;
+        self.sync(path).await
+    }
+
+    /// An object's bytes; [`Error::Missing`] where it is not there.
+    pub(super) async fn get(&self, path: &Path) -> Result<Bytes> {
+        let found = self.store.get(path).await.map_err(|e| missing(e, path))?;
+        found.bytes().await.map_err(failure)
+    }
+
+    /// An object's bytes, piece by piece, and how many there are.
+    pub(super) async fn stream(&self, path: &Path) -> Result<(BoxStream<'static, Result<Bytes>>, u64)> {
+        let found = self.store.get(path).await.map_err(|e| missing(e, path))?;
+        let size_bytes = found.meta.size;
+        Ok((found.into_stream().map_err(failure).boxed(), size_bytes))
+    }
+
+    pub(super) async fn exists(&self, path: &Path) -> Result<bool> {
+        match self.store.head(path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(failure(error)),
+        }
+    }
+
+    /// Removes an object. Removing what is not there is no error.
+    pub(super) async fn remove(&self, path: &Path) -> Result<()> {
+        match self.store.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failure(error)),
+        }
+    }
+
+    /// The last parts of the names below a folder, with sizes in bytes and times of writing.
+    pub(super) fn list(&self, folder: &Path) -> BoxStream<'static, Result<(String, u64, SystemTime)>> {
+        let entry = |meta: object_store::ObjectMeta| {
+            let name = meta.location.filename().unwrap_or_default().to_owned();
+            (name, meta.size, SystemTime::from(meta.last_modified))
+        };
+        self.store.list(Some(folder)).map_ok(entry).map_err(failure).boxed()
+    }
+
+    /// The contents that are there and whose hashes begin with these two digits, with their sizes in bytes.
+    pub(super) async fn blobs(&self, prefix: &str) -> Result<HashMap<String, u64>> {
+        let found = self.list(&Path::from_iter([BLOBS, prefix]));
+        found.map_ok(|(hash, size_bytes, _)| (hash, size_bytes)).try_collect().await
+    }
+
+    /// The manifests, oldest first.
+    pub async fn manifests(&self) -> Result<Vec<Listed>> {
+        let names: Vec<_> = self.list(&Path::from(MANIFESTS)).map_ok(|(name, ..)| name).try_collect().await?;
+        let read = |name: String| async move {
+            let manifest = match self.get(&manifest_path(&name)).await {
+                Ok(bytes) => Manifest::read(&name, &bytes),
+                Err(error) => Err(error),
+            };
+            let backup_id = parse_name(&name).map_or_else(|| name.clone(), |(backup_id, _)| backup_id.to_owned());
+            Listed { backup_id, name, manifest }
+        };
+        let mut listed: Vec<Listed> = futures::stream::iter(names).map(read).buffer_unordered(FAN_OUT).collect().await;
+        listed.sort_unstable_by(|a, b| a.backup_id.cmp(&b.backup_id));
+        Ok(listed)
+    }
+
+    /// The manifest of a backup, or of the newest one. [`Error::Missing`] where there is none.
+    pub async fn manifest(&self, backup_id: Option<&str>) -> Result<Manifest> {
+        let mut listed = self.manifests().await?;
+        let found = match backup_id {
+            Some(wanted) => listed.into_iter().find(|listed| listed.backup_id == wanted),
+            None => listed.pop(),
+        };
+        found.ok_or_else(|| Error::missing("backup", backup_id.unwrap_or("newest")))?.manifest
+    }
+
+    /// The chunks that need not be written again: those that are there and that a manifest names. One that is there alone
+    /// may be cut off, by a crash of the machine before it was synced.
+    pub(super) async fn known_chunks(&self) -> Result<HashSet<String>> {
+        let manifests = self.manifests().await?;
+        let named: HashSet<&str> =
+            manifests.iter().filter_map(|listed| listed.manifest.as_ref().ok()).flat_map(Manifest::chunks).collect();
+        let mut known = HashSet::new();
+        let mut there = self.list(&Path::from(CHUNKS));
+        while let Some((hash, size_bytes, _)) = there.try_next().await? {
+            if size_bytes > 0 && named.contains(hash.as_str()) {
+                known.insert(hash);
+            }
+        }
+        Ok(known)
+    }
+
+    pub(super) async fn sync(&self, path: &Path) -> Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let file = directory.join(path.as_ref());
+        let depth = path.parts().count();
+        let synced = tokio::task::spawn_blocking(move || {
+            std::fs::File::open(&file)?.sync_all()?;
+            // The new names must be durable too, up to the repository's own folder.
+            for parent in file.ancestors().skip(1).take(depth) {
+                std::fs::File::open(parent)?.sync_all()?;
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        synced.await.map_err(Error::internal)?.map_err(|e| disk(&e))
+    }
+}
+
+pub(super) fn manifest_path(name: &str) -> Path {
+    Path::from_iter([MANIFESTS, name])
+}
+
+pub(super) fn blob_path(hash: &str) -> Path {
+    Path::from_iter([BLOBS, hash.get(..2).unwrap_or("00"), hash])
+}
+
+pub(super) fn chunk_path(hash: &str) -> Path {
+    Path::from_iter([CHUNKS, hash.get(..2).unwrap_or("00"), hash])
+}
+
+fn missing(error: object_store::Error, path: &Path) -> Error {
+    match error {
+        object_store::Error::NotFound { .. } => Error::missing("backup part", path.to_string()),
+        other => failure(other),
+    }
+}
+
+/// Backups hold everything that the catalog does, so a directory that is made here is its owner's alone.
+fn make_directory(directory: &std::path::Path) -> std::io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        builder.mode(0o700);
+    }
+    builder.create(directory)
+}
