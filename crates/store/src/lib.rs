@@ -3,6 +3,7 @@
 //!
 //! This crate knows no extractor, no model runtime and no HTTP.
 
+pub mod backup;
 pub mod blobs;
 pub mod catalog;
 pub mod faults;

@@ -29,7 +29,7 @@ pub mod retention;
 mod verify;
 
 pub use make::{ExtraFile, Made, Order, make};
-pub use manifest::{Content, Manifest};
+pub use manifest::{BlobSet, Content, FileEntry, Manifest};
 pub use repository::{Listed, Repository};
 pub use restore::{Restored, Wanted, restore};
 pub use verify::{Verified, verify};

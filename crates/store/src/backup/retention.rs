@@ -11,7 +11,7 @@ use crate::seams::Seams;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use serde::Serialize;
-use std::collections::HashSet;
+use std::{collections::HashSet, time::SystemTime};
 use strata_model::{Error, Result};
 
 /// What a thinning removed.
@@ -63,10 +63,9 @@ async fn sweep(repository: &Repository, mark: &Mark, pruned: &mut Pruned) -> Res
         name(repository, &listed.manifest?, &mut live).await?;
     }
     for folder in [BLOBS, CHUNKS] {
-        let found: Vec<(String, u64, _)> = repository.list(&Path::from(folder)).try_collect().await?;
+        let found: Vec<(String, u64, SystemTime)> = repository.list(&Path::from(folder)).try_collect().await?;
         let dead = found.into_iter().filter(|(hash, ..)| binary(hash).is_some_and(|binary| !live.contains(&binary)));
-        let remove = |(hash, size_bytes, _)| async move {
-            let hash: String = hash;
+        let remove = |(hash, size_bytes, _): (String, u64, SystemTime)| async move {
             let parts = [folder, hash.get(..2).unwrap_or("00"), hash.as_str()];
             repository.remove(&Path::from_iter(parts)).await.map(|()| size_bytes)
         };

@@ -1,0 +1,226 @@
+//! Making a data directory of a backup. Every byte is compared with the hash that names it, and the directory appears
+//! whole or not at all.
+
+use super::{
+    FAN_OUT,
+    chunks::{self, Lines},
+    manifest::{Content, FileEntry, Manifest},
+    repository::{Repository, blob_path},
+};
+use crate::{Blobs, blobs::disk, catalog::copy};
+use futures::{StreamExt, TryStreamExt};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use strata_model::{Error, Result};
+
+/// What to restore, and where.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The newest one if `None`.
+    pub backup_id: Option<String>,
+    /// A directory that is empty or does not exist.
+    pub data_dir: PathBuf,
+    /// Leave out contents that are missing or damaged in the repository, instead of refusing to restore.
+    pub skip_damaged: bool,
+}
+
+/// What was restored.
+#[derive(Debug, Clone, Serialize)]
+pub struct Restored {
+    pub backup_id: String,
+    pub created_at: String,
+    pub catalog_bytes: u64,
+    pub blobs: u64,
+    pub blob_bytes: u64,
+    /// Names of the files beside the catalog.
+    pub files: Vec<String>,
+    /// Hashes of contents that the catalog names and that are not there.
+    pub lost: Vec<String>,
+}
+
+/// Restores a backup. [`Error::Conflict`] where the directory is not empty, or says what of the backup is damaged;
+/// [`Error::Missing`] where there is no such backup. On an error nothing is left.
+pub async fn restore(repository: &Repository, wanted: &Wanted) -> Result<Restored> {
+    let target = std::path::absolute(&wanted.data_dir).map_err(|e| disk(&e))?;
+    check_empty(&target)?;
+    let manifest = repository.manifest(wanted.backup_id.as_deref()).await?;
+    let draft = Draft::make(&target, &manifest.backup_id)?;
+    let catalog = draft.0.join("catalog.db");
+    chunks::restore_file(repository, &manifest.catalog, &catalog).await.map_err(|e| of("the catalog", e))?;
+    let examined = tokio::task::spawn_blocking(move || copy::examine(&catalog));
+    examined.await.map_err(Error::internal)??;
+    let mut restored = Restored {
+        backup_id: manifest.backup_id.clone(),
+        created_at: manifest.created_at.clone(),
+        catalog_bytes: manifest.catalog.size_bytes,
+        blobs: 0,
+        blob_bytes: 0,
+        files: Vec::new(),
+        lost: manifest.lost.clone(),
+    };
+    let blobs = Blobs::local(draft.0.join("blobs"))?;
+    restore_blobs(repository, &manifest.blobs.list, &blobs, wanted.skip_damaged, &mut restored).await?;
+    check_count(&manifest, &restored)?;
+    for file in &manifest.files {
+        restore_extra(repository, file, &draft.0).await?;
+        restored.files.push(file.name.clone());
+    }
+    tokio::task::spawn_blocking(move || draft.publish(&target)).await.map_err(Error::internal)??;
+    Ok(restored)
+}
+
+fn check_empty(target: &Path) -> Result<()> {
+    match std::fs::read_dir(target) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(Error::Conflict(format!(
+                "`{}` is not empty; restore into a new directory, and move it when it is good",
+                target.display()
+            ))),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(disk(&error)),
+    }
+}
+
+/// The directory while it is made, beside the one that it becomes. It goes when this does, unless it was published.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn make(target: &Path, backup_id: &str) -> Result<Self> {
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(Error::invalid("data", format!("`{}` cannot be a data directory", target.display())));
+        };
+        let name = name.to_string_lossy();
+        let folder = parent.join(format!(".{name}.restore-{backup_id}-{}", std::process::id()));
+        std::fs::create_dir_all(parent).map_err(|e| disk(&e))?;
+        std::fs::create_dir(&folder).map_err(|e| disk(&e))?;
+        Ok(Self(folder))
+    }
+
+    /// Gives the directory its name. Durable when this returns.
+    fn publish(self, target: &Path) -> Result<()> {
+        let publish = || {
+            sync_directory(&self.0)?;
+            match std::fs::remove_dir(target) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            std::fs::rename(&self.0, target)?;
+            target.parent().map_or(Ok(()), sync_directory)
+        };
+        publish().map_err(|e| disk(&e))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    std::fs::File::open(directory)?.sync_all()
+}
+
+/// Says of which part a fault is.
+fn of(part: &str, error: Error) -> Error {
+    match error {
+        Error::Conflict(fault) => Error::Conflict(format!("{part} cannot be restored: {fault}")),
+        other => other,
+    }
+}
+
+async fn restore_blobs(
+    repository: &Repository,
+    list: &Content,
+    blobs: &Blobs,
+    skip_damaged: bool,
+    restored: &mut Restored,
+) -> Result<()> {
+    let mut pieces = chunks::pieces(repository, list);
+    let mut lines = Lines::new();
+    while let Some(piece) = pieces.try_next().await.map_err(|e| of("the list of contents", e))? {
+        let one = |(hash, size_bytes): (String, u64)| async move {
+            match restore_blob(repository, blobs, &hash, size_bytes).await {
+                Ok(()) => Ok((hash, Some(size_bytes))),
+                Err(Error::Conflict(_)) if skip_damaged => Ok((hash, None)),
+                Err(error) => Err(of("a content", error)),
+            }
+        };
+        let mut all = futures::stream::iter(lines.take(&piece)?).map(one).buffer_unordered(FAN_OUT);
+        while let Some((hash, size_bytes)) = all.try_next().await? {
+            match size_bytes {
+                None => restored.lost.push(hash),
+                Some(size_bytes) => {
+                    restored.blobs += 1;
+                    restored.blob_bytes += size_bytes;
+                }
+            }
+        }
+    }
+    lines.end()
+}
+
+async fn restore_blob(repository: &Repository, blobs: &Blobs, hash: &str, size_bytes: u64) -> Result<()> {
+    let path = blob_path(hash);
+    let damaged = |found: &str| Error::Conflict(format!("`{path}` {found}"));
+    let pieces = match repository.stream(&path).await {
+        Ok((pieces, _)) => pieces,
+        Err(Error::Missing { .. }) => return Err(damaged("is missing")),
+        Err(error) => return Err(error),
+    };
+    match blobs.put_stream(pieces, size_bytes).await {
+        Ok(held) if held.hash() == hash && held.size_bytes() == size_bytes => Ok(()),
+        Ok(held) => {
+            // What it really is belongs to nobody here.
+            let other = held.hash().to_owned();
+            drop(held);
+            if other != hash {
+                blobs.delete(&other).await?;
+            }
+            Err(damaged("is damaged"))
+        }
+        Err(Error::TooLarge(_)) => Err(damaged("is longer than it was")),
+        Err(error) => Err(error),
+    }
+}
+
+/// A list that lost lines names fewer contents than the manifest counted.
+fn check_count(manifest: &Manifest, restored: &Restored) -> Result<()> {
+    let left_out = (restored.lost.len() - manifest.lost.len()) as u64;
+    if restored.blobs + left_out == manifest.blobs.count {
+        return Ok(());
+    }
+    let (found, expected) = (restored.blobs + left_out, manifest.blobs.count);
+    Err(Error::Conflict(format!("the list of contents names {found} instead of {expected}")))
+}
+
+async fn restore_extra(repository: &Repository, file: &FileEntry, directory: &Path) -> Result<()> {
+    let path = directory.join(&file.name);
+    if file.private {
+        make_private(&path).map_err(|e| disk(&e))?;
+    }
+    let mut bytes = Vec::new();
+    let mut pieces = chunks::pieces(repository, &file.content);
+    while let Some(piece) = pieces.try_next().await.map_err(|e| of(&file.name, e))? {
+        bytes.extend_from_slice(&piece);
+    }
+    let write = move || {
+        std::fs::write(&path, bytes)?;
+        std::fs::File::open(&path)?.sync_all()
+    };
+    tokio::task::spawn_blocking(write).await.map_err(Error::internal)?.map_err(|e| disk(&e))
+}
+
+/// An empty file that only its owner may read, so that what is written into it never was anybody else's.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    options.open(path).map(drop)
+}
