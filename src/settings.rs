@@ -6,12 +6,18 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use strata_engine::inference::ProviderConfig;
+use std::time::Duration;
+use strata_engine::{
+    backups::{ExtraFile, Schedule},
+    inference::ProviderConfig,
+};
 
 /// Where data lives unless something else is said, relative to the working directory.
 pub const DEFAULT_DATA: &str = "strata-data";
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8800";
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8800";
+const DEFAULT_BACKUP_EVERY: &str = "6h";
+const DEFAULT_BACKUP_KEEP: usize = 14;
 
 /// The configuration file, as written: every key is optional and an unknown one is an error.
 #[derive(Debug, Default, Deserialize)]
@@ -29,6 +35,18 @@ pub struct File {
     workers: Option<usize>,
     providers: Option<Vec<Provider>>,
     extractor_endpoints: Option<Vec<String>>,
+    #[serde(default)]
+    backup: BackupFile,
+}
+
+/// The table `[backup]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupFile {
+    to: Option<String>,
+    every: Option<String>,
+    keep: Option<usize>,
+    with_keys: Option<bool>,
 }
 
 impl File {
@@ -83,6 +101,25 @@ pub struct ServeArguments {
     /// Where a custom extractor may listen: `http://host:port` or `unix:/path/of/a/socket`; may be repeated
     #[arg(long = "extractor-endpoint", env = "STRATA_EXTRACTOR_ENDPOINTS", value_name = "URL", value_delimiter = ',')]
     pub extractor_endpoints: Vec<String>,
+    #[command(flatten)]
+    pub backup: BackupArguments,
+}
+
+/// When the server makes backups by itself.
+#[derive(Debug, Default, Clone, clap::Args)]
+pub struct BackupArguments {
+    /// Make backups to this directory or URL [default: none are made]
+    #[arg(long = "backup-to", env = "STRATA_BACKUP_TO", value_name = "PLACE")]
+    pub to: Option<String>,
+    /// How often, such as `30m`, `6h` or `1d` [default: 6h]
+    #[arg(long = "backup-every", env = "STRATA_BACKUP_EVERY", value_name = "TIME")]
+    pub every: Option<String>,
+    /// How many backups stay [default: 14]
+    #[arg(long = "backup-keep", env = "STRATA_BACKUP_KEEP", value_name = "N")]
+    pub keep: Option<usize>,
+    /// Put `admin.key`, `secrets.key` and the keys of the configuration into the backups, too
+    #[arg(long = "backup-with-keys", env = "STRATA_BACKUP_WITH_KEYS")]
+    pub with_keys: bool,
 }
 
 /// Settled settings of a server.
@@ -100,10 +137,12 @@ pub struct Settings {
     pub workers: usize,
     pub providers: Vec<ProviderConfig>,
     pub extractor_endpoints: Vec<String>,
+    pub backups: Option<Schedule>,
 }
 
 impl Settings {
     pub fn settle(arguments: ServeArguments, file: File) -> Result<Self> {
+        let backups = schedule(&arguments, file.backup)?;
         let listen = arguments.listen.or(file.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
         let workers = arguments.workers.or(file.workers).unwrap_or_else(default_workers);
         if workers == 0 {
@@ -125,12 +164,74 @@ impl Settings {
             sql_files: arguments.sql_files.or(file.sql_files),
             trust_proxy: arguments.trust_proxy || file.trust_proxy.unwrap_or(false),
             workers,
+            backups,
             extractor_endpoints: match arguments.extractor_endpoints.is_empty() {
                 true => file.extractor_endpoints.unwrap_or_default(),
                 false => arguments.extractor_endpoints,
             },
         })
     }
+}
+
+fn schedule(arguments: &ServeArguments, file: BackupFile) -> Result<Option<Schedule>> {
+    let asked = &arguments.backup;
+    let Some(to) = asked.to.clone().or(file.to) else { return Ok(None) };
+    let every = asked.every.clone().or(file.every).unwrap_or_else(|| DEFAULT_BACKUP_EVERY.to_owned());
+    let keep = asked.keep.or(file.keep).unwrap_or(DEFAULT_BACKUP_KEEP);
+    if keep == 0 {
+        bail!("`keep` of the backups must be at least 1");
+    }
+    let with_keys = asked.with_keys || file.with_keys.unwrap_or(false);
+    let files = configuration(arguments.config.as_deref(), arguments.providers.as_deref(), with_keys)?;
+    Ok(Some(Schedule { to, every: interval(&every)?, keep, with_keys, files }))
+}
+
+/// Reads a time such as `90s`, `30m`, `6h` or `1d`; a minute at least.
+fn interval(text: &str) -> Result<Duration> {
+    let wrong = || anyhow::anyhow!("`{text}` is not a time of a minute or more, such as `30m`, `6h` or `1d`");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|n| n.checked_mul(seconds)).ok_or_else(wrong)?;
+    // Longer than a year is a slip of the pen.
+    if !(60..=366 * 86_400).contains(&seconds) {
+        return Err(wrong());
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// The operator's files for a backup: the configuration and the providers. Without `with_keys` they go without the keys
+/// in them.
+pub fn configuration(config: Option<&Path>, providers: Option<&Path>, with_keys: bool) -> Result<Vec<ExtraFile>> {
+    let mut files = Vec::new();
+    for (name, path) in [("config.toml", config), ("providers.toml", providers)] {
+        let Some(path) = path else { continue };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let text = if with_keys { text } else { without_keys(path, &text)? };
+        files.push(ExtraFile { name: name.to_owned(), bytes: text.into_bytes(), private: true });
+    }
+    Ok(files)
+}
+
+fn without_keys(path: &Path, text: &str) -> Result<String> {
+    let parsed: Result<toml::Table, toml::de::Error> = toml::from_str(text);
+    // The line itself may hold a key.
+    let mut table = parsed.map_err(|e| anyhow::anyhow!("`{}` is not TOML: {}", path.display(), e.message()))?;
+    for key in ["bootstrap_key", "secrets_key"] {
+        table.remove(key);
+    }
+    if let Some(toml::Value::Array(providers)) = table.get_mut("providers") {
+        for provider in providers.iter_mut().filter_map(toml::Value::as_table_mut) {
+            provider.remove("key");
+        }
+    }
+    Ok(toml::to_string(&table)?)
 }
 
 /// The directory that was named, else the registry's own choice.
@@ -173,6 +274,32 @@ mod tests {
     #[test]
     fn an_unknown_key_of_the_file_is_an_error() {
         assert!(toml::from_str::<File>("dta = \"x\"").is_err());
+    }
+
+    #[test]
+    fn backups_are_scheduled_by_the_file_and_flags_win() {
+        let file: File = toml::from_str("[backup]\nto = \"/b\"\nevery = \"90m\"").expect("valid file");
+        let mut arguments = ServeArguments { models: Some("/m".into()), ..Default::default() };
+        arguments.backup.keep = Some(3);
+        let schedule = Settings::settle(arguments, file).expect("valid settings").backups.expect("a schedule");
+        assert_eq!((schedule.to.as_str(), schedule.keep), ("/b", 3));
+        assert_eq!(schedule.every, Duration::from_secs(90 * 60));
+        for wrong in ["", "6", "h", "1s", "6 h", "1w", "99999999999999999999d", "9999d"] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn keys_stay_out_of_the_configuration_that_is_backed_up() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("c.toml");
+        let text = "workers = 2\nsecrets_key = \"s3cret\"\n[[providers]]\nname = \"p\"\nkey = \"s3cret\"\nkey_env = \"K\"\n";
+        std::fs::write(&path, text).expect("written");
+        let files = configuration(Some(&path), None, false).expect("readable");
+        let kept = String::from_utf8(files[0].bytes.clone()).expect("text");
+        assert!(kept.contains("workers = 2") && kept.contains("key_env") && !kept.contains("s3cret"), "{kept}");
+        let files = configuration(Some(&path), None, true).expect("readable");
+        assert_eq!(files[0].bytes, text.as_bytes());
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn run(arguments: DoctorArguments, output: Output) -> Result<ExitCode> {
             workers: settings.workers,
             providers: Vec::new(),
             extractor_endpoints: Vec::new(),
+            backups: None,
         })
         .await
         .with_context(|| format!("cannot open `{}`", settings.data_dir.display()))?;

@@ -1,5 +1,6 @@
 //! The commands. Data goes to stdout, everything else to stderr; `--json` prints answers as JSON.
 
+mod backup;
 mod compat;
 mod doctor;
 mod get;
@@ -8,6 +9,7 @@ mod keys;
 mod lane;
 mod models;
 mod namespaces;
+mod restore;
 mod search;
 mod serve;
 mod walk;
@@ -47,6 +49,12 @@ enum Command {
     Models(models::ModelsArguments),
     /// Check a data directory: catalog, blobs, index, models
     Doctor(doctor::DoctorArguments),
+    /// Back up a data directory, while a server runs on it or not
+    Backup(backup::BackupArguments),
+    /// The backups that are there; `--verify` reads them whole
+    Backups(backup::BackupsArguments),
+    /// Make a new data directory of a backup
+    Restore(restore::RestoreArguments),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
     /// Write COMPAT.md: the state of every operation of the contract
@@ -77,6 +85,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Namespaces(arguments) => namespaces::run(arguments, output)?,
         Command::Models(arguments) => return models::run(arguments, output),
         Command::Doctor(arguments) => return doctor::run(arguments, output),
+        Command::Backup(arguments) => backup::run(arguments, output)?,
+        Command::Backups(arguments) => return backup::list(arguments, output),
+        Command::Restore(arguments) => restore::run(arguments, output)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "strata", &mut std::io::stdout());
         }

@@ -36,6 +36,7 @@ async fn serve(settings: Settings) -> Result<()> {
         workers: settings.workers,
         providers: settings.providers,
         extractor_endpoints: settings.extractor_endpoints,
+        backups: settings.backups,
     })
     .await
     .with_context(|| format!("cannot open `{}`", settings.data_dir.display()))?;

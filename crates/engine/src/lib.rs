@@ -5,6 +5,7 @@
 //! whose fault it is when it cannot.
 
 pub mod annotations;
+pub mod backups;
 pub mod batches;
 pub mod buckets;
 pub mod clustering;
@@ -83,6 +84,8 @@ pub struct Config {
     pub providers: Vec<inference::ProviderConfig>,
     /// Where custom extractors may listen: `http://host:port` or `unix:/path/of/a/socket`.
     pub extractor_endpoints: Vec<String>,
+    /// When backups are made, if they are.
+    pub backups: Option<backups::Schedule>,
 }
 
 /// The running engine. One per data directory.
@@ -155,6 +158,7 @@ impl Engine {
         payload::start(&engine);
         experiments::start(&engine);
         upkeep::start(&engine);
+        backups::start(&engine);
         Ok(engine)
     }
 

@@ -43,7 +43,7 @@ pub struct Order {
 }
 
 /// A small file that goes into a backup.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ExtraFile {
     /// A name without folders; the same in the restored directory.
     pub name: String,

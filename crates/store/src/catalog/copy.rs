@@ -38,7 +38,7 @@ pub struct Census {
 pub struct Facts {
     /// The schema's number.
     pub schema: u64,
-    /// The first organization's id: it tells one catalog from another. Empty in a catalog that nobody has used.
+    /// What tells one server's catalog from another's; see [`source`].
     pub source: String,
     pub census: Census,
 }
@@ -79,9 +79,7 @@ pub fn copy(from: &Path, to: &Path, is_unwanted: &AtomicBool) -> Result<()> {
 pub fn facts(path: &Path) -> Result<Facts> {
     let connection = open(path)?;
     let schema = migrate::version(&connection)? as u64;
-    let source = connection
-        .query_row("SELECT coalesce(min(organization_id), '') FROM organizations", [], |r| r.get(0))
-        .map_err(from_sql)?;
+    let source = source(&connection)?;
     let count = |table: &str| -> Result<u64> {
         let sql = format!("SELECT count(*) FROM {table}");
         let found: i64 = connection.query_row(&sql, [], |r| r.get(0)).map_err(from_sql)?;
@@ -97,6 +95,12 @@ pub fn facts(path: &Path) -> Result<Facts> {
         documents: count("documents")?,
     };
     Ok(Facts { schema, source, census })
+}
+
+/// The first organization's id, which tells one server's catalog from another's; empty where there is none yet.
+pub fn source(connection: &Connection) -> Result<String> {
+    let sql = "SELECT coalesce((SELECT organization_id FROM organizations ORDER BY created_at, organization_id LIMIT 1), '')";
+    connection.query_row(sql, [], |r| r.get(0)).map_err(from_sql)
 }
 
 /// The contents that a copy refers to, those whose hash begins with `prefix`; see [`removal::referenced`]. Blocks.
