@@ -22,16 +22,13 @@ pub struct RestoreArguments {
 
 pub fn run(arguments: RestoreArguments, output: Output) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let wanted = Wanted {
-        backup_id: arguments.backup,
-        data_dir: arguments.data.clone(),
-        skip_damaged: arguments.skip_damaged,
-    };
+    let RestoreArguments { from, data, backup: backup_id, skip_damaged } = arguments;
+    let wanted = Wanted { backup_id, data_dir: data.clone(), skip_damaged };
     let restored = runtime.block_on(async {
-        let repository = Repository::open(&arguments.from).await?;
+        let repository = Repository::open(&from).await?;
         backup::restore(&repository, &wanted).await
     });
-    let restored = restored.with_context(|| format!("cannot restore into `{}`", arguments.data.display()))?;
+    let restored = restored.with_context(|| format!("cannot restore into `{}`", data.display()))?;
     if !restored.lost.is_empty() {
         eprintln!("warning: {} contents that the catalog names are not there", restored.lost.len());
     }
@@ -40,7 +37,7 @@ pub fn run(arguments: RestoreArguments, output: Output) -> Result<()> {
             out,
             "{} is in {}: catalog of {}, {} contents of {}",
             restored.backup_id,
-            arguments.data.display(),
+            data.display(),
             megabytes(restored.catalog_bytes),
             restored.blobs,
             megabytes(restored.blob_bytes)

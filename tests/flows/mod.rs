@@ -1,3 +1,4 @@
+mod backup;
 mod command_line;
 mod crawl;
 mod first_path;

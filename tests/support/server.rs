@@ -46,6 +46,13 @@ impl Server {
         Self::start_in(tempfile::tempdir().expect("temporary directory"), arguments)
     }
 
+    /// A server on the data directory that `prepare` makes at the path it is given.
+    pub fn start_on(prepare: impl FnOnce(&Path)) -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        prepare(&dir.path().join("data"));
+        Self::start_in(dir, &[])
+    }
+
     fn start_in(dir: TempDir, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let logs = Arc::new(Mutex::new(Vec::new()));
