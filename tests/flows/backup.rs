@@ -144,6 +144,15 @@ impl Library {
     }
 }
 
+/// Ends the threads that write, even when the test fails.
+struct StopAtEnd<'s>(&'s AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 fn place(dir: &TempDir, name: &str) -> (PathBuf, String) {
     let path = dir.path().join(name);
     let text = path.to_str().expect("a UTF-8 path").to_owned();
@@ -201,6 +210,7 @@ fn a_backup_under_load_restored_elsewhere_gives_the_same_answers() {
     let (number, stop) = (AtomicU32::new(0), AtomicBool::new(false));
     let mut under_load = Vec::new();
     std::thread::scope(|threads| {
+        let _stop = StopAtEnd(&stop);
         for _ in 0..3 {
             threads.spawn(|| library.churn(&api, &number, &stop));
         }
@@ -209,7 +219,6 @@ fn a_backup_under_load_restored_elsewhere_gives_the_same_answers() {
             wait_for("writes", SOON, || (number.load(Ordering::SeqCst) >= round * 12).then_some(()));
             under_load.push(strata(&["backup", &to], Some(&data)));
         }
-        stop.store(true, Ordering::SeqCst);
     });
     let under_load: Vec<Value> = under_load
         .into_iter()

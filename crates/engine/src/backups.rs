@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Duration};
 use strata_model::{Error, Result};
 use strata_store::{
     backup::{self, Made, Order, Repository, retention},
+    catalog::copy,
     seams::System,
 };
+use tokio::time::Instant;
 
 pub use strata_store::backup::ExtraFile;
 
@@ -14,6 +16,9 @@ pub use strata_store::backup::ExtraFile;
 const KEY_FILES: [&str; 2] = ["admin.key", "secrets.key"];
 /// The pause after a backup that failed, if the interval is not shorter.
 const RETRY: Duration = Duration::from_secs(300);
+
+/// How often the metrics are told of the last backup.
+const TELL: Duration = Duration::from_secs(10);
 
 /// When backups are made, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +61,9 @@ pub(crate) fn start(engine: &Arc<Engine>) {
 
 async fn run(engine: &Engine, schedule: &Schedule) {
     let seams = System::default();
+    let mut last = Last::default();
     loop {
-        let pause = match turn(engine, schedule, &seams).await {
+        let pause = match turn(engine, schedule, &seams, &mut last).await {
             Ok(pause) => pause,
             Err(error) => {
                 metrics::counter!("strata_backups_total", "outcome" => "failed").increment(1);
@@ -65,27 +71,37 @@ async fn run(engine: &Engine, schedule: &Schedule) {
                 schedule.every.min(RETRY)
             }
         };
-        tokio::time::sleep(pause).await;
+        let due = Instant::now() + pause;
+        while Instant::now() < due {
+            last.tell();
+            tokio::time::sleep_until(due.min(Instant::now() + TELL)).await;
+        }
     }
 }
 
 /// Makes the backup that is due, if one is; answers how long none is.
-async fn turn(engine: &Engine, schedule: &Schedule, seams: &System) -> Result<Duration> {
+async fn turn(engine: &Engine, schedule: &Schedule, seams: &System, last: &mut Last) -> Result<Duration> {
     let repository = Repository::open_or_make(&schedule.to).await?;
     // The last one may be of an earlier run of the server, or of the command line.
-    let source = source(engine).await?;
+    let source = engine.catalog.read(copy::source).await?;
     let listed = repository.manifests().await?;
     let own = listed.iter().filter_map(|listed| listed.manifest.as_ref().ok()).filter(|m| m.source == source);
-    if let Some(last) = own.map(backup::Manifest::created_micros).max() {
-        metrics::gauge!("strata_backup_last_success_timestamp_seconds").set(last as f64 / 1e6);
-        let age = Duration::from_micros((engine.catalog.now_micros() - last).max(0).unsigned_abs());
+    last.created_micros = own.map(backup::Manifest::created_micros).max();
+    if let Some(created) = last.created_micros {
+        let age = Duration::from_micros((engine.catalog.now_micros() - created).max(0).unsigned_abs());
         if age < schedule.every {
             return Ok(schedule.every - age);
         }
     }
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let made = one(engine, schedule, &repository, seams).await?;
-    report(&made, started.elapsed(), engine.catalog.now_micros());
+    metrics::counter!("strata_backups_total", "outcome" => "made").increment(1);
+    *last = Last {
+        created_micros: Some(engine.catalog.now_micros()),
+        took: Some(started.elapsed()),
+        written_bytes: Some(made.written_bytes),
+    };
+    log(&made);
     let pruned = retention::prune(&repository, &made.source, schedule.keep, seams).await?;
     if !pruned.backups.is_empty() {
         tracing::info!(backups = pruned.backups.len(), bytes = pruned.size_bytes, "old backups were removed");
@@ -101,16 +117,30 @@ async fn one(engine: &Engine, schedule: &Schedule, repository: &Repository, seam
     backup::make(&order, repository, seams).await
 }
 
-/// Which server this is, as manifests name it.
-async fn source(engine: &Engine) -> Result<String> {
-    engine.catalog.read(strata_store::catalog::copy::source).await
+/// The last backup in numbers; what this process has not made is known by its time only.
+#[derive(Default)]
+struct Last {
+    created_micros: Option<i64>,
+    took: Option<Duration>,
+    written_bytes: Option<u64>,
 }
 
-fn report(made: &Made, took: Duration, now_micros: i64) {
-    metrics::counter!("strata_backups_total", "outcome" => "made").increment(1);
-    metrics::gauge!("strata_backup_last_success_timestamp_seconds").set(now_micros as f64 / 1e6);
-    metrics::gauge!("strata_backup_duration_seconds").set(took.as_secs_f64());
-    metrics::gauge!("strata_backup_written_bytes").set(made.written_bytes as f64);
+impl Last {
+    /// Told again and again, since a server makes backups before anybody gathers its metrics.
+    fn tell(&self) {
+        if let Some(micros) = self.created_micros {
+            metrics::gauge!("strata_backup_last_success_timestamp_seconds").set(micros as f64 / 1e6);
+        }
+        if let Some(took) = self.took {
+            metrics::gauge!("strata_backup_duration_seconds").set(took.as_secs_f64());
+        }
+        if let Some(written_bytes) = self.written_bytes {
+            metrics::gauge!("strata_backup_written_bytes").set(written_bytes as f64);
+        }
+    }
+}
+
+fn log(made: &Made) {
     tracing::info!(
         backup_id = made.backup_id,
         blobs = made.blobs,
@@ -118,10 +148,10 @@ fn report(made: &Made, took: Duration, now_micros: i64) {
         written_bytes = made.written_bytes,
         "a backup was made"
     );
-    if !made.lost.is_empty() {
+    if let Some(first) = made.lost.first() {
         tracing::error!(
             count = made.lost.len(),
-            first = made.lost[0],
+            first,
             "contents that the catalog names are missing or damaged, and not in the backup; run `strata doctor`"
         );
     }

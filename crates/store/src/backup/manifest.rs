@@ -111,8 +111,8 @@ struct Format {
 /// A new backup's id, which sorts by time, and its time.
 pub(super) fn new_id(seams: &dyn Seams) -> (String, String) {
     let created_at = seams::rfc3339(seams.now_micros());
-    let seconds = created_at.split('.').next().unwrap_or_default().replace(['-', ':'], "");
-    (seams::random_hex(seams, &format!("{seconds}Z-"), 6), created_at)
+    let digits = created_at.replace(['-', ':', '.'], "");
+    (seams::random_hex(seams, &format!("{digits}-"), 6), created_at)
 }
 
 /// Backup id and SHA-256 of a manifest's name.
@@ -133,7 +133,7 @@ mod tests {
     fn manifest() -> Manifest {
         Manifest {
             format: FORMAT,
-            backup_id: "20260102T030405Z-0a0b0c".into(),
+            backup_id: "20260102T030405000006Z-0a0b0c".into(),
             created_at: "2026-01-02T03:04:05.000006Z".into(),
             strata: "0.1.0".into(),
             schema: 7,
@@ -197,7 +197,7 @@ mod tests {
             }
         }
         let (first, created_at) = new_id(&At(1_767_323_045_000_006));
-        assert_eq!((first.as_str(), created_at.as_str()), ("20260102T030405Z-ababab", "2026-01-02T03:04:05.000006Z"));
-        assert!(first < new_id(&At(1_767_323_046_000_000)).0);
+        assert_eq!((first.as_str(), created_at.as_str()), ("20260102T030405000006Z-ababab", "2026-01-02T03:04:05.000006Z"));
+        assert!(first < new_id(&At(1_767_323_045_000_007)).0);
     }
 }
