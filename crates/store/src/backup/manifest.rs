@@ -79,7 +79,7 @@ impl Manifest {
         let format = serde_json::from_slice::<Format>(bytes).map_err(|_| damaged())?.format;
         if format > FORMAT {
             return Err(Error::Conflict(format!(
-                "the manifest `{name}` has format {format}, and this version of strata knows {FORMAT}: use the newer one"
+                "the manifest `{name}` has format {format}; this version of strata knows {FORMAT}: use the newer one"
             )));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|_| damaged())?;
@@ -197,7 +197,8 @@ mod tests {
             }
         }
         let (first, created_at) = new_id(&At(1_767_323_045_000_006));
-        assert_eq!((first.as_str(), created_at.as_str()), ("20260102T030405000006Z-ababab", "2026-01-02T03:04:05.000006Z"));
+        assert_eq!(first, "20260102T030405000006Z-ababab");
+        assert_eq!(created_at, "2026-01-02T03:04:05.000006Z");
         assert!(first < new_id(&At(1_767_323_045_000_007)).0);
     }
 }

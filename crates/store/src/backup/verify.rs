@@ -95,7 +95,8 @@ async fn listed_blobs(
     let mut lines = Lines::new();
     while let Some(piece) = pieces.try_next().await? {
         let entries = lines.take(&piece)?;
-        let unseen: Vec<(String, u64)> = entries.iter().filter(|(hash, _)| !blobs.contains_key(hash)).cloned().collect();
+        let unseen: Vec<(String, u64)> =
+            entries.iter().filter(|(hash, _)| !blobs.contains_key(hash)).cloned().collect();
         let read = |(hash, size_bytes): (String, u64)| async move {
             let fault = fault_of(check_blob(repository, &hash, size_bytes).await)?;
             Ok::<_, Error>((hash, fault))
