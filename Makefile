@@ -36,8 +36,8 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-# The long form of the crash tests: 30 rounds of kill -9.
-crash: export STRATA_CRASH_ROUNDS := 30
+# The long form of the crash tests: 1,000 rounds of kill -9, most of an hour.
+crash: export STRATA_CRASH_ROUNDS := 1000
 crash: prepare
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  $(CARGO) nextest run --package strata --test integration --profile crash crash::; \

@@ -293,7 +293,8 @@ mod tests {
     fn keys_stay_out_of_the_configuration_that_is_backed_up() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("c.toml");
-        let text = "workers = 2\nsecrets_key = \"s3cret\"\n[[providers]]\nname = \"p\"\nkey = \"s3cret\"\nkey_env = \"K\"\n";
+        let text =
+            "workers = 2\nsecrets_key = \"s3cret\"\n[[providers]]\nname = \"p\"\nkey = \"s3cret\"\nkey_env = \"K\"\n";
         std::fs::write(&path, text).expect("written");
         let files = configuration(Some(&path), None, false).expect("readable");
         let kept = String::from_utf8(files[0].bytes.clone()).expect("text");

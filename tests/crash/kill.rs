@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Rounds on one directory: what is in it is looked through after each.
+const ROUNDS: u32 = 25;
+
 /// What the server has said yes to, over all rounds.
 #[derive(Default)]
 struct Acknowledged {
@@ -30,11 +33,27 @@ struct Place {
 fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
     let rounds: u32 = std::env::var("STRATA_CRASH_ROUNDS").map_or(5, |text| text.parse().expect("a number of rounds"));
     let mut random = Random::seeded();
+    let (mut before, mut total) = (0, [0; 3]);
+    while before < rounds {
+        let some = ROUNDS.min(rounds - before);
+        let acknowledged = killed(&mut random, before, some);
+        before += some;
+        let counts = [acknowledged.objects.len(), acknowledged.documents.len(), acknowledged.batches.len()];
+        total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+        let [objects, documents, batches] = total;
+        println!(
+            "{before} rounds: {objects} objects, {documents} documents, {batches} batches acknowledged; 0 lost, 0 doubled, 0 stuck"
+        );
+    }
+}
+
+/// Some rounds on one directory, and everything that was acknowledged in them, found again.
+fn killed(random: &mut Random, before: u32, rounds: u32) -> Acknowledged {
     let mut server = Server::start();
     let place = prepare(&server.api());
     let acknowledged = Mutex::new(Acknowledged::default());
     let number = AtomicU64::new(0);
-    for round in 0..rounds {
+    for round in before..before + rounds {
         let enough = 5 + random.below(120);
         let api = server.api();
         let done = AtomicU64::new(0);
@@ -54,6 +73,7 @@ fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
     let acknowledged = acknowledged.into_inner().expect("the threads are done");
     every_batch_ends(&server.api(), &place, &acknowledged);
     check(&server.api(), &place, &acknowledged);
+    acknowledged
 }
 
 fn prepare(api: &Api) -> Place {

@@ -113,10 +113,13 @@ impl Library {
             format!("/v1/collections/{}/documents/list", self.texts),
             format!("/v1/collections/{}/documents/list", self.direct),
         ];
+        let searchable = regex::Regex::new(r#""searchable_at":(null|"[^"]*"),"#).expect("an expression");
         let text = |path: String| {
             let response = api.respond("POST", &format!("{path}?page_size=1000"), &[], &json!({}));
             assert_eq!(response.status().as_u16(), 200, "{path}");
-            (path, response.text().expect("the answer is whole"))
+            let text = response.text().expect("the answer is whole");
+            // When the index came to a document is no part of it.
+            (path, searchable.replace_all(&text, "").into_owned())
         };
         paths.into_iter().map(text).collect()
     }
@@ -251,7 +254,8 @@ fn a_backup_under_load_restored_elsewhere_gives_the_same_answers() {
     assert_eq!((&restored["backup_id"], &restored["blobs"]), (&again["backup_id"], &again["blobs"]));
 
     let of_restored = succeed(&["backup", &to], Some(&quiet));
-    let (first, second) = (manifest(&repository, &again["backup_id"]), manifest(&repository, &of_restored["backup_id"]));
+    let (first, second) =
+        (manifest(&repository, &again["backup_id"]), manifest(&repository, &of_restored["backup_id"]));
     assert_eq!(first["catalog"], second["catalog"], "the catalog has come back byte by byte");
     assert_eq!(first["blobs"], second["blobs"]);
 
@@ -309,7 +313,8 @@ fn damage_in_a_repository_is_noticed_and_nothing_is_restored_over_something() {
     let (target, _) = place(&dir, "target");
     let refused = fail(&["restore", &to], Some(&target));
     assert!(refused.contains(&hash), "{refused}");
-    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("listed").map(|e| e.expect("an entry").file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("listed").map(|e| e.expect("an entry").file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().contains("target")), "nothing is left: {left:?}");
     let (partial, _) = place(&dir, "partial");
     let restored = succeed(&["restore", &to, "--skip-damaged"], Some(&partial));

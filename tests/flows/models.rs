@@ -25,7 +25,8 @@ fn packed(files: &[(&str, &[u8])]) -> Vec<u8> {
 
 /// The files of the registry's model.
 fn files() -> (Vec<u8>, Vec<u8>) {
-    let models = PathBuf::from(std::env::var_os("STRATA_MODELS").expect("STRATA_MODELS names the directory of the models"));
+    let models =
+        PathBuf::from(std::env::var_os("STRATA_MODELS").expect("STRATA_MODELS names the directory of the models"));
     let read = |name: &str| std::fs::read(models.join(KNOWN).join(name)).expect("the model is installed");
     (read("model.onnx"), read("tokenizer.json"))
 }
@@ -211,7 +212,8 @@ fn archives_that_make_no_model_are_told_and_not_kept() {
     let refused = admin.post("/v1/models/uploads", pickle);
     assert_eq!(refused.status, 422);
     assert!(refused.text("/error/message").contains("run code"), "{}", refused.body);
-    let early = admin.post("/v1/models/uploads", json!({ "name": "early", "version": "1.0.0", "model_format": "onnx" }));
+    let early =
+        admin.post("/v1/models/uploads", json!({ "name": "early", "version": "1.0.0", "model_format": "onnx" }));
     assert_eq!(confirmed(&admin, early.text("/upload_id"), "").status, 409, "nothing has come");
     let own = admin.get("/v1/models").ok()["models"].to_string();
     assert!(!own.contains("customer"), "{own}");

@@ -110,8 +110,7 @@ async fn turn(engine: &Engine, schedule: &Schedule, seams: &System, last: &mut L
 }
 
 async fn one(engine: &Engine, schedule: &Schedule, repository: &Repository, seams: &System) -> Result<Made> {
-    let (data_dir, files, with_keys) =
-        (engine.config.data_dir.clone(), schedule.files.clone(), schedule.with_keys);
+    let (data_dir, files, with_keys) = (engine.config.data_dir.clone(), schedule.files.clone(), schedule.with_keys);
     let ordering = tokio::task::spawn_blocking(move || order(&data_dir, files, with_keys));
     let order = ordering.await.map_err(Error::internal)??;
     backup::make(&order, repository, seams).await

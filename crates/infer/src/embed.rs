@@ -79,12 +79,8 @@ impl TextEmbedder {
         let fingerprint = hex::encode(strata_model::id::sha256_parts(&[&model_bytes, &tokenizer_bytes]));
         let network = Network::load(entry.id, model_bytes, config.threads, &["last_hidden_state"])?;
         let network = Network { dimensions: Some(entry.dimensions), ..network };
-        let facts = Facts {
-            id: entry.id.to_owned(),
-            fingerprint,
-            dimensions: entry.dimensions,
-            max_tokens: entry.max_tokens,
-        };
+        let facts =
+            Facts { id: entry.id.to_owned(), fingerprint, dimensions: entry.dimensions, max_tokens: entry.max_tokens };
         let run: Run = Box::new(move |batch, threads| network.run(batch, threads));
         Self::start(entry.id, facts, &tokenizer_bytes, config, run)
     }

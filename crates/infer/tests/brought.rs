@@ -77,8 +77,11 @@ fn a_bert_in_safetensors_is_pooled_as_it_says() {
 #[test]
 fn a_bert_that_is_none_is_refused() {
     let other = r#"{ "model_type": "mpnet" }"#;
-    let (_temp, path) =
-        packed(Registry::default_sparse_model(), &["model.safetensors", "tokenizer.json"], Some(("config.json", other)));
+    let (_temp, path) = packed(
+        Registry::default_sparse_model(),
+        &["model.safetensors", "tokenizer.json"],
+        Some(("config.json", other)),
+    );
     let opened = Brought::open(&path, BroughtFormat::Safetensors).unwrap();
     let told = TextEmbedder::of("custom/other@1.0.0", opened, EmbedConfig::default()).unwrap_err().to_string();
     assert!(told.contains("config.json"), "{told}");

@@ -132,7 +132,8 @@ impl MediaKind {
             Asf => "asf",
             MpegProgram => "mpeg",
             MpegTransport => "mpegts",
-            Jpeg | Png | Webp | Bmp | Tiff | Ico | Pnm | Qoi | JpegXl | Heif | Avif | Svg | Pdf | Text | Zip | Unknown => {
+            Jpeg | Png | Webp | Bmp | Tiff | Ico | Pnm | Qoi | JpegXl | Heif | Avif | Svg | Pdf | Text | Zip
+            | Unknown => {
                 return None;
             }
         })

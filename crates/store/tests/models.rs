@@ -38,7 +38,10 @@ fn a_model_is_its_organizations_and_its_archive_stays_while_anybody_has_it() {
         tx.execute_batch("INSERT INTO organizations VALUES ('org_2', 'p', '{}', 't', 't')").map_err(from_sql)?;
         objects::put_blob(tx, &kept, 1, "application/gzip", "t")?;
         models::insert(tx, &model("mdl_1", "org_1"))?;
-        assert!(matches!(models::insert(tx, &model("mdl_3", "org_1")), Err(Error::Conflict(_))), "a version is one model");
+        assert!(
+            matches!(models::insert(tx, &model("mdl_3", "org_1")), Err(Error::Conflict(_))),
+            "a version is one model"
+        );
         models::insert(tx, &model("mdl_2", "org_2"))?;
         models::enable(tx, &scope("ns_1"), "mdl_1", "t")?;
         models::enable(tx, &scope("ns_1"), "mdl_1", "t")
@@ -57,7 +60,9 @@ fn a_model_is_its_organizations_and_its_archive_stays_while_anybody_has_it() {
             for unknown in ["mdl_1", "small", "custom/small", "custom/small@2.0.0", "custom/@", ""] {
                 assert!(models::find(c, "org_2", unknown)?.is_none(), "{unknown}");
             }
-            assert!(models::is_enabled(c, &scope("ns_1"), "mdl_1")? && !models::is_enabled(c, &scope("ns_2"), "mdl_1")?);
+            assert!(
+                models::is_enabled(c, &scope("ns_1"), "mdl_1")? && !models::is_enabled(c, &scope("ns_2"), "mdl_1")?
+            );
             assert_eq!(models::namespaces_of(c, "org_1", "mdl_1")?, [scope("ns_1")]);
             assert!(models::namespaces_of(c, "org_2", "mdl_1")?.is_empty());
             Ok(())

@@ -110,9 +110,12 @@ fn a_book_becomes_elements_with_their_code_or_pages() {
     let titled = made.iter().filter(|element| element["title"].is_string()).count();
     assert!(titled * 10 > made.len() * 8, "{titled} of {} under a heading", made.len());
     let code: Vec<&Value> = made.iter().filter(|element| element["code_content"].is_string()).collect();
-    println!("{} of {} elements are code, such as {}", code.len(), made.len(), code.first().map_or("", |c| {
-        c["code_content"].as_str().unwrap_or_default()
-    }));
+    println!(
+        "{} of {} elements are code, such as {}",
+        code.len(),
+        made.len(),
+        code.first().map_or("", |c| { c["code_content"].as_str().unwrap_or_default() })
+    );
     assert!(code.len() > 10 && code.len() * 2 < made.len(), "{} of {}", code.len(), made.len());
     assert!(code.iter().all(|element| element["element_type"] == "code"));
     assert!(code.iter().any(|element| element["code_content"].as_str().is_some_and(|c| c.contains("<-"))));
@@ -189,11 +192,8 @@ fn functions_of_an_archive_are_found_with_their_lines() {
     assert!(hits.iter().any(|hit| hit["title"] == "area"), "{hits:?}");
 
     let whole = shelf.documents(&files);
-    let mut paths: Vec<&str> = whole
-        .iter()
-        .filter(|d| d["root_object_id"] == json!(course))
-        .filter_map(|d| d["file_path"].as_str())
-        .collect();
+    let mut paths: Vec<&str> =
+        whole.iter().filter(|d| d["root_object_id"] == json!(course)).filter_map(|d| d["file_path"].as_str()).collect();
     paths.sort_unstable();
     assert_eq!(paths, ["course/hello.c", "course/shapes.py"]);
 }

@@ -71,11 +71,7 @@ pub const fn one_of(
     Parameter { name, kind: Kind::OneOf { default, values }, description }
 }
 /// A list of some words.
-pub const fn some_of(
-    name: &'static str,
-    values: &'static [&'static str],
-    description: &'static str,
-) -> Parameter {
+pub const fn some_of(name: &'static str, values: &'static [&'static str], description: &'static str) -> Parameter {
     Parameter { name, kind: Kind::SomeOf(values), description }
 }
 /// Words.
@@ -228,9 +224,11 @@ mod tests {
     fn one_table_makes_schema_defaults_and_check() {
         assert_eq!(defaults(TABLE), json!({ "a": true, "b": 3, "d": "x", "e": false, "f": ["x", "y"] }));
         assert_eq!(schema(TABLE)["properties"]["b"]["maximum"], 5);
-        checked(json!({ "a": false, "b": 5.0, "c": 0.5, "d": "y", "e": false, "f": ["y"], "other": 1, "b2": null })).unwrap();
+        checked(json!({ "a": false, "b": 5.0, "c": 0.5, "d": "y", "e": false, "f": ["y"], "other": 1, "b2": null }))
+            .unwrap();
         checked(defaults(TABLE)).unwrap();
-        let error = checked(json!({ "a": 1, "b": 6, "c": 2, "d": "z", "e": true, "f": ["z"] })).unwrap_err().to_string();
+        let error =
+            checked(json!({ "a": 1, "b": 6, "c": 2, "d": "z", "e": true, "f": ["z"] })).unwrap_err().to_string();
         for name in ["a", "b", "c", "d", "e", "f"] {
             assert!(error.contains(&format!("parameters.{name}")), "{error}");
         }

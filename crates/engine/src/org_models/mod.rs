@@ -157,8 +157,7 @@ impl Engine {
             if !was_there && !came_here {
                 return Err(Error::missing("model", identifier));
             }
-            let is_over =
-                came_here && models::namespaces_of(tx, &scope.organization_id, &model.model_id)?.is_empty();
+            let is_over = came_here && models::namespaces_of(tx, &scope.organization_id, &model.model_id)?.is_empty();
             if is_over {
                 models::delete(tx, &scope.organization_id, &model.model_id)?;
             }
@@ -213,7 +212,8 @@ impl Engine {
             let full_name = model.full_name();
             let broken = |why: String| Error::Unavailable(format!("the model `{full_name}` cannot be loaded: {why}"));
             let opened = Brought::open(file.path(), format).map_err(|e| broken(e.to_string()))?;
-            let made = TextEmbedder::of(&full_name, opened, EmbedConfig::default()).map_err(|e| broken(e.to_string()))?;
+            let made =
+                TextEmbedder::of(&full_name, opened, EmbedConfig::default()).map_err(|e| broken(e.to_string()))?;
             if made.fingerprint() != model.fingerprint {
                 return Err(broken("this version runs it in another way; upload it as another version".to_owned()));
             }

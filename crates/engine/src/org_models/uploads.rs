@@ -237,7 +237,9 @@ impl Engine {
             status => return Err(Error::Conflict(format!("upload `{upload_id}` is {status}"))),
         }
         let Some(hash) = upload.archive_hash.take() else {
-            return Err(Error::Conflict(format!("the archive of upload `{upload_id}` has not come: send it to its URL")));
+            return Err(Error::Conflict(format!(
+                "the archive of upload `{upload_id}` has not come: send it to its URL"
+            )));
         };
         // Until the row is committed that names it.
         let held = self.blobs.hold(&hash).await?;
@@ -337,7 +339,12 @@ impl Engine {
     ///
     /// Errors: as those of [`Engine::create_model_upload`]; `Invalid` also for what is wrong with the archive, of which
     /// nothing is kept then.
-    pub async fn add_namespace_model(self: &Arc<Self>, scope: &Scope, new: NewModel, archive: Bytes) -> Result<OrgModel> {
+    pub async fn add_namespace_model(
+        self: &Arc<Self>,
+        scope: &Scope,
+        new: NewModel,
+        archive: Bytes,
+    ) -> Result<OrgModel> {
         new.check()?;
         let size_bytes = archive.len() as u64;
         let held = self.blobs.put_held(archive).await?;

@@ -153,7 +153,8 @@ fn pooling(files: &mut Files) -> Result<Pooling> {
         ["pooling_mode_mean_tokens"] => Ok(Pooling::Mean),
         ["pooling_mode_cls_token"] => Ok(Pooling::First),
         other => {
-            let message = format!("asks for `{}`; the mean of the tokens or the first one is made here", other.join("`, `"));
+            let message =
+                format!("asks for `{}`; the mean of the tokens or the first one is made here", other.join("`, `"));
             Err(Error::invalid(POOLING, message))
         }
     }

@@ -86,8 +86,10 @@ fn what_could_harm_is_refused_by_name() {
         assert!(refused(&many, is_zip).contains("entries"));
     }
     assert!(refused(&[GOOD[0], GOOD[0], GOOD[1]], false).contains("twice"));
-    assert!(refused(&[GOOD[0], GOOD[1], ("1_Pooling/config.json", br#"{ "pooling_mode_max_tokens": true }"#)], true)
-        .contains("pooling_mode_max_tokens"));
+    assert!(
+        refused(&[GOOD[0], GOOD[1], ("1_Pooling/config.json", br#"{ "pooling_mode_max_tokens": true }"#)], true)
+            .contains("pooling_mode_max_tokens")
+    );
 }
 
 #[test]
@@ -103,7 +105,11 @@ fn links_and_what_is_no_archive_are_refused() {
     tar.into_inner().unwrap().finish().unwrap();
     let told = Brought::open(&path, BroughtFormat::Onnx).unwrap_err().to_string();
     assert!(told.contains("`model.onnx`: is a link"), "{told}");
-    for (bytes, expected) in [("PK of no archive".as_bytes(), "damaged"), ([0x1f, 0x8b, 1, 2].as_slice(), "damaged"), (b"x".as_slice(), "neither")] {
+    for (bytes, expected) in [
+        ("PK of no archive".as_bytes(), "damaged"),
+        ([0x1f, 0x8b, 1, 2].as_slice(), "damaged"),
+        (b"x".as_slice(), "neither"),
+    ] {
         std::fs::write(&path, bytes).unwrap();
         let told = Brought::open(&path, BroughtFormat::Onnx).unwrap_err().to_string();
         assert!(told.contains(expected), "{told}");

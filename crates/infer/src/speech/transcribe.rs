@@ -15,10 +15,10 @@ use strata_model::Result;
 
 /// Samples of one step of time, 20 ms.
 const STEP: usize = SAMPLE_RATE / 1_000 * TIME_STEP_MS as usize;
-/// Speech of which the decoder told nothing is decoded once more if it is longer than this, in samples: 1 s. It begins no
-/// earlier than half a second before the last word ends.
+/// Speech of which the decoder told nothing is decoded once more if it is longer than this, in samples: 1 s.
 const MIN_REST: usize = SAMPLE_RATE;
-const REST_MARGIN: usize = SAMPLE_RATE / 2;
+/// A time that the decoder told counts, unless it lies this far behind the last word, in samples: 1 s.
+const MAX_PAUSE: usize = SAMPLE_RATE;
 
 /// Tokens between two times.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,37 +91,29 @@ impl Inner {
         let mut rests = Vec::new();
         for ((range, sound), told) in ranges.iter().zip(&sounds).zip(&told) {
             let window = Window { range, sound, told, prompt: &prompt, language };
-            let (spans, rest) = self.spans(&window, speech);
-            transcript.segments.extend(self.segments(&window, spans, word_times)?);
-            rests.extend(rest);
+            let spans = self.spans(&window);
+            let told_to = spans.last().map(|last| range.start + last.end as usize * STEP);
+            let segments = self.segments(&window, spans, word_times)?;
+            let last_word = segments.last().and_then(|segment| segment.words.last());
+            let heard_to = last_word.map(|word| word.end_ms as usize * SAMPLE_RATE / 1_000);
+            rests.extend(told_to.and_then(|told_to| rest(&window, told_to, heard_to, speech)));
+            transcript.segments.extend(segments);
         }
         Ok(rests)
     }
 
-    /// What was told of a window, and what of it has to be decoded once more: small models end their text at a pause although
-    /// somebody speaks behind it, and of much text there may be no room for all.
-    fn spans(&self, window: &Window, speech: &[Range<usize>]) -> (Vec<Span>, Option<Range<usize>>) {
-        let Window { range, told, .. } = window;
+    /// What was told of a window.
+    fn spans(&self, window: &Window) -> Vec<Span> {
+        let told = window.told;
         if told.is_silence() {
-            return (Vec::new(), None);
+            return Vec::new();
         }
         let mut spans = spans(&told.tokens, |token| self.vocabulary.kinds.time(token), window.steps());
         if !told.ended && spans.len() > 1 {
             // The last one may be cut.
             spans.pop();
         }
-        let Some(last) = spans.last() else { return (spans, None) };
-        let end = range.start + last.end as usize * STEP;
-        let untold = match told.ended {
-            true => speech.iter().map(|part| part.start).find(|start| *start + REST_MARGIN >= end),
-            false => Some(end),
-        };
-        let left = |start: usize| {
-            let parts = speech.iter().map(|part| part.end.min(range.end).saturating_sub(part.start.max(start)));
-            parts.sum::<usize>()
-        };
-        let rest = untold.filter(|start| *start > range.start + MIN_REST && left(*start) > MIN_REST);
-        (spans, rest.map(|start| start..range.end))
+        spans
     }
 
     fn segments(&self, window: &Window, spans: Vec<Span>, word_times: bool) -> Result<Vec<Segment>> {
@@ -173,6 +165,28 @@ impl Inner {
         }
         heads
     }
+}
+
+/// What of a window has to be decoded once more: small models end their text although somebody speaks behind it, and of much
+/// text there may be no room for all. `told_to` is the last time that the decoder told, which may be late, or the window's end
+/// where it told none; `heard_to` the end of the last word, by what the decoder attended to.
+fn rest(window: &Window, told_to: usize, heard_to: Option<usize>, speech: &[Range<usize>]) -> Option<Range<usize>> {
+    let Window { range, told, .. } = window;
+    let end = match heard_to {
+        Some(heard_to) if told.ended && heard_to + MAX_PAUSE < told_to => heard_to,
+        _ => told_to,
+    };
+    let untold = match told.ended {
+        // In a pause, or where it began too early for the pause to be seen.
+        true => speech.iter().filter(|part| part.end > end).map(|part| part.start.max(end)).next(),
+        false => Some(end),
+    };
+    let left = |start: usize| {
+        let parts = speech.iter().map(|part| part.end.min(range.end).saturating_sub(part.start.max(start)));
+        parts.sum::<usize>()
+    };
+    let start = untold.filter(|start| *start > range.start + MIN_REST && left(*start) > MIN_REST)?;
+    Some(start..range.end)
 }
 
 /// The tokens between times; what has no end goes on to the end of the window.

@@ -140,11 +140,7 @@ mod tests {
             source: "org_1".into(),
             counts: Census { documents: 3, ..Census::default() },
             catalog: Content { size_bytes: 2, chunks: vec!["c1".into(), "c2".into()] },
-            blobs: BlobSet {
-                count: 1,
-                size_bytes: 9,
-                list: Content { size_bytes: 67, chunks: vec!["l1".into()] },
-            },
+            blobs: BlobSet { count: 1, size_bytes: 9, list: Content { size_bytes: 67, chunks: vec!["l1".into()] } },
             files: vec![FileEntry { name: "config.toml".into(), private: true, content: Content::default() }],
             lost: Vec::new(),
         }

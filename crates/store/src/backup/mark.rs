@@ -79,10 +79,7 @@ impl Mark {
         let deadline = tokio::time::Instant::now() + SWEEP_WAIT;
         while !self.others(Work::Sweep).await?.0.is_empty() {
             if tokio::time::Instant::now() > deadline {
-                return Err(Error::Busy {
-                    message: "backups are being thinned out".into(),
-                    retry_after_seconds: 300,
-                });
+                return Err(Error::Busy { message: "backups are being thinned out".into(), retry_after_seconds: 300 });
             }
             tokio::time::sleep(POLL).await;
         }

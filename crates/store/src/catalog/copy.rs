@@ -99,7 +99,8 @@ pub fn facts(path: &Path) -> Result<Facts> {
 
 /// The first organization's id, which tells one server's catalog from another's; empty where there is none yet.
 pub fn source(connection: &Connection) -> Result<String> {
-    let sql = "SELECT coalesce((SELECT organization_id FROM organizations ORDER BY created_at, organization_id LIMIT 1), '')";
+    let sql =
+        "SELECT coalesce((SELECT organization_id FROM organizations ORDER BY created_at, organization_id LIMIT 1), '')";
     connection.query_row(sql, [], |r| r.get(0)).map_err(from_sql)
 }
 

@@ -47,9 +47,11 @@ pub struct ModelUpload {
     pub updated_at: String,
 }
 
-const MODEL: &str = "SELECT model_id, organization_id, name, version, archive_hash, fingerprint, dimensions, body, created_at,
+const MODEL: &str =
+    "SELECT model_id, organization_id, name, version, archive_hash, fingerprint, dimensions, body, created_at,
     updated_at FROM org_models";
-const UPLOAD: &str = "SELECT upload_id, organization_id, status, archive_hash, model_id, body, expires_at, created_at, updated_at
+const UPLOAD: &str =
+    "SELECT upload_id, organization_id, status, archive_hash, model_id, body, expires_at, created_at, updated_at
     FROM model_uploads";
 
 fn model(row: &Row<'_>) -> rusqlite::Result<OrgModel> {
@@ -83,7 +85,8 @@ fn upload_row(row: &Row<'_>) -> rusqlite::Result<ModelUpload> {
 
 /// Adds a model; a name and version that are taken are [`Error::Conflict`].
 pub fn insert(tx: &Transaction<'_>, m: &OrgModel) -> Result<()> {
-    let sql = "INSERT INTO org_models (model_id, organization_id, name, version, archive_hash, fingerprint, dimensions, body,
+    let sql =
+        "INSERT INTO org_models (model_id, organization_id, name, version, archive_hash, fingerprint, dimensions, body,
         created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     let values = params![
         m.model_id,
@@ -113,10 +116,7 @@ pub fn find(connection: &Connection, organization_id: &str, identifier: &str) ->
     let (name, version) = identifier.strip_prefix(PREFIX).and_then(|name| name.split_once('@')).unwrap_or_default();
     let sql = format!("{MODEL} WHERE organization_id = ?1 AND (model_id = ?2 OR (name = ?3 AND version = ?4))");
     let values = params![organization_id, identifier, name, version];
-    connection
-        .prepare_cached(&sql)
-        .and_then(|mut s| s.query_row(values, model).optional())
-        .map_err(from_sql)
+    connection.prepare_cached(&sql).and_then(|mut s| s.query_row(values, model).optional()).map_err(from_sql)
 }
 
 /// [`find`], where absence is an error.
@@ -133,7 +133,12 @@ pub fn is_taken(connection: &Connection, organization_id: &str, name: &str, vers
 
 /// Every model of the organization, oldest first.
 pub fn list(connection: &Connection, organization_id: &str) -> Result<Vec<OrgModel>> {
-    rows(connection, &format!("{MODEL} WHERE organization_id = ?1 ORDER BY created_at, model_id"), [organization_id], model)
+    rows(
+        connection,
+        &format!("{MODEL} WHERE organization_id = ?1 ORDER BY created_at, model_id"),
+        [organization_id],
+        model,
+    )
 }
 
 /// Removes a model, and with it what says where it is enabled.
@@ -147,7 +152,8 @@ pub fn delete(tx: &Transaction<'_>, organization_id: &str, model_id: &str) -> Re
 
 /// Lets a namespace use a model of its organization. Once is as good as twice.
 pub fn enable(tx: &Transaction<'_>, scope: &Scope, model_id: &str, now: &str) -> Result<()> {
-    let sql = "INSERT INTO namespace_models (namespace_id, model_id, enabled_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    let sql =
+        "INSERT INTO namespace_models (namespace_id, model_id, enabled_at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
     tx.execute(sql, [&scope.namespace_id, model_id, now]).map(drop).map_err(from_sql)
 }
 
@@ -219,7 +225,8 @@ pub fn expire(tx: &Transaction<'_>, now: &str) -> Result<Vec<String>> {
     let condition = "status = 'PENDING' AND expires_at < ?1";
     let held = format!("SELECT archive_hash FROM model_uploads WHERE {condition} AND archive_hash IS NOT NULL");
     let held = rows(tx, &held, [now], |row| row.get(0))?;
-    let sql = format!("UPDATE model_uploads SET status = 'CANCELED', archive_hash = NULL, updated_at = ?1 WHERE {condition}");
+    let sql =
+        format!("UPDATE model_uploads SET status = 'CANCELED', archive_hash = NULL, updated_at = ?1 WHERE {condition}");
     tx.execute(&sql, [now]).map_err(from_sql)?;
     Ok(held)
 }

@@ -225,7 +225,10 @@ fn with_wrappers(node: Node<'_>) -> Node<'_> {
         let begins_with_it = parent.start_position().row == whole.start_position().row;
         let is_wrapper = match parent.kind() {
             "decorated_definition" | "template_declaration" => true,
-            "export_statement" | "lexical_declaration" | "variable_declaration" | "expression_statement"
+            "export_statement"
+            | "lexical_declaration"
+            | "variable_declaration"
+            | "expression_statement"
             | "type_declaration" => begins_with_it,
             _ => false,
         };
@@ -283,8 +286,7 @@ mod tests {
     fn rust() {
         let source = "/// Says.\n/// Twice.\n#[inline]\npub fn f<T>(a: T) -> u8 {\n    1\n}\n\nimpl<T> Show for Foo<T> {\n    \
                       fn m(&self) {}\n}\n\nmod x {\n    pub struct S;\n}\n";
-        let expected =
-            [named("f", "function", 4, 6), named("Foo::m", "method", 9, 9), named("x::S", "class", 13, 13)];
+        let expected = [named("f", "function", 4, 6), named("Foo::m", "method", 9, 9), named("x::S", "class", 13, 13)];
         assert_eq!(found("rust", source), expected);
         let first = definitions(&GRAMMARS[4], source).remove(0);
         assert_eq!(first.signature, "pub fn f<T>(a: T) -> u8");
@@ -325,12 +327,10 @@ mod tests {
     #[test]
     fn java_and_go() {
         let source = "package a;\n\n/** Doc. */\npublic class A {\n    A() {}\n    public int m(int x) {\n        return x;\n    }\n}\n";
-        let expected =
-            [named("A", "class", 4, 9), named("A.A", "method", 5, 5), named("A.m", "method", 6, 8)];
+        let expected = [named("A", "class", 4, 9), named("A.A", "method", 5, 5), named("A.m", "method", 6, 8)];
         assert_eq!(found("java", source), expected);
         let source = "package m\n\n// Doc.\nfunc F(a int) int { return 1 }\nfunc (s *Srv[T]) M() {}\ntype S struct {\n\ta int\n}\n";
-        let expected =
-            [named("F", "function", 4, 4), named("Srv.M", "method", 5, 5), named("S", "class", 6, 8)];
+        let expected = [named("F", "function", 4, 4), named("Srv.M", "method", 5, 5), named("S", "class", 6, 8)];
         assert_eq!(found("go", source), expected);
         assert_eq!(definitions(&GRAMMARS[3], source)[0].doc.as_deref(), Some("Doc."));
     }

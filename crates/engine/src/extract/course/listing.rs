@@ -55,8 +55,8 @@ pub fn code_in(block: &Block, lines: &[Line], text: &str) -> Option<String> {
 /// Whether lines read like code by their signs, for files that do not say which font is monospaced.
 fn looks_like_code(lines: &[&str]) -> bool {
     const BEGINNINGS: [&str; 22] = [
-        "def ", "class ", "import ", "from ", "return ", "if (", "for (", "while (", "#include", "#define", "fn ", "let ",
-        "pub ", "use ", "func ", "package ", "public ", "private ", "var ", "const ", "//", "@",
+        "def ", "class ", "import ", "from ", "return ", "if (", "for (", "while (", "#include", "#define", "fn ",
+        "let ", "pub ", "use ", "func ", "package ", "public ", "private ", "var ", "const ", "//", "@",
     ];
     const WITHIN: [&str; 9] = [" = ", "<-", "->", "=>", "::", "==", "();", "[]", "+="];
     let is_code = |line: &&&str| {
@@ -82,7 +82,10 @@ pub fn language_of(code: &str) -> Option<&'static str> {
         ("go", &["func ", "package main", ":= ", "fmt.", "chan ", "defer ", "go func"]),
         ("rust", &["fn ", "let mut ", "impl ", "pub fn", "println!", "::<", "&str", "-> ", "match "]),
         ("c", &["#include <stdio", "printf(", "malloc(", "int main(", "#define ", "struct ", "char *", "->"]),
-        ("cpp", &["std::", "#include <iostream", "cout <<", "template <", "class ", "nullptr", "namespace ", "const &"]),
+        (
+            "cpp",
+            &["std::", "#include <iostream", "cout <<", "template <", "class ", "nullptr", "namespace ", "const &"],
+        ),
         ("r", &["<- ", "library(", "data.frame", "> ", "c(", "read.table", "function("]),
         ("sql", &["SELECT ", "FROM ", "WHERE ", "INSERT INTO", "CREATE TABLE", "JOIN "]),
     ];

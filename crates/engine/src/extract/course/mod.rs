@@ -256,9 +256,8 @@ struct Content<'a> {
 
 impl<'a> Content<'a> {
     fn of(extractor: &Configured, input: &'a Input) -> Result<Self> {
-        let is_mapped = |name: &str, file: &InputFile| {
-            extractor.paths(name).is_some_and(|paths| paths.contains(&file.property))
-        };
+        let is_mapped =
+            |name: &str, file: &InputFile| extractor.paths(name).is_some_and(|paths| paths.contains(&file.property));
         let mut content = Self { videos: Vec::new(), subtitles: Vec::new(), pdfs: Vec::new(), code: Vec::new() };
         let mut texts = Vec::new();
         for file in &input.files {
@@ -299,7 +298,9 @@ async fn cues(engine: &Engine, input: &Input, files: &[&InputFile]) -> Result<Op
         }
         if file.size_bytes > MAX_SUBTITLE_BYTES {
             let has = file.size_bytes;
-            return Err(Error::TooLarge(format!("the subtitles have {has} bytes; at most {MAX_SUBTITLE_BYTES} are read")));
+            return Err(Error::TooLarge(format!(
+                "the subtitles have {has} bytes; at most {MAX_SUBTITLE_BYTES} are read"
+            )));
         }
         // A text blob stands among the fields, read in whatever encoding it has.
         found = match input.source.get(&file.property).and_then(Value::as_str) {
@@ -311,7 +312,9 @@ async fn cues(engine: &Engine, input: &Input, files: &[&InputFile]) -> Result<Op
     match (found.is_empty(), is_given) {
         (false, _) => Ok(Some(found)),
         (true, false) => Ok(None),
-        (true, true) => Err(Error::invalid("srt", "holds no subtitles: each has a line `00:00:01,000 --> 00:00:02,000`")),
+        (true, true) => {
+            Err(Error::invalid("srt", "holds no subtitles: each has a line `00:00:01,000 --> 00:00:02,000`"))
+        }
     }
 }
 

@@ -11,9 +11,7 @@ use crate::Engine;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde_json::Value;
 use std::sync::Arc;
-use strata_media::{
-    Block, BlockKind, Headings, ImageOutput, PageBox, PdfPage, PdfRequest, Picture, Rendering, Source,
-};
+use strata_media::{Block, BlockKind, Headings, ImageOutput, PageBox, PdfPage, PdfRequest, Picture, Rendering, Source};
 use strata_model::Result;
 
 /// Characters of an element's text, at least; headings and code may be shorter.

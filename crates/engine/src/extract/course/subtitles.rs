@@ -19,10 +19,8 @@ pub struct Cue {
 pub fn parse(text: &str) -> Vec<Cue> {
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n").replace('\r', "\n");
     let lines: Vec<&str> = text.split('\n').map(str::trim).collect();
-    let times: Vec<(usize, (u64, u64))> = (0..lines.len())
-        .filter_map(|at| Some((at, span(lines[at])?)))
-        .take(MAX_CUES)
-        .collect();
+    let times: Vec<(usize, (u64, u64))> =
+        (0..lines.len()).filter_map(|at| Some((at, span(lines[at])?))).take(MAX_CUES).collect();
     let mut cues: Vec<Cue> = Vec::with_capacity(times.len());
     for (place, (at, (start_ms, end_ms))) in times.iter().enumerate() {
         let next = times.get(place + 1).map_or(lines.len(), |(next, _)| number_before(&lines, *next, at + 1));
@@ -177,7 +175,8 @@ mod tests {
 
     #[test]
     fn what_is_no_subtitle_has_no_cues() {
-        for text in ["", "\u{feff}", "fn a() -> b {}", "a --> b", "1:2 --> x", "00:00:01 --> 00:00:02", "1\n\n2\n-->\n"] {
+        for text in ["", "\u{feff}", "fn a() -> b {}", "a --> b", "1:2 --> x", "00:00:01 --> 00:00:02", "1\n\n2\n-->\n"]
+        {
             assert_eq!(parse(text), [], "{text}");
         }
     }

@@ -160,7 +160,10 @@ async fn plan(
     let cuts = match settings.method {
         "srt" => {
             let cues = cues.ok_or_else(|| {
-                Error::invalid("srt", "segments are asked for by subtitles, and the input has none: map one with `input_mappings`")
+                Error::invalid(
+                    "srt",
+                    "segments are asked for by subtitles, and the input has none: map one with `input_mappings`",
+                )
             })?;
             let ends = subtitles::ends(cues, (start_ms, end_ms), min_ms, target_ms);
             Some(ends.into_iter().map(|time_ms| SceneCut { time_ms, score: 1.0 }).collect())
@@ -225,8 +228,7 @@ async fn look(
     let times: Vec<u64> = wanted.keys().copied().collect();
     let mut found: BTreeMap<usize, Vec<Seen>> = BTreeMap::new();
     for times in times.chunks(MAX_FRAME_TIMES) {
-        let request =
-            FrameRequest { sampling: FrameSampling::Times(times.to_vec()), size, filter: Filter::Bicubic };
+        let request = FrameRequest { sampling: FrameSampling::Times(times.to_vec()), size, filter: Filter::Bicubic };
         let frames = streams::frames(engine.media().frames(&recording.source, &request).await?);
         let seen = frames
             .map_ok(|frame| {
@@ -266,7 +268,8 @@ async fn look(
 
 /// The lines that have not been read yet, whatever their case and their signs.
 fn fresh(text: &str, known: &mut HashSet<String>) -> Vec<String> {
-    let plain = |line: &str| line.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+    let plain =
+        |line: &str| line.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
     let is_new = |line: &&str| {
         let plain = plain(line);
         !plain.is_empty() && known.insert(plain)
