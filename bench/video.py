@@ -12,7 +12,7 @@ from media import race
 from media.samples import Samples
 from media.vision import THUMBNAIL_SIDE, Eyes, save_thumbnail
 
-VIDEOS = 12
+VIDEOS = 8
 SEGMENT_SECONDS = 10
 FRAMES_OF_SEGMENT = 3
 PARAMETERS = {"split_method": "time", "time_split_interval": SEGMENT_SECONDS, "key_frames": FRAMES_OF_SEGMENT}
