@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from media.shelf import Shelf
 
-# The first round is not counted: then caches are warm on both sides.
+# Of each side; the best counts.
 ROUNDS = 3
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODELS = ("media_tools", "conse_minilm_l6_v2", "whisper_tiny_en", "silero_vad")
