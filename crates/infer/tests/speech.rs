@@ -128,7 +128,7 @@ fn recorded_speech_is_understood_by_the_english_model() {
 fn of_a_long_recording_nothing_is_lost_and_nothing_is_told_twice() {
     let read = &SPOKEN[..5];
     let (mut wrong, mut all) = (0, 0);
-    for order in [[0, 1, 2, 3, 4], [2, 4, 1, 0, 3], [4, 3, 2, 1, 0], [1, 0, 4, 2, 3], [3, 2, 0, 4, 1]] {
+    for order in [[2, 4, 1, 0, 3], [1, 0, 4, 2, 3], [3, 2, 0, 4, 1]] {
         let order = [order, order, order].concat();
         let samples: Vec<f32> = order.iter().flat_map(|at| recording(read[*at].0)).collect();
         let said: Vec<String> = order.iter().flat_map(|at| normalised(read[*at].1)).collect();
