@@ -6,7 +6,7 @@ use strata_model::{Error, Result};
 /// Replaces the file whole, readable by its owner only, and synced.
 pub(crate) fn write(file: &Path, text: &str) -> Result<()> {
     replace(file, text).map_err(|e| match e.kind() {
-        std::io::ErrorKind::StorageFull => {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             Error::Full(format!("the disk is full: `{}` was not written", file.display()))
         }
         _ => Error::internal(format!("cannot write `{}`: {e}", file.display())),

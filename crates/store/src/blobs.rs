@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
     fs::{File, TryLockError},
+    io::ErrorKind,
     ops::Range,
     path::PathBuf,
     sync::Arc,
@@ -432,7 +433,7 @@ pub(crate) fn failure(error: object_store::Error) -> Error {
 
 pub(crate) fn disk(error: &std::io::Error) -> Error {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             Error::Full(format!("the disk is full: {error}"))
         }
         _ => Error::internal(format!("files: {error}")),

@@ -8,6 +8,7 @@ pub mod blobs;
 pub mod catalog;
 pub mod faults;
 pub mod index;
+pub mod room;
 pub mod seams;
 
 pub use blobs::{BlobFile, Blobs, Held};

@@ -28,6 +28,8 @@ pub(super) trait Job: Send {
     fn is_repeatable(&self) -> bool;
     /// How long it may wait for others to share its commit.
     fn patience(&self) -> Duration;
+    /// What was wrong when it ran last.
+    fn fault(&self) -> Option<&Error>;
     /// Tells the caller what came of it: what it answered reaches the caller only when the commit that holds it succeeded.
     fn answer(self: Box<Self>, committed: Result<()>);
 }
@@ -63,6 +65,9 @@ where
     }
     fn patience(&self) -> Duration {
         Duration::ZERO
+    }
+    fn fault(&self) -> Option<&Error> {
+        self.outcome.as_ref().and_then(|outcome| outcome.as_ref().err())
     }
     fn answer(self: Box<Self>, committed: Result<()>) {
         (self.reply)(committed.and(self.outcome.unwrap_or_else(|| Err(super::stopped()))));
@@ -105,6 +110,9 @@ where
     }
     fn patience(&self) -> Duration {
         self.patience
+    }
+    fn fault(&self) -> Option<&Error> {
+        self.outcome.as_ref().and_then(|outcome| outcome.as_ref().err())
     }
     fn answer(self: Box<Self>, committed: Result<()>) {
         let Self { state, outcome, reply, .. } = *self;
@@ -208,11 +216,24 @@ fn transact(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<(
     let run = |sql| tx.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(from_sql);
     for job in group {
         run("SAVEPOINT job")?;
-        if !job.run(&tx) {
+        let is_good = job.run(&tx);
+        if tx.is_autocommit() {
+            return Err(ended(&**job));
+        }
+        if !is_good {
             run("ROLLBACK TO job")?;
         }
         run("RELEASE job")?;
     }
     reach(Point::CatalogWritten).map_err(Error::internal)?;
     tx.commit().map_err(from_sql)
+}
+
+/// What to tell all whose transaction a job has ended: SQLite undoes it whole when the disk is full or fails.
+fn ended(job: &dyn Job) -> Error {
+    match job.fault() {
+        Some(Error::Full(message)) => Error::Full(message.clone()),
+        Some(error) => Error::internal(error),
+        None => Error::internal("a catalog write ended the transaction that it shared"),
+    }
 }

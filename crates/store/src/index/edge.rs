@@ -9,6 +9,7 @@ use super::shard::{Fault, Shard, same_layout};
 use super::slot::Slot;
 use super::{Change, Feed, Hit, Index, Query, Restriction, ShardState, ShardStatus};
 use crate::faults::{self, reach};
+use crate::room::Room;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -54,6 +55,9 @@ pub struct EdgeConfig {
     /// Searches over fewer bytes of vectors than this scan instead of walking the graph.
     pub full_scan_kilobytes: usize,
     pub wal_segment_bytes: usize,
+    /// Bytes of the disk that stay free: with less, nothing is applied, built or checkpointed, and searches go on over what
+    /// there is.
+    pub reserve_bytes: u64,
 }
 
 impl Default for EdgeConfig {
@@ -74,6 +78,7 @@ impl Default for EdgeConfig {
             indexing_kilobytes: 10_000,
             full_scan_kilobytes: 10_000,
             wal_segment_bytes: 1 << 20,
+            reserve_bytes: 0,
         }
     }
 }
@@ -112,6 +117,7 @@ struct Inner {
     care: (Mutex<bool>, Condvar),
     stopping: AtomicBool,
     clock: AtomicU64,
+    room: Room,
 }
 
 /// What one step of applying came to.
@@ -130,6 +136,7 @@ impl EdgeIndex {
         fs::create_dir_all(&dir)
             .map_err(|e| Error::Unavailable(format!("the index directory `{}` cannot be made: {e}", dir.display())))?;
         let inner = Arc::new(Inner {
+            room: Room::new(dir.clone(), config.reserve_bytes),
             dir,
             feed,
             slots: Mutex::default(),
@@ -418,6 +425,7 @@ impl Inner {
     }
 
     fn fresh(&self, slot: &Slot, spec: super::ShardSpec) -> Result<Shard> {
+        self.room.check()?;
         let unavailable =
             |Fault(reason)| Error::Unavailable(format!("a shard for `{}` cannot be made: {reason}", slot.id));
         let dir = slot.new_dir().map_err(|e| unavailable(e.into()))?;
@@ -431,7 +439,15 @@ impl Inner {
         let batch = self.config.batch.max(1);
         let mut faults = 0;
         for _ in 0..self.config.replay_before_search.div_ceil(batch).max(1) {
-            match self.apply(slot)? {
+            let step = match self.apply(slot) {
+                // Searches see what there is; the rest follows when there is room.
+                Err(Error::Full(message)) => {
+                    slot.fail(message);
+                    break;
+                }
+                step => step?,
+            };
+            match step {
                 Step::More => {}
                 Step::Done => {
                     slot.set(|p| p.state = ShardState::Ready);
@@ -523,11 +539,14 @@ impl Inner {
                     let _ = self.forget(&slot);
                 }
                 Err(error) => {
-                    tracing::warn!(
-                        collection_id = slot.id,
-                        "changes of `{}` were not applied, trying again: {error}",
-                        slot.id
-                    );
+                    // A full disk is told once, by who watches it.
+                    if !matches!(error, Error::Full(_)) {
+                        tracing::warn!(
+                            collection_id = slot.id,
+                            "changes of `{}` were not applied, trying again: {error}",
+                            slot.id
+                        );
+                    }
                     slot.fail(&error);
                     slot.lagging.store(true, Ordering::SeqCst);
                 }
@@ -565,7 +584,8 @@ impl Inner {
         Ok(true)
     }
 
-    /// Applies one batch to the serving shard.
+    /// Applies one batch to the serving shard. [`Error::Full`] where the disk has no room for more: that is no fault of the
+    /// shard, which serves as it is.
     fn apply(&self, slot: &Slot) -> Result<Step> {
         let mut care = slot.writer.lock();
         let serving = slot.serving.read();
@@ -574,6 +594,7 @@ impl Inner {
         let batch = if after < care.until { 1 } else { self.config.batch.max(1) };
         let changes = self.feed.changes_after(&slot.id, after, batch)?;
         let Some(last) = changes.last() else { return Ok(Step::Done) };
+        self.room.check()?;
         let healthy: Vec<&Change> = changes.iter().filter(|c| !care.poison.contains(&c.document_seq)).collect();
         if let Err(fault) = shard.apply(&healthy) {
             care.until = last.seq;
@@ -698,6 +719,10 @@ impl Inner {
         if !(optimize || checkpoint) || !slot.ready.load(Ordering::SeqCst) {
             return;
         }
+        // What was not kept is replayed from the catalog.
+        if self.room.check().is_err() {
+            return;
+        }
         let Some(maintenance) = slot.maintenance.try_lock() else { return };
         let done = if optimize { self.optimize(slot, &maintenance) } else { Ok(()) };
         if let Err(fault) = done.and_then(|()| self.checkpoint(slot, &maintenance)) {
@@ -756,6 +781,7 @@ impl Inner {
         if slot.serving.read().as_ref().is_none_or(|shard| same_layout(&shard.spec, &spec)) {
             return Ok(());
         }
+        self.room.check()?;
         slot.set(|p| p.state = ShardState::Rebuilding);
         let failed = |Fault(reason)| Error::Unavailable(reason);
         let dir = slot.new_dir().map_err(|e| failed(e.into()))?;
@@ -812,6 +838,7 @@ impl Inner {
         while !self.stopping() && !slot.gone.load(Ordering::SeqCst) {
             let changes = self.feed.changes_after(&slot.id, applied, self.config.batch.max(1))?;
             let Some(last) = changes.last() else { break };
+            self.room.check()?;
             let healthy: Vec<&Change> = changes.iter().filter(|c| !poison.contains(&c.document_seq)).collect();
             shard.apply(&healthy).map_err(|Fault(reason)| Error::Unavailable(reason))?;
             applied = last.seq;
