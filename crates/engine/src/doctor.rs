@@ -60,7 +60,9 @@ impl Engine {
         let has_model = tokio::task::spawn_blocking(look).await.unwrap_or(false);
         Health {
             catalog: catalog.map(|_| "the catalog cannot be read; the log says why".into()),
-            blobs: blobs.map(|_| "the blob store cannot be read; the log says why".into()),
+            blobs: blobs
+                .map(|_| "the blob store cannot be read; the log says why".into())
+                .or_else(|| self.check_room().err().map(|error| error.to_string())),
             index: (failing > 0)
                 .then(|| format!("{failing} collections have trouble with their index; the log says why")),
             models: (!has_model).then(|| format!("model `{model}` is not installed; run `strata models pull {model}`")),

@@ -83,7 +83,7 @@ impl Hidden {
             Error::Busy { message, retry_after_seconds } => {
                 Error::Busy { message: self.in_text(message), retry_after_seconds }
             }
-            other @ (Error::Unauthenticated(_) | Error::Missing { .. } | Error::Full(_)) => other,
+            other @ (Error::Unauthenticated(_) | Error::Missing { .. } | Error::Quota { .. } | Error::Full(_)) => other,
         }
     }
 }

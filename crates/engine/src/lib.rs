@@ -34,6 +34,7 @@ mod payload;
 pub mod presign;
 pub mod principals;
 mod private_file;
+pub mod protection;
 pub mod published;
 pub mod retrieval;
 pub mod retrievers;
@@ -56,6 +57,7 @@ use strata_model::{Error, Result};
 use strata_store::{
     Blobs, Catalog,
     index::{EdgeConfig, EdgeIndex, Index},
+    room::Room,
     seams::System,
 };
 use tokio::sync::Semaphore;
@@ -86,6 +88,8 @@ pub struct Config {
     pub extractor_endpoints: Vec<String>,
     /// When backups are made, if they are.
     pub backups: Option<backups::Schedule>,
+    /// How often keys may ask, how much an organization may have, and what of the disk stays free.
+    pub allowed: protection::Allowed,
 }
 
 /// The running engine. One per data directory.
@@ -107,6 +111,8 @@ pub struct Engine {
     pub(crate) memory: retrievers::Memory,
     pub(crate) experiments: experiments::Runner,
     pub(crate) limiter: published::Limiter,
+    pub(crate) counts: protection::Counts,
+    pub(crate) room: Room,
     /// By the ids of custom extractors: what asks their processes.
     callers: parking_lot::Mutex<std::collections::HashMap<String, Arc<extract::custom::Caller>>>,
     keys: principals::KeyCache,
@@ -128,7 +134,8 @@ impl Engine {
         let signer = presign::Signer::open(&catalog).await?;
         let vault = secrets::Vault::new(&config)?;
         let feed = Arc::new(feed::CatalogFeed::new(catalog.clone()));
-        let index = EdgeIndex::open(config.data_dir.join("index"), feed, EdgeConfig::default())?;
+        let index_config = EdgeConfig { reserve_bytes: config.allowed.reserve_bytes, ..EdgeConfig::default() };
+        let index = EdgeIndex::open(config.data_dir.join("index"), feed, index_config)?;
         let engine = Arc::new(Self {
             fetcher: fetch::Fetcher::new(config.allow_private_urls)?,
             providers: Arc::new(inference::Providers::new(&config.providers, config.allow_private_urls)?),
@@ -139,6 +146,8 @@ impl Engine {
             memory: retrievers::Memory::default(),
             experiments: experiments::Runner::default(),
             limiter: published::Limiter::default(),
+            counts: protection::Counts::default(),
+            room: Room::new(config.data_dir.clone(), config.allowed.reserve_bytes),
             callers: parking_lot::Mutex::default(),
             keys: principals::KeyCache::default(),
             models: models::Models::new(Registry::open(config.models_dir.clone())),
@@ -158,6 +167,7 @@ impl Engine {
         payload::start(&engine);
         experiments::start(&engine);
         upkeep::start(&engine);
+        protection::start(&engine);
         backups::start(&engine);
         Ok(engine)
     }

@@ -198,6 +198,8 @@ mod tests {
             workers: 1,
             providers: Vec::new(),
             extractor_endpoints: Vec::new(),
+            backups: None,
+            allowed: crate::protection::Allowed::default(),
         };
         let catalog = Catalog::open(&directory.path().join("catalog.db"), Arc::new(System::default())).unwrap();
         Opened(Vault::new(&config).unwrap(), catalog, directory)

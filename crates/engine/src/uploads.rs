@@ -147,6 +147,12 @@ impl Engine {
         {
             return Err(wrong_size(promised, came));
         }
+        let quotas = self.config.allowed.quotas;
+        if quotas.bytes.is_some() {
+            let of = scope.clone();
+            let meter = self.catalog.read(move |c| quotas.meter(c, &of)).await?;
+            meter.check_bytes(promised.or(content_length).unwrap_or(0))?;
+        }
         let held = self.blobs.put_stream(body, limits::MAX_BLOB_BYTES).await?;
         let (hash, size_bytes) = (held.hash().to_owned(), held.size_bytes());
         let announced_hash = upload.file_hash.filter(|_| upload.blob_hash.is_none());
@@ -169,6 +175,7 @@ impl Engine {
                 let write = self.catalog.write(move |tx| {
                     let mut upload = uploads::get(tx, &scope, None, &id)?;
                     still_pending(&upload)?;
+                    quotas.meter(tx, &scope)?.check_bytes(size_bytes)?;
                     let media_type = upload.body.get("content_type").and_then(Value::as_str).unwrap_or_default();
                     objects::put_blob(tx, &hash, size_bytes, media_type, &now)?;
                     let before = upload.blob_hash.replace(hash.clone());

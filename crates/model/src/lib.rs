@@ -12,6 +12,7 @@ pub mod geo;
 pub mod id;
 pub mod limits;
 pub mod path;
+pub mod rates;
 pub mod schema;
 pub mod scope;
 

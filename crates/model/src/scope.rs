@@ -1,5 +1,6 @@
 //! Who asks, and for which namespace. Every catalog and index call takes a [`Scope`]; there is no other way to a row.
 
+use crate::rates::Rates;
 use serde::{Deserialize, Serialize};
 
 /// What a key may do. `Admin` implies the others.
@@ -23,6 +24,8 @@ pub struct Principal {
     pub namespaces: Option<Vec<String>>,
     /// What a key that is for one retriever is limited to: it executes that one and does nothing else.
     pub only: Option<OnlyRetriever>,
+    /// Requests a minute that the key may send.
+    pub rates: Rates,
 }
 
 /// The limits of a key that is for one retriever.

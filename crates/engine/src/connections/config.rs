@@ -333,6 +333,8 @@ mod tests {
             workers: 1,
             providers: Vec::new(),
             extractor_endpoints: Vec::new(),
+            backups: None,
+            allowed: crate::protection::Allowed::default(),
         }
     }
     fn parsed(kind: &str, config: Value, server: &Config) -> Result<Provider, String> {

@@ -69,6 +69,7 @@ impl Completing {
             return Ok((Vec::new(), false));
         }
         let scope = leased.scope();
+        let meter = engine.config.allowed.quotas.meter(tx, &scope)?;
         let before = rows::documents_of(tx, &scope, &leased.derivation_id)?;
         let mut touched = Vec::new();
         let made: &[Document] = match (made, &done.outputs) {
@@ -89,6 +90,7 @@ impl Completing {
             }
             _ => &before,
         };
+        meter.check(tx)?;
         let completion = rows::Completion {
             input_hash: &done.input_hash,
             fingerprint: &done.fingerprint,

@@ -109,6 +109,11 @@ async fn dispatch(engine: Arc<Engine>) {
 async fn turn(engine: &Arc<Engine>, capacity: usize) -> Result<Duration> {
     let running = engine.queue.in_flight();
     metrics::gauge!("strata_derivations_in_flight").set(running as f64);
+    // What could not write its result is not begun.
+    if engine.check_room().is_err() {
+        renew(engine).await?;
+        return Ok(Duration::from_secs(5));
+    }
     // Leasing costs a commit, so it waits until half of the workers are free.
     if running > capacity / 2 {
         renew(engine).await?;
@@ -216,7 +221,7 @@ async fn failed(engine: &Arc<Engine>, derivation: &Arc<Derivation>, error: &Erro
     let transient = error.is_transient();
     let again = transient && leased.attempts < limits::MAX_ATTEMPTS;
     let kind = match error {
-        Error::Full(_) | Error::TooLarge(_) => "resource",
+        Error::Full(_) | Error::TooLarge(_) | Error::Quota { .. } => "resource",
         _ if transient => "transient",
         _ => "permanent",
     };

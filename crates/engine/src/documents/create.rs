@@ -1,7 +1,7 @@
 //! Creating a document directly.
 
 use super::{Show, Shown, apply, gather, parents, system::System, text_of, vectors};
-use crate::{Engine, collections::Collection};
+use crate::{Engine, collections::Collection, protection::Quotas};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use strata_model::{
@@ -152,6 +152,7 @@ impl Engine {
             document,
             remembered: None,
             vectors,
+            quotas: self.config.allowed.quotas,
         };
         let (making, change) = self.catalog.write_again(making, Duration::ZERO, |making, tx| making.write(tx)).await?;
         let document = making.remembered.unwrap_or(making.document);
@@ -188,6 +189,7 @@ struct Making {
     /// What the first request of the same key made.
     remembered: Option<Document>,
     vectors: Vectors,
+    quotas: Quotas,
 }
 
 impl Making {
@@ -210,7 +212,9 @@ impl Making {
         if self.is_named && documents::get(tx, &self.scope, None, &self.document.document_id).is_ok() {
             return Err(Error::Conflict(format!("a document `{}` exists already", self.document.document_id)));
         }
+        let meter = self.quotas.meter(tx, &self.scope)?;
         let (seq, change) = documents::add(tx, &self.scope, &self.document, &self.vectors)?;
+        meter.check(tx)?;
         self.document.seq = seq;
         if let Some((key, own)) = repeatable {
             lineage::keep_request(tx, &place, key, own, &kept(&self.document), &self.document.created_at)?;

@@ -52,8 +52,10 @@ impl Engine {
             }
         }
         let (of, now, collection) = (scope.clone(), self.catalog.now(), part.collection);
+        let quotas = self.config.allowed.quotas;
         let write = self.catalog.write(move |tx| {
             let mut target = Target::load(tx, &of, collection.as_deref(), now)?;
+            let meter = quotas.meter(tx, &of)?;
             let (mut written, mut without_vectors, mut change) = (0, 0, 0);
             for (line, brought) in brought {
                 let document_id = Some(brought.document_id.clone());
@@ -67,6 +69,7 @@ impl Engine {
                     Err(error) => return Err(error),
                 }
             }
+            meter.check(tx)?;
             refused.sort_by_key(|refused| refused.line);
             let collection_id = target.collection.id;
             Ok((Imported { collection_id, written, without_vectors, refused, change }, target.has_grown))

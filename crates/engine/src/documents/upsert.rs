@@ -4,6 +4,7 @@ use super::{apply, create::MAX_KEY, parents, text_of, vectors, write::ACL};
 use crate::{
     Engine,
     collections::{Collection, MAX_VECTOR_INDEXES, load_collection},
+    protection::Quotas,
     standalone,
 };
 use serde_json::{Value, json};
@@ -74,7 +75,8 @@ impl Engine {
             .map(|(i, sent)| Brought::parse(sent).map_err(|e| e.under(&format!("documents.{i}"))))
             .collect::<Result<_>>()?;
         let (of, now) = (scope.clone(), self.catalog.now());
-        let write = Write { collection: request.collection, brought, key: request.idempotency_key, hash, now };
+        let (collection, key, quotas) = (request.collection, request.idempotency_key, self.config.allowed.quotas);
+        let write = Write { collection, brought, key, hash, now, quotas };
         let (mut done, grown) = self.catalog.write(move |tx| write.run(tx, &of)).await?;
         if grown {
             self.index.respec(&done.collection_id);
@@ -144,6 +146,7 @@ struct Write {
     key: Option<String>,
     hash: String,
     now: String,
+    quotas: Quotas,
 }
 
 impl Write {
@@ -167,6 +170,7 @@ impl Write {
             change: 0,
             is_visible: false,
         };
+        let meter = self.quotas.meter(tx, scope)?;
         for (i, mut brought) in self.brought.into_iter().enumerate() {
             let id = brought.document_id.clone();
             let dropped = std::mem::take(&mut brought.dropped);
@@ -180,6 +184,7 @@ impl Write {
             }
             done.document_ids.push(id);
         }
+        meter.check(tx)?;
         if let Some(key) = &self.key {
             lineage::keep_request(tx, &place, key, &self.hash, &kept(&done), &target.now)?;
         }

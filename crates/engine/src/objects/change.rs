@@ -77,6 +77,7 @@ impl Engine {
         };
         let stored = prepared.iter().flatten().map(|p| p.blob.hash.clone()).collect();
         let (scope, id, now) = (scope.clone(), object_id.to_owned(), self.catalog.now());
+        let quotas = self.config.allowed.quotas;
         let changed = self
             .catalog
             .write(move |tx| {
@@ -100,7 +101,9 @@ impl Engine {
                     object.error = None;
                 }
                 object.updated_at = now;
+                let meter = quotas.meter(tx, &scope)?;
                 let freed = objects::update(tx, &scope, &object)?;
+                meter.check(tx)?;
                 // Held until the commit is done.
                 Ok((object, freed, held))
             })

@@ -4,6 +4,7 @@ use super::{BlobSource, ID_CHARS, MAX_BATCH, MAX_BLOBS, NewBlob, NewObject, blob
 use crate::{
     Engine,
     buckets::{self, Bucket, Policy},
+    protection::Quotas,
 };
 use futures::{StreamExt, stream};
 use serde_json::Value;
@@ -52,6 +53,7 @@ pub(crate) struct Ready {
     pub policy: Option<Policy>,
     /// Keeps the bytes until the row is committed.
     held: Vec<Held>,
+    quotas: Quotas,
 }
 
 impl Ready {
@@ -177,7 +179,7 @@ impl Engine {
             object.body.insert("edges".into(), Value::Array(new.edges));
         }
         let held = take(prepared, &mut object);
-        Ok(Ready { object, skip_duplicates: new.skip_duplicates, policy, held })
+        Ok(Ready { object, skip_duplicates: new.skip_duplicates, policy, held, quotas: self.config.allowed.quotas })
     }
 
     /// Stores the bytes of blobs, several at once.
@@ -320,7 +322,7 @@ pub(super) fn settle(bucket: &Bucket, object: &mut Object) -> Result<()> {
 
 /// Writes a prepared object, or finds the one that stands for it.
 pub(crate) fn commit(tx: &Transaction<'_>, scope: &Scope, ready: Ready) -> Result<Committed> {
-    let Ready { mut object, skip_duplicates, policy, held } = ready;
+    let Ready { mut object, skip_duplicates, policy, held, quotas } = ready;
     // The bucket may have gone, or changed its schema or key, since the object was prepared.
     let bucket = buckets::find(tx, scope, &object.bucket_id)?;
     settle(&bucket, &mut object)?;
@@ -336,12 +338,15 @@ pub(crate) fn commit(tx: &Transaction<'_>, scope: &Scope, ready: Ready) -> Resul
         (Some(policy), Some(key)) => by_policy(policy, key, objects::by_unique_key(tx, &object.bucket_id, key)?)?,
         _ => None,
     };
+    let meter = quotas.meter(tx, scope)?;
     let Some(there) = there else {
         objects::insert(tx, scope, &object)?;
+        meter.check(tx)?;
         return Ok(Committed { object, replay: None, freed: Vec::new(), held });
     };
     let object = over(object, there);
     let freed = objects::update(tx, scope, &object)?;
+    meter.check(tx)?;
     Ok(Committed { object, replay: None, freed, held })
 }
 

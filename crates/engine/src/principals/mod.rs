@@ -16,8 +16,9 @@ pub(crate) use users::{check_name, merge, without_nulls};
 
 use crate::Engine;
 use parking_lot::Mutex;
+use serde_json::Value;
 use std::{collections::HashMap, sync::Arc};
-use strata_model::{Error, OnlyRetriever, Permission, Principal, Result, Scope, id};
+use strata_model::{Error, OnlyRetriever, Permission, Principal, Result, Scope, id, rates::Rates};
 pub use strata_store::catalog::principals::{ApiKey, Organization, User};
 use strata_store::catalog::{principals, rusqlite::Transaction};
 use subtle::ConstantTimeEq;
@@ -28,6 +29,10 @@ const MAX_CACHED_KEYS: usize = 4096;
 const TOUCH_EVERY_MICROS: i64 = 60_000_000;
 /// Longest secret that is looked at, in bytes.
 const MAX_SECRET_BYTES: usize = 256;
+/// Where an organization keeps its own [`Rates`], in its body.
+pub const RATE_LIMITS: &str = "rate_limit_overrides";
+/// Where a key keeps the requests a minute that it may send, in its body.
+pub const RATE_LIMIT: &str = "rate_limit_override";
 /// Most namespaces that a refusal lists.
 const MAX_NAMES_SHOWN: usize = 20;
 
@@ -95,6 +100,11 @@ pub struct Me {
 }
 
 impl Engine {
+    /// Requests a minute of the organization's keys, unless a key says otherwise.
+    pub fn rates_of(&self, organization: &Organization) -> Rates {
+        overrides(organization).or(self.config.allowed.rates)
+    }
+
     /// The principal of a secret. [`Error::Unauthenticated`] says whether the key is unknown, revoked, expired or its
     /// user suspended.
     pub async fn authenticate(&self, secret: &str) -> Result<Principal> {
@@ -131,9 +141,10 @@ impl Engine {
             }
             let user = principals::user(connection, &key.organization_id, &key.user_id)?;
             let namespace = principals::namespace_of_key(connection, &key)?;
-            Ok(Some((key, user, namespace)))
+            let organization = principals::organization(connection, &key.organization_id)?;
+            Ok(Some((key, user, namespace, organization)))
         });
-        let Some((key, user, namespace)) = found.await? else { return Ok(None) };
+        let Some((key, user, namespace, organization)) = found.await? else { return Ok(None) };
         if key.status != keys::ACTIVE {
             return Err(Error::Unauthenticated("this API key was revoked".into()));
         }
@@ -141,7 +152,9 @@ impl Engine {
             return Err(Error::Unauthenticated(format!("the user of this API key is {}", user.status)));
         }
         let expires = key.expires_at.as_deref().map(micros).transpose()?;
-        Ok(Some(Cached { principal: principal(&key, &user, namespace), expires, touched: 0 }))
+        let rates = rates(&key, &organization, self.config.allowed.rates);
+        let principal = Principal { rates, ..principal(&key, &user, namespace) };
+        Ok(Some(Cached { principal, expires, touched: 0 }))
     }
 
     /// Changes users or keys and forgets what was remembered of them. Runs to its end even where the caller has gone: a
@@ -233,6 +246,24 @@ fn principal(key: &ApiKey, user: &User, namespace: Option<String>) -> Principal 
             .retriever_id
             .clone()
             .map(|retriever_id| OnlyRetriever { retriever_id, origins: retriever_keys::origins(key) }),
+        rates: Rates::default(),
+    }
+}
+
+/// Requests a minute: as the key says, else as its organization does, else as the operator does.
+fn rates(key: &ApiKey, organization: &Organization, allowed: Rates) -> Rates {
+    let own = key.body.get(RATE_LIMIT).and_then(Value::as_u64).and_then(|limit| u32::try_from(limit).ok());
+    match own {
+        Some(limit) => Rates::each(limit),
+        None => overrides(organization).or(allowed),
+    }
+}
+
+/// What an organization says of its rates.
+fn overrides(organization: &Organization) -> Rates {
+    match organization.body.get(RATE_LIMITS) {
+        Some(said) => serde_json::from_value(said.clone()).unwrap_or_default(),
+        None => Rates::default(),
     }
 }
 
@@ -255,6 +286,7 @@ mod tests {
             permissions: vec![Permission::Read],
             namespaces: None,
             only: None,
+            rates: Rates::default(),
         };
         Cached { principal, expires: None, touched: 0 }
     }

@@ -92,7 +92,8 @@ impl Engine {
     pub async fn update_organization(&self, principal: &Principal, change: OrganizationChange) -> Result<Organization> {
         check_name("organization_name", change.name.as_deref(), 1, 200)?;
         let (id, now) = (principal.organization_id.clone(), self.catalog.now());
-        let write = self.catalog.write(move |tx| {
+        // Limits of the organization are remembered with its keys.
+        let change = self.change_keys(move |tx| {
             let mut organization = principals::organization(tx, &id)?;
             organization.name = change.name.unwrap_or(organization.name);
             merge(&mut organization.body, change.body);
@@ -100,7 +101,7 @@ impl Engine {
             principals::put_organization(tx, &organization)?;
             Ok(organization)
         });
-        write.await
+        change.await
     }
 
     /// Oldest first.

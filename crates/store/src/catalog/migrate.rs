@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0006_document_artifacts.sql"),
     include_str!("migrations/0007_custom_extractors.sql"),
     include_str!("migrations/0008_models.sql"),
+    include_str!("migrations/0009_stored_bytes.sql"),
 ];
 
 /// The schema that this version knows.

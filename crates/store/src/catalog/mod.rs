@@ -28,6 +28,7 @@ mod read;
 pub mod resources;
 pub mod secrets;
 pub mod settings;
+pub mod usage;
 mod write;
 
 pub use error::from_sql;

@@ -441,10 +441,7 @@ impl Inner {
         for _ in 0..self.config.replay_before_search.div_ceil(batch).max(1) {
             let step = match self.apply(slot) {
                 // Searches see what there is; the rest follows when there is room.
-                Err(Error::Full(message)) => {
-                    slot.fail(message);
-                    break;
-                }
+                Err(Error::Full(_)) => break,
                 step => step?,
             };
             match step {
@@ -546,8 +543,8 @@ impl Inner {
                             "changes of `{}` were not applied, trying again: {error}",
                             slot.id
                         );
+                        slot.fail(&error);
                     }
-                    slot.fail(&error);
                     slot.lagging.store(true, Ordering::SeqCst);
                 }
             }

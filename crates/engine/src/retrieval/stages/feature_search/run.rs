@@ -271,6 +271,7 @@ fn copied(error: &Error) -> Error {
         Error::Missing { resource, id } => Error::Missing { resource, id: id.clone() },
         Error::Conflict(m) => Error::Conflict(m.clone()),
         Error::TooLarge(m) => Error::TooLarge(m.clone()),
+        Error::Quota { resource, current, limit } => Error::Quota { resource, current: *current, limit: *limit },
         Error::Busy { message, retry_after_seconds } => {
             Error::Busy { message: message.clone(), retry_after_seconds: *retry_after_seconds }
         }

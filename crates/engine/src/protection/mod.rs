@@ -1,0 +1,25 @@
+//! What keeps one caller from using up what all share: how often keys may ask, how much an organization may store, and a
+//! reserve of the disk.
+
+mod quotas;
+mod rates;
+mod room;
+
+pub(crate) use quotas::Meter;
+pub use quotas::Quotas;
+pub(crate) use rates::Counts;
+pub use rates::Standing;
+pub(crate) use room::start;
+
+use strata_model::rates::Rates;
+
+/// What the operator allows. By default everything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Requests a minute of each key, where neither the key nor its organization says otherwise.
+    pub rates: Rates,
+    /// What each organization may have.
+    pub quotas: Quotas,
+    /// Bytes of the disk that stay free; 0 for none.
+    pub reserve_bytes: u64,
+}
