@@ -3,6 +3,7 @@
 
 mod cli;
 mod client;
+mod protection;
 mod providers;
 mod settings;
 

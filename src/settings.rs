@@ -1,7 +1,10 @@
 //! Settings of the server. A value comes from the flag, else the `STRATA_*` variable, else the configuration file, else
 //! the default.
 
-use crate::providers::{self, Provider};
+use crate::{
+    protection::{LoadFile, Protection, ProtectionArguments, ProtectionFile, QuotasFile, RatesFile},
+    providers::{self, Provider},
+};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -37,6 +40,15 @@ pub struct File {
     extractor_endpoints: Option<Vec<String>>,
     #[serde(default)]
     backup: BackupFile,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    disk_reserve_mib: Option<u64>,
+    #[serde(default)]
+    load: LoadFile,
+    #[serde(default)]
+    rate_limits: RatesFile,
+    #[serde(default)]
+    quotas: QuotasFile,
 }
 
 /// The table `[backup]`.
@@ -103,6 +115,8 @@ pub struct ServeArguments {
     pub extractor_endpoints: Vec<String>,
     #[command(flatten)]
     pub backup: BackupArguments,
+    #[command(flatten)]
+    pub protection: ProtectionArguments,
 }
 
 /// When the server makes backups by itself.
@@ -138,11 +152,21 @@ pub struct Settings {
     pub providers: Vec<ProviderConfig>,
     pub extractor_endpoints: Vec<String>,
     pub backups: Option<Schedule>,
+    pub protection: Protection,
 }
 
 impl Settings {
     pub fn settle(arguments: ServeArguments, file: File) -> Result<Self> {
         let backups = schedule(&arguments, file.backup)?;
+        let protected = ProtectionFile {
+            tls_cert: file.tls_cert,
+            tls_key: file.tls_key,
+            disk_reserve_mib: file.disk_reserve_mib,
+            load: file.load,
+            rate_limits: file.rate_limits,
+            quotas: file.quotas,
+        };
+        let protection = Protection::settle(arguments.protection, protected)?;
         let listen = arguments.listen.or(file.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
         let workers = arguments.workers.or(file.workers).unwrap_or_else(default_workers);
         if workers == 0 {
@@ -165,6 +189,7 @@ impl Settings {
             trust_proxy: arguments.trust_proxy || file.trust_proxy.unwrap_or(false),
             workers,
             backups,
+            protection,
             extractor_endpoints: match arguments.extractor_endpoints.is_empty() {
                 true => file.extractor_endpoints.unwrap_or_default(),
                 false => arguments.extractor_endpoints,

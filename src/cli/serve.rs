@@ -23,7 +23,9 @@ async fn serve(settings: Settings) -> Result<()> {
     // The address is taken first: a second server on the same port must fail before it touches the data.
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
-    let address = format!("http://{}", listener.local_addr()?);
+    let serving = settings.protection.serving()?;
+    let scheme = if serving.tls.is_some() { "https" } else { "http" };
+    let address = format!("{scheme}://{}", listener.local_addr()?);
     let engine = strata_engine::Engine::open(strata_engine::Config {
         data_dir: settings.data_dir.clone(),
         models_dir: settings.models_dir,
@@ -37,6 +39,7 @@ async fn serve(settings: Settings) -> Result<()> {
         providers: settings.providers,
         extractor_endpoints: settings.extractor_endpoints,
         backups: settings.backups,
+        allowed: settings.protection.allowed,
     })
     .await
     .with_context(|| format!("cannot open `{}`", settings.data_dir.display()))?;
@@ -47,7 +50,7 @@ async fn serve(settings: Settings) -> Result<()> {
     // Read by people and by programs that start a server on port 0.
     eprintln!("listening on {address}");
     let stop = stop_signal()?;
-    strata_http::serve(engine.clone(), listener, stop).await.context("the server stopped")?;
+    strata_http::serve(engine.clone(), listener, serving, stop).await.context("the server stopped")?;
     engine.close().await;
     Ok(())
 }

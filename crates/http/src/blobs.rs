@@ -17,6 +17,10 @@ use strata_engine::presign::Claim;
 use strata_model::Error;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+/// What content that a browser shows may load: itself, and the styles with which browsers show it.
+const SHOWN: &str =
+    "default-src 'none'; img-src 'self'; media-src 'self'; object-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(download_blob, upload_blob))
 }
@@ -101,9 +105,7 @@ fn describe(headers: &mut HeaderMap, etag: &str, filename: Option<&str>, media_t
     set(headers, header::CONTENT_TYPE, media_type);
     let opens = opens_in_place(media_type);
     set(headers, header::CONTENT_DISPOSITION, &disposition(opens, filename));
-    if !opens {
-        set(headers, header::CONTENT_SECURITY_POLICY, "sandbox");
-    }
+    set(headers, header::CONTENT_SECURITY_POLICY, if opens { SHOWN } else { "sandbox" });
 }
 
 /// Sets a header, unless the value is none that a header can have.

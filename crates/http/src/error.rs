@@ -77,6 +77,7 @@ pub(crate) fn kind_of(status: StatusCode) -> &'static str {
         StatusCode::UNAUTHORIZED => "UnauthorizedError",
         StatusCode::FORBIDDEN => "ForbiddenError",
         StatusCode::NOT_FOUND => "NotFoundError",
+        StatusCode::REQUEST_TIMEOUT => "TimeoutError",
         StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowedError",
         StatusCode::CONFLICT => "AlreadyExistsError",
         StatusCode::PAYLOAD_TOO_LARGE => "PayloadTooLargeError",
@@ -109,8 +110,14 @@ fn line(error: &Error) -> Line {
         Error::TooLarge(_) => plain(StatusCode::PAYLOAD_TOO_LARGE),
         Error::Busy { retry_after_seconds, .. } => plain(StatusCode::TOO_MANY_REQUESTS).with(json!({
             "retryable": true,
+            "retry_after": retry_after_seconds,
             "retry_after_seconds": retry_after_seconds,
         })),
+        Error::Quota { resource, current, limit } => Line {
+            kind: "QuotaExceededError",
+            code: Some("quota_exceeded".into()),
+            ..plain(StatusCode::FORBIDDEN).with(json!({ "resource": resource, "current": current, "limit": limit }))
+        },
         // Waiting installs no model: official clients would hide this message for minutes if it called itself retryable.
         Error::Unavailable(_) => plain(StatusCode::SERVICE_UNAVAILABLE).with(json!({ "retryable": false })),
         Error::Upstream(_) => Line { kind: "UpstreamError", ..plain(StatusCode::UNPROCESSABLE_ENTITY) },
@@ -152,6 +159,15 @@ pub(crate) fn bare(status: StatusCode, message: impl Into<String>) -> Response {
     envelope(status, kind_of(status), None, message.into(), Value::Null)
 }
 
+/// The answer to a request that there is no room for now. Trying again helps.
+pub(crate) fn overloaded(message: String, retry_after_seconds: u64) -> Response {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let details = json!({ "retryable": true, "retry_after_seconds": retry_after_seconds });
+    let mut response = envelope(status, kind_of(status), Some("overloaded".into()), message, details);
+    response.headers_mut().insert(header::RETRY_AFTER, retry_after_seconds.into());
+    response
+}
+
 /// Marks an answer that is in the envelope already.
 #[derive(Clone, Copy)]
 pub(crate) struct Enveloped;
@@ -190,6 +206,7 @@ mod tests {
             (Error::Malformed("x".into()), 400, "BadRequestError"),
             (Error::Unauthenticated("x".into()), 401, "UnauthorizedError"),
             (Error::Forbidden("x".into()), 403, "ForbiddenError"),
+            (Error::Quota { resource: "documents", current: 2, limit: 1 }, 403, "QuotaExceededError"),
             (Error::missing("bucket", "x"), 404, "NotFoundError"),
             (Error::Conflict("x".into()), 409, "AlreadyExistsError"),
             (Error::TooLarge("x".into()), 413, "PayloadTooLargeError"),

@@ -6,15 +6,19 @@
 
 mod error;
 mod extract;
+mod load;
 mod metrics;
 mod middleware;
 mod openapi;
 mod paging;
+mod serve;
 
-use axum::{Router, extract::Request, http::Uri};
-use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
+pub use load::Bounds;
+pub use serve::{Serving, Tls, serve};
+
+use axum::{Router, extract::Request, http::Uri, middleware::from_fn_with_state};
+use std::{collections::HashSet, sync::Arc};
 use strata_engine::Engine;
-use tokio::net::TcpListener;
 use tower::util::MapRequest;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -59,16 +63,13 @@ resources![
     uploads,
 ];
 
-/// How long open requests may take to finish after the server was asked to stop.
-const DRAIN: Duration = Duration::from_secs(20);
-
 /// The OpenAPI document of everything that is served.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     openapi::complete(resources().split_for_parts().1)
 }
 
 /// Everything that is served: the API under `/v1` and without that prefix, the OpenAPI document, its page, the metrics.
-pub fn router(engine: Arc<Engine>) -> Router {
+pub fn router(engine: Arc<Engine>, bounds: Bounds) -> Router {
     metrics::handle();
     let (routes, document) = resources().split_for_parts();
     let document = openapi::complete(document);
@@ -78,9 +79,10 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .keys()
         .filter_map(|path| path.strip_prefix("/v1/")?.split('/').next().map(str::to_owned))
         .collect();
+    let gate = load::Gate::new(engine.clone(), bounds);
     let app =
         routes.merge(openapi::pages(&document)).merge(published::short_links()).fallback(not_found).with_state(engine);
-    let app = middleware::around(app);
+    let app = middleware::around(app.layer(from_fn_with_state(gate, load::pass)));
     Router::new().fallback_service(MapRequest::new(app, move |request| canonical(request, &heads)))
 }
 
@@ -105,39 +107,6 @@ fn canonical(mut request: Request, heads: &HashSet<String>) -> Request {
         *request.uri_mut() = uri;
     }
     request
-}
-
-/// Serves until `shutdown` ends, then lets open requests finish.
-pub async fn serve(
-    engine: Arc<Engine>,
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let upkeep = tokio::spawn(metrics::upkeep());
-    let (stopping, stopped) = tokio::sync::oneshot::channel();
-    let signal = async move {
-        shutdown.await;
-        // Nobody listens any more where the server has failed already.
-        let _ = stopping.send(());
-    };
-    let serving = axum::serve(listener, router(engine).into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(signal)
-        .into_future();
-    let too_long = async move {
-        match stopped.await {
-            Ok(()) => tokio::time::sleep(DRAIN).await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    let outcome = tokio::select! {
-        outcome = serving => outcome,
-        () = too_long => {
-            tracing::warn!("requests were still open {} seconds after the stop; they are cut off", DRAIN.as_secs());
-            Ok(())
-        }
-    };
-    upkeep.abort();
-    outcome
 }
 
 #[cfg(test)]

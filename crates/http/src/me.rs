@@ -10,7 +10,7 @@ use crate::{
 use axum::extract::State;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use strata_model::Permission;
+use strata_model::{Permission, rates::Rates};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -28,7 +28,7 @@ pub struct MeResponse {
     pub account_type: String,
     pub user_email: String,
     pub key: MeKeyInfo,
-    /// Empty: this server has no rate limits.
+    /// Requests a minute that the key may send, by group; without those that are not limited.
     pub rate_limits: BTreeMap<String, i64>,
     /// Whether the key is limited to some namespaces.
     pub principal_scoped: bool,
@@ -54,6 +54,13 @@ pub(crate) fn permission_name(permission: Permission) -> &'static str {
     }
 }
 
+fn rate_limits(rates: Rates) -> BTreeMap<String, i64> {
+    let Rates { metadata, data, search, upload, compute } = rates;
+    let named =
+        [("metadata", metadata), ("data", data), ("search", search), ("upload", upload), ("compute", compute)];
+    named.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), i64::from(limit?)))).collect()
+}
+
 /// Who am I
 ///
 /// The organization, the user and the key behind this request. Any valid key may ask.
@@ -71,7 +78,7 @@ pub async fn whoami(State(app): State<App>, caller: Caller) -> Result<Json<MeRes
             permissions: caller.0.permissions.iter().map(|p| permission_name(*p).to_owned()).collect(),
             expires_at: me.key.expires_at,
         },
-        rate_limits: BTreeMap::new(),
+        rate_limits: rate_limits(caller.0.rates),
         principal_scoped: caller.0.namespaces.is_some(),
     }))
 }

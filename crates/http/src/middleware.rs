@@ -21,6 +21,11 @@ use tracing::Instrument;
 /// The longest a request may take before its answer begins. Uploads take as long as their bytes.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
+/// What an answer may load and run when a browser shows it: nothing, and for the page of the API what this server has.
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
+const PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of the request that is being answered.
@@ -66,6 +71,10 @@ fn cors() -> CorsLayer {
             "x-cache",
             "x-execution-mode",
             "x-namespace-unresolved",
+            "x-ratelimit-limit",
+            "x-ratelimit-remaining",
+            "x-ratelimit-reset",
+            "x-ratelimit-window",
             "x-request-id",
         ]))
         .max_age(Duration::from_secs(86_400))
@@ -139,17 +148,17 @@ fn readable_id(value: &HeaderValue) -> Option<String> {
 }
 
 fn finish_headers(response: &mut Response) {
-    let is_json =
-        response.headers().get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
+    let is_of = |kind: &[u8]| response.headers().get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(kind));
+    let (is_json, is_page) = (is_of(b"application/json"), is_of(b"text/html"));
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.entry(header::X_FRAME_OPTIONS).or_insert(HeaderValue::from_static("DENY"));
     if is_json {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-        let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
-        headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(nothing);
     }
+    let policy = HeaderValue::from_static(if is_page { PAGE } else { NOTHING });
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(policy);
 }
 
 /// Refusals of the router and of foreign extractors come as a status and a text: this gives them the envelope.

@@ -1,6 +1,6 @@
 //! Who asks, and for which namespace.
 
-use crate::{App, error::ApiError};
+use crate::{App, error::ApiError, load};
 use axum::{
     extract::{FromRequestParts, MatchedPath},
     http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
@@ -69,6 +69,7 @@ impl FromRequestParts<App> for Caller {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let secret = secret(&parts.headers)?;
         let principal = app.authenticate(secret).await?;
+        load::count(app, parts, &principal)?;
         if let Some(only) = &principal.only {
             check_only(only, parts)?;
         }

@@ -1,6 +1,6 @@
 //! API keys of a user.
 
-use super::{refuse, users::GenericSuccessResponse};
+use super::{checked_limit, refuse, users::GenericSuccessResponse};
 use crate::{
     App,
     error::ApiError,
@@ -11,7 +11,7 @@ use crate::{
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strata_engine::principals::{KeyChange, NewKey, Secret};
+use strata_engine::principals::{KeyChange, NewKey, RATE_LIMIT, Secret};
 use strata_model::{Error, Fields, Permission as Allowed};
 use strata_engine::principals::ApiKey;
 use utoipa::{IntoParams, ToSchema};
@@ -101,8 +101,9 @@ pub struct APIKeyCreateRequest {
     /// Namespaces that the key is limited to; without any it may enter all.
     #[serde(default)]
     scopes: Option<Vec<ResourceScopeInput>>,
-    /// Not supported.
+    /// Requests a minute of each group that this key may send, instead of what its organization says.
     #[serde(default)]
+    #[schema(minimum = 1)]
     rate_limit_override: Option<i64>,
     #[serde(default)]
     #[schema(format = DateTime)]
@@ -124,7 +125,8 @@ pub struct APIKeyUpdateRequest {
     description: Option<String>,
     permissions: Option<Vec<Permission>>,
     scopes: Option<Vec<ResourceScopeInput>>,
-    /// Not supported.
+    /// Requests a minute of each group that this key may send, instead of what its organization says.
+    #[schema(minimum = 1)]
     rate_limit_override: Option<i64>,
     #[schema(format = DateTime)]
     expires_at: Option<String>,
@@ -216,7 +218,7 @@ impl From<ApiKey> for APIKeyModel {
             },
             permissions: key.permissions.iter().map(|p| permission_name(*p).to_owned()).collect(),
             scopes: key.scopes,
-            rate_limit_override: None,
+            rate_limit_override: key.body.get(RATE_LIMIT).and_then(Value::as_i64),
             key_id: key.key_id,
             key_hash: key.key_hash,
             key_prefix: key.key_prefix,
@@ -260,11 +262,15 @@ pub struct KeyDeleteParameters {
     force: Option<bool>,
 }
 
-fn described(description: Option<String>) -> Result<Fields, ApiError> {
+fn described(description: Option<String>, rate_limit: Option<i64>) -> Result<Fields, ApiError> {
     if description.as_ref().is_some_and(|text| text.chars().count() > MAX_DESCRIPTION) {
         return Err(Error::invalid("description", format!("must have at most {MAX_DESCRIPTION} characters")).into());
     }
-    Ok(description.into_iter().map(|text| ("description".to_owned(), text.into())).collect())
+    let mut body: Fields = description.into_iter().map(|text| ("description".to_owned(), text.into())).collect();
+    if let Some(limit) = rate_limit {
+        body.insert(RATE_LIMIT.into(), checked_limit(RATE_LIMIT, &limit.into())?.into());
+    }
+    Ok(body)
 }
 
 fn scopes(list: Vec<ResourceScopeInput>) -> Vec<Value> {
@@ -304,7 +310,6 @@ pub async fn create_key(
 ) -> Result<Json<APIKeyCreateResponse>, ApiError> {
     caller.may_in_organization(Allowed::Admin)?;
     refuse(&[
-        ("rate_limit_override", body.rate_limit_override.is_some()),
         ("principal_id", body.principal_id.is_some()),
         ("allowed_origins", body.allowed_origins.as_ref().is_some_and(|list| !list.is_empty())),
     ])?;
@@ -314,7 +319,7 @@ pub async fn create_key(
         permissions: permissions.into_iter().map(Allowed::from).collect(),
         scopes: scopes(body.scopes.unwrap_or_default()),
         expires_at: body.expires_at,
-        body: described(body.description)?,
+        body: described(body.description, body.rate_limit_override)?,
     };
     Ok(with_secret(app.create_key(&caller.0, &user_email, new).await?))
 }
@@ -331,7 +336,6 @@ pub async fn update_key(
 ) -> Result<Json<APIKeyModel>, ApiError> {
     caller.may_in_organization(Allowed::Admin)?;
     refuse(&[
-        ("rate_limit_override", body.rate_limit_override.is_some()),
         ("allowed_origins", body.allowed_origins.as_ref().is_some_and(|list| !list.is_empty())),
     ])?;
     let change = KeyChange {
@@ -340,7 +344,7 @@ pub async fn update_key(
         scopes: body.scopes.map(scopes),
         expires_at: body.expires_at,
         active: body.status.map(|status| status == KeyStatus::Active),
-        body: described(body.description)?,
+        body: described(body.description, body.rate_limit_override)?,
     };
     Ok(Json(app.update_key(&caller.0, &user_email, &key_name, change).await?.into()))
 }

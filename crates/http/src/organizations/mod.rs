@@ -18,7 +18,10 @@ use crate::{
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use strata_engine::{inference::CREDENTIALS, principals::OrganizationChange};
+use strata_engine::{
+    inference::CREDENTIALS,
+    principals::{OrganizationChange, RATE_LIMITS},
+};
 use strata_model::{Error, Fields, Permission};
 use strata_engine::principals::Organization;
 use utoipa::ToSchema;
@@ -31,7 +34,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes()).merge(secrets::routes()).merge(connections::routes())
 }
 
-/// Requests a minute by kind. This server limits none.
+/// Requests a minute of each key, by what they do; 1000000 where they are not limited.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BaseRateLimits {
     pub metadata: i64,
@@ -81,7 +84,8 @@ pub struct OrganizationUpdateRequest {
     notifications_email: Option<String>,
     #[schema(value_type = Option<Object>)]
     metadata: Option<Fields>,
-    /// Not supported: this server limits no rates.
+    /// Requests a minute of each key that has no limit of its own: `metadata`, `data`, `search`, `upload`, `compute`, each 1
+    /// at least. What is sent replaces what was there; what it leaves out is as the server has it.
     #[schema(value_type = Option<Object>)]
     rate_limit_overrides: Option<Fields>,
     /// Keys of providers of models, by the provider's name: a secret as `{{SECRET.name}}`, or a key, which is put into the
@@ -105,10 +109,31 @@ pub(crate) fn refuse(fields: &[(&str, bool)]) -> Result<(), ApiError> {
     }
 }
 
+/// A limit of requests a minute, as keys and organizations have them.
+pub(crate) fn checked_limit(field: &str, limit: &Value) -> Result<u32, ApiError> {
+    let limit = limit.as_u64().and_then(|limit| u32::try_from(limit).ok()).filter(|limit| *limit > 0);
+    limit.ok_or_else(|| Error::invalid(field, "must be a whole number from 1").into())
+}
+
+fn checked_limits(limits: Fields) -> Result<Fields, ApiError> {
+    const GROUPS: [&str; 5] = ["metadata", "data", "search", "upload", "compute"];
+    let mut checked = Fields::new();
+    for (group, limit) in limits.into_iter().filter(|(_, limit)| !limit.is_null()) {
+        let field = format!("rate_limit_overrides.{group}");
+        if !GROUPS.contains(&group.as_str()) {
+            return Err(Error::invalid(field, format!("is none of `{}`", GROUPS.join("`, `"))).into());
+        }
+        let limit = checked_limit(&field, &limit)?;
+        checked.insert(group, limit.into());
+    }
+    Ok(checked)
+}
+
 fn shown(app: &App, organization: Organization) -> OrganizationModelResponse {
     let text = |key: &str| organization.body.get(key).and_then(Value::as_str).map(str::to_owned);
     let object = |key: &str| organization.body.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
-    let limits = NO_LIMIT;
+    let rates = app.rates_of(&organization);
+    let limit = |rate: Option<u32>| rate.map_or(NO_LIMIT, i64::from);
     OrganizationModelResponse {
         logo_url: text("logo_url"),
         account_type: ACCOUNT_TYPE.into(),
@@ -117,7 +142,13 @@ fn shown(app: &App, organization: Organization) -> OrganizationModelResponse {
         default_llm_credentials: object(CREDENTIALS),
         billing_email: text("billing_email"),
         notifications_email: text("notifications_email"),
-        rate_limits: BaseRateLimits { metadata: limits, data: limits, search: limits, upload: limits, compute: limits },
+        rate_limits: BaseRateLimits {
+            metadata: limit(rates.metadata),
+            data: limit(rates.data),
+            search: limit(rates.search),
+            upload: limit(rates.upload),
+            compute: limit(rates.compute),
+        },
         auto_billing_enabled: false,
         billing_cycle_start: 1,
         current_month_usage: 0,
@@ -152,7 +183,6 @@ pub async fn update_organization(
 ) -> Result<Json<OrganizationModelResponse>, ApiError> {
     caller.may_in_organization(Permission::Admin)?;
     refuse(&[
-        ("rate_limit_overrides", body.rate_limit_overrides.is_some()),
         ("spend_limits", body.spend_limits.is_some()),
         ("nsfw_check_enabled", body.nsfw_check_enabled == Some(true)),
         ("nsfw_fail_closed", body.nsfw_fail_closed == Some(true)),
@@ -161,6 +191,9 @@ pub async fn update_organization(
     let mut fields: Fields = texts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), Value::from(value?)))).collect();
     if let Some(metadata) = body.metadata {
         fields.insert("metadata".into(), metadata.into());
+    }
+    if let Some(limits) = body.rate_limit_overrides {
+        fields.insert(RATE_LIMITS.into(), checked_limits(limits)?.into());
     }
     if let Some(credentials) = body.default_llm_credentials {
         fields.insert(CREDENTIALS.into(), app.keep_credentials(&caller.0, credentials).await?.into());

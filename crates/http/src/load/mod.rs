@@ -1,0 +1,226 @@
+//! What keeps the server standing when more is asked than it can do: a bound on the requests under way, by class, and on
+//! the memory of their bodies. Who finds no place waits for a moment, together with few others, and is then told when to
+//! come again. Health and metrics are always answered.
+
+mod body;
+mod kind;
+
+use crate::{
+    App,
+    error::{ApiError, bare, overloaded},
+    extract::is_json_lines,
+};
+use axum::{
+    body::{Body, HttpBody},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use body::{Account, Cut, Holding, Paced};
+use kind::Class;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use strata_engine::protection::Standing;
+use strata_model::Principal;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Memory for the bodies of all requests under way, in KiB.
+const BODIES_KIB: usize = 256 << 10;
+/// What a caller who found no place is told to wait.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// How much is done at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Requests under way, by class.
+    pub reads: usize,
+    pub writes: usize,
+    pub searches: usize,
+    pub uploads: usize,
+    /// Requests of each class that wait for a place.
+    pub waiting: usize,
+    /// How long they do.
+    pub wait: Duration,
+    /// Open connections.
+    pub connections: usize,
+    /// How long a client may take to send a header, or to send or take more of a body.
+    pub patience: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            reads: 256,
+            writes: 256,
+            searches: 64,
+            uploads: 256,
+            waiting: 256,
+            wait: Duration::from_secs(5),
+            connections: 4096,
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Places of one class.
+#[derive(Clone)]
+struct Places {
+    free: Arc<Semaphore>,
+    /// Who waits holds one of these.
+    queue: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(places: usize, waiting: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(places)), queue: Arc::new(Semaphore::new(waiting)) }
+    }
+
+    /// A place, at once or after a moment.
+    async fn take(&self, wait: Duration) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = self.free.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        let _turn = self.queue.try_acquire().ok()?;
+        tokio::time::timeout(wait, self.free.clone().acquire_owned()).await.ok()?.ok()
+    }
+}
+
+/// Every request goes through here.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    app: App,
+    bounds: Bounds,
+    reads: Places,
+    writes: Places,
+    searches: Places,
+    uploads: Places,
+    bodies: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub fn new(app: App, bounds: Bounds) -> Self {
+        let places = |count| Places::new(count, bounds.waiting);
+        Self {
+            app,
+            bounds,
+            reads: places(bounds.reads),
+            writes: places(bounds.writes),
+            searches: places(bounds.searches),
+            uploads: places(bounds.uploads),
+            bodies: Arc::new(Semaphore::new(BODIES_KIB)),
+        }
+    }
+
+    fn places(&self, class: Class) -> &Places {
+        match class {
+            Class::Reads => &self.reads,
+            Class::Writes => &self.writes,
+            Class::Searches => &self.searches,
+            Class::Uploads => &self.uploads,
+        }
+    }
+
+    /// Memory for a body that is kept whole; the bytes that it is for, and `None` where there is none in time.
+    async fn make_room(&self, headers: &HeaderMap, account: &Account) -> Option<u64> {
+        let Some(bytes) = body::announced(headers) else { return Some(0) };
+        let room = self.bodies.clone().acquire_many_owned(body::places(bytes));
+        account.hold(tokio::time::timeout(self.bounds.wait, room).await.ok()?.ok()?);
+        Some(bytes)
+    }
+}
+
+/// Lets a request through when there is a place for it, and ends it where its body does not come.
+pub(crate) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let Some(class) = kind::class(request.method(), &route) else { return next.run(request).await };
+    if kind::adds(request.method(), &route, class)
+        && let Err(error) = gate.app.check_room()
+    {
+        return ApiError(error).into_response();
+    }
+    let Some(place) = gate.places(class).take(gate.bounds.wait).await else {
+        metrics::counter!("strata_http_turned_away_total", "class" => class.name()).increment(1);
+        return busy(class.name());
+    };
+    let standing = Seen::default();
+    request.extensions_mut().insert(standing.clone());
+    let account = Arc::new(Account::default());
+    if !request.body().is_end_stream() {
+        let is_kept = route != "/v1/blobs/{token}" && !is_json_lines(request.headers());
+        let paid = match is_kept {
+            true => gate.make_room(request.headers(), &account).await,
+            false => Some(0),
+        };
+        let Some(paid) = paid else { return busy("bodies") };
+        let (room, patience) = (is_kept.then(|| gate.bodies.clone()), gate.bounds.patience);
+        let bill = account.clone();
+        request = request.map(|body| Body::new(Paced::new(body, patience, room, paid, bill)));
+    }
+    let mut response = next.run(request).await;
+    let is_fault = response.status().is_client_error() || response.status().is_server_error();
+    match account.was_cut().filter(|_| is_fault) {
+        Some(Cut::Slow) => response = bare(StatusCode::REQUEST_TIMEOUT, "the body came too slowly; send it again"),
+        Some(Cut::NoRoom) => response = busy("bodies"),
+        None => {}
+    }
+    if let Some(standing) = standing.0.get().copied().flatten() {
+        show(standing, response.headers_mut());
+    }
+    let streams = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+    if streams { response.map(|body| Body::new(Holding::new(body, place))) } else { response }
+}
+
+fn busy(what: &str) -> Response {
+    overloaded(format!("the server has too much to do ({what}); try again in a moment"), RETRY_AFTER_SECONDS)
+}
+
+/// Where the key of a request stands; set when it was counted.
+#[derive(Clone, Default)]
+struct Seen(Arc<OnceLock<Option<Standing>>>);
+
+/// Counts a request of a key, once, or refuses it.
+pub(crate) fn count(app: &App, parts: &Parts, principal: &Principal) -> Result<(), ApiError> {
+    let Some(seen) = parts.extensions.get::<Seen>().filter(|seen| seen.0.get().is_none()) else { return Ok(()) };
+    let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let (standing, outcome) = app.admit(principal, kind::group(&parts.method, route));
+    // Nobody else sets it: a request's extractors run one after the other.
+    let _ = seen.0.set(standing);
+    outcome.map_err(ApiError)
+}
+
+pub(crate) const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+pub(crate) const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+pub(crate) const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+pub(crate) const WINDOW: HeaderName = HeaderName::from_static("x-ratelimit-window");
+
+fn show(standing: Standing, headers: &mut HeaderMap) {
+    headers.insert(LIMIT, standing.limit.into());
+    headers.insert(REMAINING, standing.remaining.into());
+    headers.insert(RESET, standing.reset_at.into());
+    headers.insert(WINDOW, standing.window_seconds.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn few_wait_for_a_place_and_not_for_long() {
+        let places = Places::new(1, 1);
+        let wait = Duration::from_secs(5);
+        let first = places.take(wait).await.unwrap();
+        let waiting = tokio::spawn({
+            let places = places.clone();
+            async move { places.take(wait).await.is_some() }
+        });
+        tokio::task::yield_now().await;
+        assert!(places.take(wait).await.is_none(), "nobody else may wait");
+        drop(first);
+        assert!(waiting.await.unwrap());
+        let _first = places.take(wait).await.unwrap();
+        assert!(places.take(Duration::from_millis(10)).await.is_none(), "nothing came free");
+    }
+}
