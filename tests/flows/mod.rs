@@ -4,6 +4,7 @@ mod crawl;
 mod first_path;
 mod kept_answers;
 mod learning;
+mod load;
 mod media;
 mod metrics;
 mod model_hub;

@@ -48,9 +48,22 @@ impl Server {
 
     /// A server on the data directory that `prepare` makes at the path it is given.
     pub fn start_on(prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_on_with(prepare, &[])
+    }
+
+    /// [`Server::start_on`] with more arguments of `strata serve`.
+    pub fn start_on_with(prepare: impl FnOnce(&Path), arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         prepare(&dir.path().join("data"));
-        Self::start_in(dir, &[])
+        Self::start_in(dir, arguments)
+    }
+
+    /// A server with this configuration file.
+    pub fn start_configured(configuration: &str) -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("strata.toml");
+        std::fs::write(&file, configuration).expect("the configuration is written");
+        Self::start_in(dir, &["--config", file.to_str().expect("a UTF-8 path")])
     }
 
     fn start_in(dir: TempDir, arguments: &[&str]) -> Self {
@@ -73,6 +86,14 @@ impl Server {
     /// Of a server with models of its own.
     pub fn models_dir(&self) -> PathBuf {
         self.dir.path().join(MODELS)
+    }
+
+    /// Bytes of memory that the process holds.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has a size");
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+        kib << 10
     }
 
     /// A client with the first key.
