@@ -35,6 +35,11 @@ check: lint test
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	  $(CARGO) deny check; \
+	else \
+	  echo "not checked: licences, sources and advisories; \`$(CARGO) install --locked cargo-deny\` gets what does" >&2; \
+	fi
 
 # The long form of the crash tests: 1,000 rounds of kill -9, most of an hour.
 crash: export STRATA_CRASH_ROUNDS := 1000

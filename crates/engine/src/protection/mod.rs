@@ -5,7 +5,6 @@ mod quotas;
 mod rates;
 mod room;
 
-pub(crate) use quotas::Meter;
 pub use quotas::Quotas;
 pub(crate) use rates::Counts;
 pub use rates::Standing;
