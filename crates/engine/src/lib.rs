@@ -112,7 +112,7 @@ pub struct Engine {
     pub(crate) experiments: experiments::Runner,
     pub(crate) limiter: published::Limiter,
     pub(crate) counts: protection::Counts,
-    pub(crate) room: Room,
+    pub(crate) room: Arc<Room>,
     /// By the ids of custom extractors: what asks their processes.
     callers: parking_lot::Mutex<std::collections::HashMap<String, Arc<extract::custom::Caller>>>,
     keys: principals::KeyCache,
@@ -129,7 +129,8 @@ impl Engine {
         std::fs::create_dir_all(&config.data_dir)
             .map_err(|e| Error::internal(format!("cannot make `{}`: {e}", config.data_dir.display())))?;
         let catalog = Catalog::open(&config.data_dir.join("catalog.db"), Arc::new(System::default()))?;
-        let blobs = Blobs::local(config.data_dir.join("blobs"))?;
+        let room = Arc::new(Room::new(config.data_dir.clone(), config.allowed.reserve_bytes));
+        let blobs = Blobs::local(config.data_dir.join("blobs"))?.within(room.clone());
         let first_key = principals::bootstrap(&catalog, &config).await?;
         let signer = presign::Signer::open(&catalog).await?;
         let vault = secrets::Vault::new(&config)?;
@@ -147,7 +148,7 @@ impl Engine {
             experiments: experiments::Runner::default(),
             limiter: published::Limiter::default(),
             counts: protection::Counts::default(),
-            room: Room::new(config.data_dir.clone(), config.allowed.reserve_bytes),
+            room,
             callers: parking_lot::Mutex::default(),
             keys: principals::KeyCache::default(),
             models: models::Models::new(Registry::open(config.models_dir.clone())),

@@ -6,7 +6,10 @@
 //! [`Blobs::keep_all`] keeps everything, for every process that uses the directory: a backup copies what a snapshot of
 //! the catalog names, and none of it may go meanwhile.
 
-use crate::faults::{Point, reach};
+use crate::{
+    faults::{Point, reach},
+    room::Room,
+};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{GetOptions, GetRange, ObjectStore, PutPayload, local::LocalFileSystem, path::Path};
@@ -42,6 +45,7 @@ pub struct Blobs {
     /// The local directory, where durability needs a sync that the object store does not do by itself.
     directory: Option<PathBuf>,
     claims: Arc<Claims>,
+    room: Arc<Room>,
 }
 
 /// Who uses or removes which content right now.
@@ -122,7 +126,14 @@ impl Blobs {
         // Made now: on a full disk a removal must not need a new file.
         open_lock(&directory).map_err(|e| disk(&e))?;
         let store = LocalFileSystem::new_with_prefix(&directory).map_err(failure)?.with_automatic_cleanup(true);
-        Ok(Self { store: Arc::new(store), directory: Some(directory), claims: Arc::default() })
+        // Nothing is kept free.
+        let room = Arc::new(Room::new(directory.clone(), 0));
+        Ok(Self { store: Arc::new(store), directory: Some(directory), claims: Arc::default(), room })
+    }
+
+    /// The same store, which writes only while `room` says that there is some: [`Error::Full`] otherwise.
+    pub fn within(self, room: Arc<Room>) -> Self {
+        Self { room, ..self }
     }
 
     /// Stores `bytes`; answers their SHA-256 in hex. Durable when this returns.
@@ -144,6 +155,7 @@ impl Blobs {
         let is_there = self.store.head(&path).await.is_ok_and(|meta| meta.size == size_bytes);
         match &self.directory {
             Some(directory) if !is_there => {
+                self.room.check()?;
                 let temporary = Temporary::new(directory).await?;
                 write_whole(&temporary.0, bytes).await?;
                 self.name(&temporary, &hash).await?;
@@ -180,7 +192,7 @@ impl Blobs {
             return Err(Error::Unavailable("this blob store takes no streamed uploads".into()));
         };
         let temporary = Temporary::new(directory).await?;
-        let (hash, size_bytes) = write_file(&temporary.0, stream, max_bytes).await?;
+        let (hash, size_bytes) = write_file(&temporary.0, stream, max_bytes, &self.room).await?;
         let held = self.claim(&hash, size_bytes).await;
         self.name(&temporary, &hash).await?;
         Ok(held)
@@ -356,7 +368,7 @@ async fn write_whole(path: &std::path::Path, bytes: Bytes) -> Result<()> {
 }
 
 /// Writes and syncs a new file; answers SHA-256 in hex and size.
-async fn write_file<S>(path: &std::path::Path, stream: S, max_bytes: u64) -> Result<(String, u64)>
+async fn write_file<S>(path: &std::path::Path, stream: S, max_bytes: u64, room: &Room) -> Result<(String, u64)>
 where
     S: Stream<Item = Result<Bytes>> + Send,
 {
@@ -372,6 +384,7 @@ where
                 "the content has more than {max_bytes} bytes, the most that is taken"
             )));
         }
+        room.check()?;
         hasher.update(&piece);
         file.write_all(&piece).await.map_err(|e| disk(&e))?;
     }

@@ -2,7 +2,7 @@
 
 use axum::{
     body::{Body, HttpBody},
-    http::HeaderMap,
+    http::{HeaderMap, header},
 };
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
@@ -62,11 +62,11 @@ pub(super) fn places(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
-/// How many bytes a body says that it has, if it will be kept whole and is worth asking for; more than any body may have
-/// is refused by who reads it.
-pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
-    let length: u64 = headers.get(axum::http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-    (SMALL_BYTES + 1..=MAX_BODY_BYTES as u64).contains(&length).then_some(length)
+/// How many bytes of memory are worth asking for before a body is read: as many as it says that it has, and 0 where it says
+/// nothing, is small, or is larger than who reads it will take.
+pub(super) fn announced(headers: &HeaderMap) -> u64 {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    length.filter(|length| (SMALL_BYTES + 1..=MAX_BODY_BYTES as u64).contains(length)).unwrap_or(0)
 }
 
 /// A body with patience and a bill.

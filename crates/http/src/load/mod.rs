@@ -29,6 +29,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Memory for the bodies of all requests under way, in KiB.
 const BODIES_KIB: usize = 256 << 10;
+/// What a body of JSON lines takes of it, which is read part by part.
+const LINES_BYTES: u64 = 16 << 20;
 /// What a caller who found no place is told to wait.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
@@ -123,12 +125,16 @@ impl Gate {
         }
     }
 
-    /// Memory for a body that is kept whole; the bytes that it is for, and `None` where there is none in time.
-    async fn make_room(&self, headers: &HeaderMap, account: &Account) -> Option<u64> {
-        let Some(bytes) = body::announced(headers) else { return Some(0) };
+    /// Takes memory for so many bytes of a body; false where there is none in time.
+    async fn make_room(&self, bytes: u64, account: &Account) -> bool {
         let room = self.bodies.clone().acquire_many_owned(body::places(bytes));
-        account.hold(tokio::time::timeout(self.bounds.wait, room).await.ok()?.ok()?);
-        Some(bytes)
+        match tokio::time::timeout(self.bounds.wait, room).await {
+            Ok(Ok(room)) => {
+                account.hold(room);
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 }
 
@@ -149,13 +155,17 @@ pub(crate) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
     request.extensions_mut().insert(standing.clone());
     let account = Arc::new(Account::default());
     if !request.body().is_end_stream() {
-        let is_kept = route != "/v1/blobs/{token}" && !is_json_lines(request.headers());
-        let paid = match is_kept {
-            true => gate.make_room(request.headers(), &account).await,
-            false => Some(0),
+        let (is_lines, is_file) = (is_json_lines(request.headers()), route == "/v1/blobs/{token}");
+        let paid = match (is_lines, is_file) {
+            (_, true) => 0,
+            (true, false) => LINES_BYTES,
+            (false, false) => body::announced(request.headers()),
         };
-        let Some(paid) = paid else { return busy("bodies") };
-        let (room, patience) = (is_kept.then(|| gate.bodies.clone()), gate.bounds.patience);
+        if paid > 0 && !gate.make_room(paid, &account).await {
+            return busy("bodies");
+        }
+        let room = (!is_lines && !is_file).then(|| gate.bodies.clone());
+        let patience = gate.bounds.patience;
         let bill = account.clone();
         request = request.map(|body| Body::new(Paced::new(body, patience, room, paid, bill)));
     }
