@@ -15,6 +15,7 @@ pub(crate) fn handle() -> Option<&'static PrometheusHandle> {
         let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Full(DURATION.into()), &BOUNDS);
         let handle = builder.ok()?.install_recorder().ok()?;
         metrics::describe_counter!("strata_http_requests_total", "Requests answered.");
+        metrics::describe_counter!("strata_http_turned_away_total", "Requests and connections without a place.");
         metrics::describe_histogram!(DURATION, metrics::Unit::Seconds, "Time until an answer began.");
         Some(handle)
     };
