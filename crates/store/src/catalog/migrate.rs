@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0007_custom_extractors.sql"),
     include_str!("migrations/0008_models.sql"),
     include_str!("migrations/0009_stored_bytes.sql"),
+    include_str!("migrations/0010_audit.sql"),
 ];
 
 /// The schema that this version knows.

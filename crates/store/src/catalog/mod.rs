@@ -5,6 +5,7 @@
 
 pub mod annotations;
 pub mod artifacts;
+pub mod audit;
 pub mod batches;
 pub mod browse;
 pub mod connections;
@@ -28,6 +29,7 @@ mod read;
 pub mod resources;
 pub mod secrets;
 pub mod settings;
+pub mod subjects;
 pub mod usage;
 mod write;
 
@@ -76,15 +78,22 @@ impl Catalog {
         })
     }
 
-    /// Runs `work` in a transaction and answers when it is on disk. An error from `work` undoes its changes only.
+    /// Runs `work` in a transaction and answers when it is on disk. An error from `work` undoes its changes only. Where the
+    /// call that is being answered has an entry for the [`audit`] log, the first transaction of its task writes it, too.
     pub async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
     {
+        let entry = audit::due();
         let (reply, answer) = tokio::sync::oneshot::channel();
+        let work = audit::along(work, entry.clone());
         self.writer.submit(write::once(work, move |result| drop(reply.send(result))))?;
-        answer.await.map_err(|_| stopped())?
+        let written = answer.await.map_err(|_| stopped())?;
+        if let (Some(entry), Ok(_)) = (&entry, &written) {
+            entry.note_stored();
+        }
+        written
     }
 
     /// [`Catalog::write`] of what is written often, and faster: `work` may run more than once, each time after everything
@@ -96,12 +105,18 @@ impl Catalog {
         T: Send + 'static,
         F: Fn(&mut S, &Transaction<'_>) -> Result<T> + Send + 'static,
     {
+        let entry = audit::due();
         let (reply, answer) = tokio::sync::oneshot::channel();
+        let work = audit::along_again(work, entry.clone());
         self.writer.submit(write::again(state, patience, work, move |result| drop(reply.send(result))))?;
-        answer.await.map_err(|_| stopped())?
+        let written = answer.await.map_err(|_| stopped())?;
+        if let (Some(entry), Ok(_)) = (&entry, &written) {
+            entry.note_stored();
+        }
+        written
     }
 
-    /// [`Catalog::write`] for threads outside the async runtime.
+    /// [`Catalog::write`] for threads outside the async runtime, which answer no call.
     pub fn write_blocking<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,

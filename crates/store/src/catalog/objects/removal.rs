@@ -125,15 +125,19 @@ const IS_REFERENCED: &str = "EXISTS (SELECT 1 FROM object_blobs WHERE hash = ?1)
      OR EXISTS (SELECT 1 FROM uploads WHERE blob_hash = ?1)
      OR EXISTS (SELECT 1 FROM document_artifacts WHERE hash = ?1)
      OR EXISTS (SELECT 1 FROM org_models WHERE archive_hash = ?1)
-     OR EXISTS (SELECT 1 FROM model_uploads WHERE archive_hash = ?1)";
+     OR EXISTS (SELECT 1 FROM model_uploads WHERE archive_hash = ?1)
+     OR EXISTS (SELECT 1 FROM subject_requests WHERE blob_hash = ?1)";
 
-/// The contents that objects, uploads, documents and models refer to and whose hashes begin with `prefix` (hex digits), in order;
-/// with the size in bytes where a row tells it. What is no hash is passed over.
+/// The contents that something refers to and whose hashes begin with `prefix` (hex digits), in order; with the size in
+/// bytes where a row tells it. What is no hash is passed over.
 pub fn referenced(connection: &Connection, prefix: &str) -> Result<Vec<(String, Option<u64>)>> {
     let sql = "SELECT r.hash, b.size_bytes FROM (
             SELECT hash FROM object_blobs WHERE hash >= ?1 AND hash < ?2
             UNION SELECT blob_hash FROM uploads WHERE blob_hash >= ?1 AND blob_hash < ?2
             UNION SELECT hash FROM document_artifacts WHERE hash >= ?1 AND hash < ?2
+            UNION SELECT archive_hash FROM org_models WHERE archive_hash >= ?1 AND archive_hash < ?2
+            UNION SELECT archive_hash FROM model_uploads WHERE archive_hash >= ?1 AND archive_hash < ?2
+            UNION SELECT blob_hash FROM subject_requests WHERE blob_hash >= ?1 AND blob_hash < ?2
         ) r LEFT JOIN blobs b ON b.hash = r.hash ORDER BY r.hash";
     // `g` sorts behind every hex digit.
     let found: Vec<(String, Option<i64>)> =
@@ -147,7 +151,7 @@ fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Those of `hashes` that no object, upload, document or model refers to.
+/// Those of `hashes` that nothing refers to.
 pub fn unreferenced(connection: &Connection, hashes: &[String]) -> Result<Vec<String>> {
     let mut statement = connection.prepare_cached(&format!("SELECT {IS_REFERENCED}")).map_err(from_sql)?;
     let mut free = Vec::new();
