@@ -5,6 +5,7 @@
 //! whose fault it is when it cannot.
 
 pub mod annotations;
+pub mod audit;
 pub mod backups;
 pub mod batches;
 pub mod buckets;
@@ -41,6 +42,7 @@ pub mod retrievers;
 pub mod secrets;
 pub mod split;
 pub mod standalone;
+pub mod subjects;
 pub mod times;
 mod upkeep;
 pub mod uploads;
@@ -51,7 +53,11 @@ pub use strata_store::faults::{Point as FaultPoint, arm as arm_fault};
 pub use doctor::Check;
 pub use models::MEDIA_CHILD;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 use strata_infer::Registry;
 use strata_model::{Error, Result};
 use strata_store::{
@@ -113,6 +119,9 @@ pub struct Engine {
     pub(crate) limiter: published::Limiter,
     pub(crate) counts: protection::Counts,
     pub(crate) room: Arc<Room>,
+    pub(crate) subjects: subjects::Worker,
+    /// Whether some organization has reads logged.
+    pub(crate) audits_reads: AtomicBool,
     /// By the ids of custom extractors: what asks their processes.
     callers: parking_lot::Mutex<std::collections::HashMap<String, Arc<extract::custom::Caller>>>,
     keys: principals::KeyCache,
@@ -134,6 +143,7 @@ impl Engine {
         let first_key = principals::bootstrap(&catalog, &config).await?;
         let signer = presign::Signer::open(&catalog).await?;
         let vault = secrets::Vault::new(&config)?;
+        let audits_reads = catalog.read(strata_store::catalog::audit::any_reads).await?;
         let feed = Arc::new(feed::CatalogFeed::new(catalog.clone()));
         let index_config = EdgeConfig { reserve_bytes: config.allowed.reserve_bytes, ..EdgeConfig::default() };
         let index = EdgeIndex::open(config.data_dir.join("index"), feed, index_config)?;
@@ -149,6 +159,8 @@ impl Engine {
             limiter: published::Limiter::default(),
             counts: protection::Counts::default(),
             room,
+            subjects: subjects::Worker::default(),
+            audits_reads: AtomicBool::new(audits_reads),
             callers: parking_lot::Mutex::default(),
             keys: principals::KeyCache::default(),
             models: models::Models::new(Registry::open(config.models_dir.clone())),
@@ -167,6 +179,7 @@ impl Engine {
         derivations::start(&engine);
         payload::start(&engine);
         experiments::start(&engine);
+        subjects::start(&engine);
         upkeep::start(&engine);
         protection::start(&engine);
         backups::start(&engine);

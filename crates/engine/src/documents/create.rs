@@ -1,7 +1,7 @@
 //! Creating a document directly.
 
 use super::{Show, Shown, apply, gather, parents, system::System, text_of, vectors};
-use crate::{Engine, collections::Collection, protection::Quotas};
+use crate::{Engine, audit, collections::Collection, protection::Quotas};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use strata_model::{
@@ -154,8 +154,10 @@ impl Engine {
             vectors,
             quotas: self.config.allowed.quotas,
         };
+        audit::about(&making.document.document_id);
         let (making, change) = self.catalog.write_again(making, Duration::ZERO, |making, tx| making.write(tx)).await?;
         let document = making.remembered.unwrap_or(making.document);
+        audit::about(&document.document_id);
         self.indexed(vec![(document.collection_id.clone(), change)], wait).await;
         let seen = self.index.applied(&document.collection_id) >= change;
         let searchable_at = seen.then(|| document.updated_at.clone());

@@ -2,7 +2,7 @@
 
 use super::{BlobSource, ID_CHARS, MAX_BATCH, MAX_BLOBS, NewBlob, NewObject, blobs::Prepared, content};
 use crate::{
-    Engine,
+    Engine, audit,
     buckets::{self, Bucket, Policy},
     protection::Quotas,
 };
@@ -81,7 +81,8 @@ impl Engine {
         options: CreateOptions,
     ) -> Result<Created> {
         let bucket = self.bucket(scope, bucket).await?.bucket;
-        let mut created = self.create_one(scope, &bucket, new, options.policy).await?;
+        let mut created = self.create_one(scope, &bucket, new, options.policy, audit::about).await?;
+        audit::about(&created.object.object_id);
         if options.auto_process && created.replay.is_none() {
             let ids = vec![created.object.object_id.clone()];
             created.batch_id = self.process_objects(scope, bucket.id(), ids).await?;
@@ -101,7 +102,7 @@ impl Engine {
             return Err(Error::invalid("objects", format!("must have 1 to {MAX_BATCH} objects, not {}", new.len())));
         }
         let bucket = self.bucket(scope, bucket).await?.bucket;
-        let each = new.into_iter().map(|new| self.create_one(scope, &bucket, new, options.policy));
+        let each = new.into_iter().map(|new| self.create_one(scope, &bucket, new, options.policy, |_| ()));
         let mut created: Vec<Result<Created>> = stream::iter(each).buffered(AT_ONCE).collect().await;
         if options.auto_process {
             let fresh = created.iter().flatten().filter(|c| c.replay.is_none());
@@ -116,12 +117,14 @@ impl Engine {
         Ok(created)
     }
 
+    /// `tell` hears the object's id before it is written.
     async fn create_one(
         self: &Arc<Self>,
         scope: &Scope,
         bucket: &Bucket,
         new: NewObject,
         policy: Option<Policy>,
+        tell: fn(&str),
     ) -> Result<Created> {
         if let Some(object) = self.replayed(bucket, &new).await? {
             return Ok(Created { object, replay: Some(Replay::IdempotencyKey), batch_id: None });
@@ -129,6 +132,7 @@ impl Engine {
         let ready = self.ready(scope, bucket, new, policy).await?;
         let hashes = ready.hashes();
         let in_scope = scope.clone();
+        tell(&ready.object.object_id);
         let committed = self.catalog.write(move |tx| commit(tx, &in_scope, ready)).await;
         let committed = self.or_discard(committed, hashes.clone()).await?;
         drop(committed.held);

@@ -109,7 +109,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends uploads whose time is over and removes content that nothing refers to.
+    /// Ends uploads and exports whose time is over and removes content that nothing refers to.
     pub(crate) async fn sweep(&self) -> Result<()> {
         let now = self.catalog.now();
         let expire = self.catalog.write(move |tx| {
@@ -119,6 +119,7 @@ impl Engine {
         });
         let expired = expire.await?;
         self.remove_blobs(expired).await;
+        self.sweep_subjects().await?;
         let before = rfc3339(self.catalog.now_micros() - STRAY_AFTER.as_micros() as i64);
         let strays = self.catalog.read(move |c| removal::stray_blobs(c, &before, SWEEP)).await?;
         self.remove_blobs(strays).await;

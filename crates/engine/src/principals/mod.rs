@@ -14,7 +14,7 @@ pub use retriever_keys::NewRetrieverKey;
 pub use users::{NewUser, OrganizationChange, Role, UserChange, UserStatus};
 pub(crate) use users::{check_name, merge, without_nulls};
 
-use crate::Engine;
+use crate::{Engine, audit};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc};
@@ -165,11 +165,11 @@ impl Engine {
         F: FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
     {
         let (catalog, cache) = (self.catalog.clone(), self.keys.clone());
-        let change = tokio::spawn(async move {
+        let change = tokio::spawn(audit::carried(async move {
             let outcome = catalog.write(work).await;
             cache.forget();
             outcome
-        });
+        }));
         change.await.map_err(Error::internal)?
     }
 

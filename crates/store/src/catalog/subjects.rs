@@ -224,8 +224,11 @@ impl Step {
 impl Person {
     /// Every namespace with every name.
     fn places(&self) -> impl Iterator<Item = (&str, &str)> {
-        let names = || self.names.iter().map(String::as_str);
-        self.namespaces.iter().flat_map(move |namespace| names().map(move |name| (namespace.as_str(), name)))
+        let names = self.names.as_slice();
+        self.namespaces.iter().flat_map(move |namespace| {
+            let namespace = namespace.as_str();
+            names.iter().map(move |name| (namespace, name.as_str()))
+        })
     }
 }
 
