@@ -4,7 +4,7 @@
 //! some rows and counts them in one transaction, an export is stored before the transaction that names it. So what a
 //! crash cuts short goes on at the next start, and a request that is made twice does nothing twice.
 
-use crate::{Engine, audit, principals::check_name};
+use crate::{Engine, audit, principals::check_name, times};
 use futures::FutureExt;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -27,7 +27,7 @@ pub const CATEGORIES: [&str; 6] =
 /// What an erasure removes of it.
 pub const ERASED: [&str; 4] = ["interactions", "session_interactions", "annotations", "annotation_edits"];
 /// How long an export can be fetched.
-pub const EXPORT_DAYS: i64 = 7;
+const EXPORT_DAYS: i64 = 7;
 
 /// Most requests of an organization that wait, and that a list shows.
 const MAX_WAITING: i64 = 100;
@@ -56,6 +56,11 @@ impl Kind {
             Self::Delete => "delete",
         }
     }
+}
+
+/// When a request is likely to be done, as the catalog spells times.
+pub fn estimated_completion(request: &Request) -> String {
+    rfc3339(times::micros(&request.created_at) + IDLE.as_micros() as i64)
 }
 
 /// Wakes whoever works through requests.
@@ -225,7 +230,7 @@ async fn export(engine: &Engine, request: &mut Request) -> Result<()> {
     let (bytes, counts) = engine.catalog.read(move |connection| gather(connection, &person, &heading)).await?;
     let held = engine.blobs.put_held(bytes.into()).await?;
     let (hash, size_bytes) = (held.hash().to_owned(), held.size_bytes());
-    let expires = engine.catalog.now_micros() + EXPORT_DAYS * crate::times::DAY;
+    let expires = engine.catalog.now_micros() + EXPORT_DAYS * times::DAY;
     request.status = "completed".into();
     request.blob_hash = Some(hash.clone());
     request.completed_at = Some(engine.catalog.now());

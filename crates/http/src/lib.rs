@@ -4,6 +4,7 @@
 //!
 //! This crate decides nothing about documents, and the engine below it knows no HTTP.
 
+mod audit;
 mod error;
 mod extract;
 mod load;
@@ -79,10 +80,13 @@ pub fn router(engine: Arc<Engine>, bounds: Bounds) -> Router {
         .keys()
         .filter_map(|path| path.strip_prefix("/v1/")?.split('/').next().map(str::to_owned))
         .collect();
+    let recorder = audit::Recorder::new(engine.clone(), &document);
     let gate = load::Gate::new(engine.clone(), bounds);
     let app =
         routes.merge(openapi::pages(&document)).merge(published::short_links()).fallback(not_found).with_state(engine);
-    let app = middleware::around(app.layer(from_fn_with_state(gate, load::pass)));
+    // What the gate does not let in changes nothing.
+    let app = app.layer(from_fn_with_state(recorder, audit::record)).layer(from_fn_with_state(gate, load::pass));
+    let app = middleware::around(app);
     Router::new().fallback_service(MapRequest::new(app, move |request| canonical(request, &heads)))
 }
 

@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use strata_engine::audit;
 use strata_model::{Error, OnlyRetriever, Permission, Principal, Scope};
 
 pub(crate) const NAMESPACE: HeaderName = HeaderName::from_static("x-namespace");
@@ -69,6 +70,7 @@ impl FromRequestParts<App> for Caller {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let secret = secret(&parts.headers)?;
         let principal = app.authenticate(secret).await?;
+        audit::caller(&principal);
         load::count(app, parts, &principal)?;
         if let Some(only) = &principal.only {
             check_only(only, parts)?;
@@ -84,7 +86,10 @@ impl FromRequestParts<App> for Tenant {
         let Caller(principal) = Caller::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
         let named = named_namespace(&parts.headers).map_err(IntoResponse::into_response)?;
         match app.scope(&principal, named).await {
-            Ok(scope) => Ok(Self { principal, scope }),
+            Ok(scope) => {
+                audit::within(&scope.namespace_id);
+                Ok(Self { principal, scope })
+            }
             Err(error) => {
                 let is_missing = matches!(error, Error::Missing { .. });
                 let mut response = ApiError(error).into_response();

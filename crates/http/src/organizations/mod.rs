@@ -1,8 +1,10 @@
 //! The organization; its users, their API keys, its secrets and its connections are in the submodules.
 
+mod audit;
 mod connections;
 mod keys;
 mod secrets;
+mod subjects;
 mod users;
 
 pub(crate) use keys::{APIKeyCreateResponse, APIKeyListResponse, APIKeyModel, key_type, with_secret};
@@ -31,7 +33,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 const NO_LIMIT: i64 = 1_000_000;
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes()).merge(secrets::routes()).merge(connections::routes())
+    OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes()).merge(secrets::routes()).merge(connections::routes()).merge(audit::routes()).merge(subjects::routes())
 }
 
 /// Requests a minute of each key, by what they do; 1000000 where they are not limited.
