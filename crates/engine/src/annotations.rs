@@ -1,7 +1,7 @@
 //! Annotations: what people decided about documents. An edit replaces nothing for good: every version can be read again,
 //! and lists can be asked for as they stood at a time. What is deleted is gone with its versions.
 
-use crate::Engine;
+use crate::{Engine, audit};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use strata_model::{Error, Fields, Principal, Result, Scope, id};
@@ -125,6 +125,7 @@ impl Engine {
     ) -> Result<Annotation> {
         let (scope, edit) = (scope.clone(), self.edit(principal));
         let id = self.catalog.new_id(id::ANNOTATION, 20);
+        audit::about(&id);
         self.catalog.write(move |tx| create(tx, &scope, &edit, id, new)).await
     }
 

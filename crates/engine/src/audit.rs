@@ -26,8 +26,8 @@ pub struct SettingsChange {
 }
 
 impl Engine {
-    /// The entry of a call that begins now. `resource_id` is what its path names; `is_change` says whether its writes take
-    /// the entry along.
+    /// The entry of a call that begins now. `resource_id` is what its path names; `is_change` says whether its writes
+    /// take the entry along.
     pub fn audit_entry(
         &self,
         operation: Arc<Operation>,

@@ -73,7 +73,12 @@ impl Engine {
     /// Asks for a copy or the erasure of what is known of `subject`: the id or the e-mail address of a user, or the name
     /// that interactions or annotations have for a person; without one, the caller. Asking again before it is done
     /// answers the first request.
-    pub async fn request_subject(&self, principal: &Principal, kind: Kind, subject: Option<String>) -> Result<Request> {
+    pub async fn request_subject(
+        &self,
+        principal: &Principal,
+        kind: Kind,
+        subject: Option<String>,
+    ) -> Result<Request> {
         check_name("subject", subject.as_deref(), 1, 254)?;
         let now = self.catalog.now();
         let request = Request {

@@ -11,7 +11,7 @@ pub use list::{InteractionPage, InteractionQuery};
 pub use strata_store::catalog::interactions::{Interaction, Mark};
 
 use crate::{
-    Engine,
+    Engine, audit,
     retrievers::{Trace, Traced},
     times,
 };
@@ -86,6 +86,7 @@ impl Engine {
         interaction: NewInteraction,
     ) -> Result<Recorded> {
         let draft = self.draft(scope, interaction)?;
+        audit::about(&draft.interaction.interaction_id);
         let since = rfc3339(self.catalog.now_micros() - REPEAT_WINDOW);
         let (scope, retriever) = (scope.clone(), retriever.map(str::to_owned));
         self.catalog

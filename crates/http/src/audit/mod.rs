@@ -1,6 +1,6 @@
-//! The audit log's side of a request: who calls what is gathered here, the engine writes it with what the call changes,
-//! and what only the answer tells is added before that goes out. Bodies are not looked at, but for the id that an answer
-//! names.
+//! The audit log's side of a request: who calls what is gathered here, the engine writes it with what the call
+//! changes, and what only the answer tells is added before that goes out. Bodies are not looked at, but for the id that
+//! an answer names.
 
 mod operations;
 
@@ -65,8 +65,8 @@ impl Recorder {
         let address = Address::from_request_parts(parts, &self.app).await.ok();
         let named = RawPathParams::from_request_parts(parts, &()).await.ok();
         let named = named.as_ref().and_then(|named| {
-            let value = |wanted: &String| named.iter().find(|(name, _)| name == wanted).map(|(_, value)| short(value));
-            known.parameters.iter().find_map(value)
+            let value = |wanted: &String| named.iter().find(|(name, _)| *name == wanted.as_str());
+            known.parameters.iter().find_map(value).map(|(_, value)| short(value))
         });
         let call = Call {
             request_id: request_id::current(),

@@ -1,5 +1,5 @@
-//! What operations are called in the audit log. It follows from method and path, so that a new operation is logged before
-//! anybody thinks of it; what reads is listed, and so are the names that do not follow.
+//! What operations are called in the audit log. It follows from method and path, so that a new operation is logged
+//! before anybody thinks of it; what reads is listed, and so are the names that do not follow.
 
 use axum::http::Method;
 use std::sync::Arc;

@@ -228,9 +228,10 @@ async fn list_audit_logs(
 
 /// Export audit events
 ///
-/// The selected events, newest first, as JSON lines; as one JSON array where `Accept` asks for `application/json` and not
-/// for lines. Needs `admin`.
-#[utoipa::path(get, path = "/v1/organizations/audit/logs/export", tag = "OrganizationAudit", params(AuditExportParameters),
+/// The selected events, newest first, as JSON lines; as one JSON array where `Accept` asks for `application/json` and
+/// not for lines. Needs `admin`.
+#[utoipa::path(get, path = "/v1/organizations/audit/logs/export", tag = "OrganizationAudit",
+    params(AuditExportParameters),
     responses((status = 200, body = String, content_type = "application/x-ndjson")))]
 async fn export_audit_logs(
     State(app): State<App>,
@@ -287,15 +288,15 @@ fn parts(
             serde_json::to_writer(&mut piece, &AuditEventResponse::from(event)).map_err(Error::internal)?;
             piece.push(b'\n');
         }
-        Ok(Some((Bytes::from(piece), (app, organization_id, selection, Some(last), left))))
+        Ok::<_, Error>(Some((Bytes::from(piece), (app, organization_id, selection, Some(last), left))))
     })
 }
 
 /// Get an audit event
 ///
 /// Needs `admin`.
-#[utoipa::path(get, path = "/v1/organizations/audit/logs/{audit_id}", tag = "OrganizationAudit", params(("audit_id" = String, Path)),
-    responses((status = 200, body = AuditEventResponse)))]
+#[utoipa::path(get, path = "/v1/organizations/audit/logs/{audit_id}", tag = "OrganizationAudit",
+    params(("audit_id" = String, Path)), responses((status = 200, body = AuditEventResponse)))]
 async fn get_audit_log(
     State(app): State<App>,
     caller: Caller,
@@ -308,7 +309,8 @@ async fn get_audit_log(
 /// Get the settings of the audit log
 ///
 /// Needs `admin`.
-#[utoipa::path(get, path = "/v1/organizations/audit/settings", tag = "OrganizationAudit", responses((status = 200, body = AuditSettings)))]
+#[utoipa::path(get, path = "/v1/organizations/audit/settings", tag = "OrganizationAudit",
+    responses((status = 200, body = AuditSettings)))]
 async fn get_audit_settings(State(app): State<App>, caller: Caller) -> Result<Json<AuditSettings>, ApiError> {
     caller.may_in_organization(Permission::Admin)?;
     Ok(Json(app.audit_settings(&caller.0).await?.into()))
@@ -316,9 +318,10 @@ async fn get_audit_settings(State(app): State<App>, caller: Caller) -> Result<Js
 
 /// Change the settings of the audit log
 ///
-/// Whether reads are logged, too, each at the price of a write; and for how many days events are kept, 365 at first. What
-/// is older is removed within minutes. Needs `admin`.
-#[utoipa::path(patch, path = "/v1/organizations/audit/settings", tag = "OrganizationAudit", responses((status = 200, body = AuditSettings)))]
+/// Whether reads are logged, too, each at the price of a write; and for how many days events are kept, 365 at first.
+/// What is older is removed within minutes. Needs `admin`.
+#[utoipa::path(patch, path = "/v1/organizations/audit/settings", tag = "OrganizationAudit",
+    responses((status = 200, body = AuditSettings)))]
 async fn update_audit_settings(
     State(app): State<App>,
     caller: Caller,

@@ -121,8 +121,9 @@ fn shown(app: &App, request: Request) -> Result<DSARStatusResponse, ApiError> {
 ///
 /// What the organization holds of a person, in one JSON file: the account, keys without their secrets, interactions,
 /// those of nobody in the person's sessions, annotations, and events of the audit log. It is made behind; the list of
-/// requests says where it can be fetched, for seven days. Asking again meanwhile answers the same request. Needs `admin`.
-#[utoipa::path(post, path = "/v1/organizations/dsar/export", tag = "DataSubjectAccessRequests", request_body = Option<SubjectRequest>,
+/// requests says where it can be fetched, for seven days. Asking again meanwhile answers the same request. Needs
+/// `admin`.
+#[utoipa::path(post, path = "/v1/organizations/dsar/export", tag = "DataSubjectAccessRequests",
     responses((status = 200, body = DSARExportResponse)))]
 async fn request_data_export(
     State(app): State<App>,
@@ -142,10 +143,11 @@ async fn request_data_export(
 
 /// Request the erasure of a person's data
 ///
-/// Removes a person's interactions, those of nobody in the person's sessions, and annotations, in every namespace; edits
-/// of others' annotations forget who made them. The account and its keys stay until the user is deleted, and the audit
-/// log is not changed. It is done behind; the list of requests has the receipt. Asking again is harmless. Needs `admin`.
-#[utoipa::path(post, path = "/v1/organizations/dsar/delete", tag = "DataSubjectAccessRequests", request_body = Option<SubjectRequest>,
+/// Removes a person's interactions, those of nobody in the person's sessions, and annotations, in every namespace;
+/// edits of others' annotations forget who made them. The account and its keys stay until the user is deleted, and the
+/// audit log is not changed. It is done behind; the list of requests has the receipt. Asking again is harmless. Needs
+/// `admin`.
+#[utoipa::path(post, path = "/v1/organizations/dsar/delete", tag = "DataSubjectAccessRequests",
     responses((status = 200, body = DSARDeleteResponse)))]
 async fn request_data_deletion(
     State(app): State<App>,
@@ -155,8 +157,8 @@ async fn request_data_deletion(
     caller.may_in_organization(Permission::Admin)?;
     let request = app.request_subject(&caller.0, Kind::Delete, body.subject).await?;
     let warning = "this cannot be undone. The account and its keys stay until the user is deleted with \
-                   `DELETE /v1/organizations/users/{user_email}`; documents and the audit log stay, and so do backups and copies \
-                   that were fetched";
+                   `DELETE /v1/organizations/users/{user_email}`; documents and the audit log stay, and so do backups \
+                   and copies that were fetched";
     Ok(Json(DSARDeleteResponse {
         estimated_completion: estimated_completion(&request),
         request_id: request.request_id,
@@ -170,7 +172,8 @@ async fn request_data_deletion(
 /// List requests of data subjects
 ///
 /// Newest first, the last 1,000, with receipts and with URLs of the copies that are there. Needs `admin`.
-#[utoipa::path(get, path = "/v1/organizations/dsar/status", tag = "DataSubjectAccessRequests", responses((status = 200, body = Vec<DSARStatusResponse>)))]
+#[utoipa::path(get, path = "/v1/organizations/dsar/status", tag = "DataSubjectAccessRequests",
+    responses((status = 200, body = Vec<DSARStatusResponse>)))]
 async fn list_dsar_requests(
     State(app): State<App>,
     caller: Caller,

@@ -206,8 +206,10 @@ where
 /// Writes the row of a call, or what became known since it was written. `status_code` is that of the answer; `None`
 /// while it is being made, which counts as a success. Nothing is written of a caller that nobody knows.
 pub fn store(tx: &Transaction<'_>, entry: &Entry, status_code: Option<u16>) -> Result<()> {
-    let sql = "INSERT INTO audit_events (organization_id, audit_id, namespace_id, user_id, key_id, action, resource_type,
-         resource_id, operation_id, method, path, status, status_code, request_id, ip_address, user_agent, reason, created_at)
+    let sql =
+        "INSERT INTO audit_events (organization_id, audit_id, namespace_id, user_id, key_id, action, resource_type,
+         resource_id, operation_id, method, path, status, status_code, request_id, ip_address, user_agent, reason,
+         created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
          ON CONFLICT (organization_id, audit_id) DO UPDATE SET resource_id = excluded.resource_id,
          namespace_id = excluded.namespace_id, status = excluded.status, status_code = excluded.status_code";
@@ -223,8 +225,8 @@ pub fn store(tx: &Transaction<'_>, entry: &Entry, status_code: Option<u16>) -> R
         key_id,
         operation.action,
         operation.resource_type,
-        // What belongs to nothing smaller belongs to the organization.
-        told.resource_id.as_ref().unwrap_or(&organization_id),
+        // What is named by nothing smaller is the namespace's or the organization's.
+        told.resource_id.as_ref().or(told.namespace_id.as_ref()).unwrap_or(&organization_id),
         operation.operation_id,
         operation.method,
         operation.path,

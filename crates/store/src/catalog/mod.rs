@@ -78,8 +78,8 @@ impl Catalog {
         })
     }
 
-    /// Runs `work` in a transaction and answers when it is on disk. An error from `work` undoes its changes only. Where the
-    /// call that is being answered has an entry for the [`audit`] log, the first transaction of its task writes it, too.
+    /// Runs `work` in a transaction and answers when it is on disk. An error from `work` undoes its changes only. Where
+    /// the call that is being answered has an entry for the [`audit`] log, its first transaction writes it, too.
     pub async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,

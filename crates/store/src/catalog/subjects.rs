@@ -36,8 +36,8 @@ pub struct Request {
     pub expires_at: Option<String>,
 }
 
-const SELECT: &str = "SELECT request_id, organization_id, kind, subject, requested_by, status, attempts, blob_hash, body,
-    created_at, completed_at, expires_at FROM subject_requests";
+const SELECT: &str = "SELECT request_id, organization_id, kind, subject, requested_by, status, attempts, blob_hash,
+    body, created_at, completed_at, expires_at FROM subject_requests";
 
 fn request(row: &Row<'_>) -> rusqlite::Result<Request> {
     Ok(Request {
