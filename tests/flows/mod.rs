@@ -1,3 +1,4 @@
+mod audit;
 mod backup;
 mod command_line;
 mod crawl;
@@ -16,4 +17,5 @@ mod published;
 mod removal;
 mod sql_lookup;
 mod standalone;
+mod subjects;
 mod words;
