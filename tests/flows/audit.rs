@@ -71,14 +71,14 @@ fn every_change_of_a_world_leaves_its_event_and_reads_leave_none() {
 fn changes_deletions_and_refusals_say_what_they_were_about() {
     let server = Server::start();
     let world = World::create(&server.api(), "changed");
-    let document =
-        format!("/v1/collections/{}/documents/{}", world.id("collection_id"), world.id("document_id"));
+    let document = format!("/v1/collections/{}/documents/{}", world.id("collection_id"), world.id("document_id"));
     let headers = [("X-Request-Id", "mine-7"), ("X-Change-Reason", "a test"), ("User-Agent", "tester/1")];
     let answer = world.api.respond("PATCH", &format!("{document}/acl"), &headers, &json!({ "read": ["a"] }));
     assert_eq!(answer.status().as_u16(), 200);
     let newest = |query: &str| events(&world.api, query).remove(0);
     let event = newest("");
-    assert_eq!((field(&event, "action"), field(&event, "resource_id")), ("permission_updated", world.id("document_id")));
+    assert_eq!(field(&event, "action"), "permission_updated");
+    assert_eq!(field(&event, "resource_id"), world.id("document_id"));
     assert_eq!((field(&event, "request_id"), field(&event, "reason")), ("mine-7", "a test"));
     assert_eq!((field(&event, "user_agent"), field(&event, "method")), ("tester/1", "PATCH"));
     assert_eq!(
@@ -161,8 +161,12 @@ fn lists_are_narrowed_paged_and_exported() {
     let api = server.api();
     let namespace = api.post("/v1/namespaces", json!({ "namespace_name": "listed", "feature_extractors": [] }));
     let within = api.within(namespace.text("/namespace_id"));
+    let bucket = |n: u32| {
+        let schema = json!({ "properties": { "title": { "type": "string" } } });
+        json!({ "bucket_name": format!("b{n}"), "bucket_schema": schema })
+    };
     let buckets: Vec<String> = (0..5)
-        .map(|n| within.post("/v1/buckets", json!({ "bucket_name": format!("b{n}") })).text("/bucket_id").to_owned())
+        .map(|n| within.post("/v1/buckets", bucket(n)).text("/bucket_id").to_owned())
         .collect();
     let ids = |query: &str| -> Vec<String> {
         events(&api, query).iter().map(|event| field(event, "resource_id").to_owned()).collect()
@@ -184,7 +188,7 @@ fn lists_are_narrowed_paged_and_exported() {
         assert_eq!(api.get(&format!("{LOGS}?{wrong}")).status, 422, "{wrong}");
     }
     assert_eq!(api.get(&format!("{LOGS}/{}", field(&all[3], "audit_id"))).ok(), all[3]);
-    assert_eq!(api.get(&format!("{LOGS}/audit_none")).status, 404);
+    assert_eq!(api.get("/v1/organizations/audit/logs/audit_none").status, 404);
     let lines = api.get(&format!("{LOGS}/export?action=bucket_created&max_events=4")).ok();
     let lines: Vec<Value> = lines
         .as_str()

@@ -6,11 +6,16 @@ use serde_json::{Value, json};
 /// Asks, waits until it is done, and answers the request as it stands then.
 fn done(api: &Api, kind: &str, body: Value) -> Value {
     let asked = api.post(&format!("/v1/organizations/dsar/{kind}"), body);
-    let id = asked.text("/request_id").to_owned();
     assert_eq!(asked.text("/status"), "pending");
+    ended(api, asked.text("/request_id"))
+}
+
+/// The request when it waits no longer.
+fn ended(api: &Api, id: &str) -> Value {
     wait_for("a request to be done", SOON, || {
         let all = api.get("/v1/organizations/dsar/status").ok();
-        let found = all.as_array().expect("requests").iter().find(|request| request["request_id"] == json!(id)).cloned();
+        let mut requests = all.as_array().expect("requests").iter();
+        let found = requests.find(|request| request["request_id"] == json!(id)).cloned();
         found.filter(|request| request["status"] != "pending")
     })
 }
@@ -91,11 +96,6 @@ fn what_a_crash_cuts_short_goes_on() {
     let id = asked.text("/request_id").to_owned();
     server.kill();
     server.start_again();
-    let api = server.api();
-    let receipt = wait_for("the request to be done", SOON, || {
-        let all = api.get("/v1/organizations/dsar/status").ok();
-        let found = all.as_array().expect("requests").iter().find(|request| request["request_id"] == json!(id)).cloned();
-        found.filter(|request| request["status"] == "completed")
-    });
+    let receipt = ended(&server.api(), &id);
     assert_eq!(receipt["erased"]["interactions"], 20, "{receipt}");
 }

@@ -95,6 +95,7 @@ impl Engine {
             completed_at: None,
             expires_at: None,
         };
+        audit::about(&request.request_id);
         let write = self.catalog.write(move |tx| {
             let (organization, subject) = (&request.organization_id, &request.subject);
             if let Some(waiting) = rows::waiting(tx, organization, &request.kind, subject)? {
