@@ -1,11 +1,11 @@
 //! The audit log of an organization: what each call leaves in it, reading it, and for how long it is kept.
 //!
-//! A change and its row are committed together; [`strata_store::catarows::audit`] says how.
+//! A change and its row are committed together; [`strata_store::catalog::audit`] says how.
 
 use crate::{Engine, times::DAY};
 use std::sync::{Arc, atomic::Ordering};
 use strata_model::{Error, Principal, Result};
-use strata_store::catarows::audit as rows;
+use strata_store::catalog::audit as rows;
 
 pub(crate) use rows::{about, carried};
 pub use rows::{Call, Entry, Event, Operation, Selection, Settings, caller, during, within};

@@ -268,7 +268,7 @@ fn gather(
     person: &Person,
     heading: &Value,
 ) -> Result<(Vec<u8>, BTreeMap<&'static str, u64>)> {
-    let mut counts = BTreeMap::new();
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut lists: BTreeMap<&'static str, Vec<u8>> = CATEGORIES.iter().map(|name| (*name, Vec::new())).collect();
     let mut size_bytes = 0;
     rows::visit(connection, person, |category, row| {

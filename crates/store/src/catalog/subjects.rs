@@ -240,7 +240,7 @@ pub fn kept(connection: &Connection, person: &Person) -> Result<BTreeMap<&'stati
         ("api_keys", "SELECT count(*) FROM api_keys WHERE organization_id = ?1 AND user_id = ?2"),
         ("audit_events", "SELECT count(*) FROM audit_events WHERE organization_id = ?1 AND user_id = ?2"),
     ];
-    let mut kept = BTreeMap::new();
+    let mut kept: BTreeMap<&'static str, u64> = BTreeMap::new();
     for (category, sql) in tables {
         let mut statement = connection.prepare_cached(sql).map_err(from_sql)?;
         for name in &person.names {
