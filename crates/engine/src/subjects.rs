@@ -70,8 +70,8 @@ pub(crate) struct Worker {
 }
 
 impl Engine {
-    /// Asks for a copy or the erasure of what is known of `subject`: the id or the e-mail address of a user, or the name
-    /// that interactions or annotations have for a person; without one, the caller. Asking again before it is done
+    /// Asks for a copy or the erasure of what is known of `subject`: the id or the e-mail address of a user, or the
+    /// name that interactions or annotations have for a person; without one, the caller. Asking again before it is done
     /// answers the first request.
     pub async fn request_subject(
         &self,

@@ -83,8 +83,8 @@ impl Recorder {
         entry
     }
 
-    /// Has an answered call logged as far as that has not happened with its change. A change that cannot be logged is not
-    /// said to have succeeded.
+    /// Has an answered call logged as far as that has not happened with its change. A change that cannot be logged is
+    /// not said to have succeeded.
     async fn settle(&self, known: &Known, entry: Arc<Entry>, response: Response) -> Response {
         let Some(organization_id) = entry.organization_id() else { return response };
         if known.kind == Kind::Read && !self.app.audits_reads_of(organization_id).await.unwrap_or(false) {
