@@ -31,6 +31,11 @@ pub const MODEL: &str = "mdl_";
 pub const MODEL_UPLOAD: &str = "mup_";
 /// A custom extractor.
 pub const EXTRACTOR: &str = "ext_";
+pub const SNAPSHOT: &str = "snap_";
+/// The making of a snapshot, or of a namespace from one.
+pub const TRANSFER: &str = "trf_";
+/// A migration of a namespace.
+pub const MIGRATION: &str = "mig_";
 
 /// SHA-256 of `bytes` as 64 lower-case hex digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
@@ -64,6 +69,15 @@ pub fn keyed_document_id(collection_id: &str, input_id: &str, extractor_id: &str
     let parts = [collection_id, input_id, extractor_id, "key", key];
     let digest = sha256_parts(&parts.map(str::as_bytes));
     format!("{DOCUMENT}{}", hex::encode(&digest[..12]))
+}
+
+/// The id in a copy of what is called `old` in the original: of the same prefix, the same for the same `copy`, and of no
+/// use for guessing either.
+pub fn copied_id(copy: &str, old: &str) -> String {
+    let prefix = old.find('_').map_or("", |end| &old[..=end]);
+    let digest = hex::encode(sha256_parts(&[copy.as_bytes(), old.as_bytes()]));
+    let digits = (old.len() - prefix.len()).clamp(16, 32);
+    format!("{prefix}{}", &digest[..digits])
 }
 
 /// Whether `text` can be an identifier with this prefix.

@@ -10,6 +10,7 @@ pub mod faults;
 pub mod index;
 pub mod room;
 pub mod seams;
+pub mod snapshot;
 
 pub use blobs::{BlobFile, Blobs, Held};
 pub use catalog::Catalog;

@@ -79,7 +79,10 @@ impl Completing {
                         let (hash, media_type) = (artifact.hash(), artifact.media_type());
                         objects::put_blob(tx, hash, artifact.size_bytes(), media_type, now)?;
                     }
-                    let (_, change) = documents::put(tx, &scope, document, ordinal, &output.vectors)?;
+                    let (seq, change) = documents::put(tx, &scope, document, ordinal, &output.vectors)?;
+                    if let Some(key) = &output.key {
+                        documents::set_key(tx, seq, key)?;
+                    }
                     touched = vec![(document.collection_id.clone(), change)];
                 }
                 let kept: std::collections::HashSet<&str> = made.iter().map(|d| d.document_id.as_str()).collect();

@@ -208,7 +208,8 @@ fn taken_over(
     }
     let outputs = made.into_iter().map(|d| {
         let vectors = documents::vectors(connection, d.seq)?;
-        let output = Output { vectors, fields: d.fields, ..Output::default() };
+        let key = documents::key(connection, d.seq)?;
+        let output = Output { vectors, fields: d.fields, key, ..Output::default() };
         Ok(Elsewhere { output, artifacts: d.document_blobs })
     });
     outputs.collect::<Result<Vec<_>>>().map(Some)

@@ -98,7 +98,7 @@ fn first(tx: &Transaction<'_>, document: &Document, seq: i64, vectors: &Vectors)
 }
 
 /// Notes that a collection has `more` documents.
-fn counted(tx: &Transaction<'_>, collection_id: &str, more: i64) -> Result<()> {
+pub(super) fn counted(tx: &Transaction<'_>, collection_id: &str, more: i64) -> Result<()> {
     tx.prepare_cached(
         "INSERT INTO document_counts (collection_id, documents) VALUES (?1, ?2)
          ON CONFLICT (collection_id) DO UPDATE SET documents = documents + excluded.documents",
@@ -208,9 +208,26 @@ pub(super) fn changed(tx: &Transaction<'_>, collection_id: &str, document_seq: i
 }
 
 /// Records the first change of a document.
-fn note(tx: &Transaction<'_>, collection_id: &str, document_seq: i64, deleted: bool) -> Result<i64> {
+pub(super) fn note(tx: &Transaction<'_>, collection_id: &str, document_seq: i64, deleted: bool) -> Result<i64> {
     tx.prepare_cached("INSERT INTO changes (collection_id, document_seq, deleted) VALUES (?1, ?2, ?3)")
         .and_then(|mut s| s.insert(params![collection_id, document_seq, deleted]))
+        .map_err(from_sql)
+}
+
+/// Writes what the extractor of a document knows it by, and its id was made of.
+pub fn set_key(tx: &Transaction<'_>, seq: i64, key: &str) -> Result<()> {
+    tx.prepare_cached("UPDATE documents SET derived_key = ?2 WHERE seq = ?1 AND derived_key IS NOT ?2")
+        .and_then(|mut s| s.execute(params![seq, key]))
+        .map(drop)
+        .map_err(from_sql)
+}
+
+/// What the extractor of a document knows it by, where it has a word for it.
+pub fn key(connection: &Connection, seq: i64) -> Result<Option<String>> {
+    connection
+        .prepare_cached("SELECT derived_key FROM documents WHERE seq = ?1")
+        .and_then(|mut s| s.query_row([seq], |r| r.get(0)).optional())
+        .map(Option::flatten)
         .map_err(from_sql)
 }
 

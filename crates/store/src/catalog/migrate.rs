@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0008_models.sql"),
     include_str!("migrations/0009_stored_bytes.sql"),
     include_str!("migrations/0010_audit.sql"),
+    include_str!("migrations/0011_transfers.sql"),
 ];
 
 /// The schema that this version knows.

@@ -20,6 +20,7 @@ pub mod lineage;
 mod memo;
 mod migrate;
 pub mod models;
+pub mod namespace_rows;
 pub mod objects;
 pub mod payload;
 mod plan;
@@ -29,7 +30,9 @@ mod read;
 pub mod resources;
 pub mod secrets;
 pub mod settings;
+pub mod snapshots;
 pub mod subjects;
+pub mod transfers;
 pub mod usage;
 mod write;
 

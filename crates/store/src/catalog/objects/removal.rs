@@ -126,7 +126,8 @@ const IS_REFERENCED: &str = "EXISTS (SELECT 1 FROM object_blobs WHERE hash = ?1)
      OR EXISTS (SELECT 1 FROM document_artifacts WHERE hash = ?1)
      OR EXISTS (SELECT 1 FROM org_models WHERE archive_hash = ?1)
      OR EXISTS (SELECT 1 FROM model_uploads WHERE archive_hash = ?1)
-     OR EXISTS (SELECT 1 FROM subject_requests WHERE blob_hash = ?1)";
+     OR EXISTS (SELECT 1 FROM subject_requests WHERE blob_hash = ?1)
+     OR EXISTS (SELECT 1 FROM snapshot_contents WHERE hash = ?1)";
 
 /// The contents that something refers to and whose hashes begin with `prefix` (hex digits), in order; with the size in
 /// bytes where a row tells it. What is no hash is passed over.
@@ -138,6 +139,7 @@ pub fn referenced(connection: &Connection, prefix: &str) -> Result<Vec<(String, 
             UNION SELECT archive_hash FROM org_models WHERE archive_hash >= ?1 AND archive_hash < ?2
             UNION SELECT archive_hash FROM model_uploads WHERE archive_hash >= ?1 AND archive_hash < ?2
             UNION SELECT blob_hash FROM subject_requests WHERE blob_hash >= ?1 AND blob_hash < ?2
+            UNION SELECT hash FROM snapshot_contents WHERE hash >= ?1 AND hash < ?2
         ) r LEFT JOIN blobs b ON b.hash = r.hash ORDER BY r.hash";
     // `g` sorts behind every hex digit.
     let found: Vec<(String, Option<i64>)> =
