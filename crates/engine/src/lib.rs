@@ -9,6 +9,7 @@ pub mod audit;
 pub mod backups;
 pub mod batches;
 pub mod buckets;
+pub mod clones;
 pub mod clustering;
 pub mod collections;
 pub mod connections;
@@ -40,10 +41,12 @@ pub mod published;
 pub mod retrieval;
 pub mod retrievers;
 pub mod secrets;
+pub mod snapshots;
 pub mod split;
 pub mod standalone;
 pub mod subjects;
 pub mod times;
+pub mod transfers;
 mod upkeep;
 pub mod uploads;
 mod web;
@@ -116,6 +119,7 @@ pub struct Engine {
     pub(crate) input_room: Arc<Semaphore>,
     pub(crate) memory: retrievers::Memory,
     pub(crate) experiments: experiments::Runner,
+    pub(crate) transfers: transfers::Runner,
     pub(crate) limiter: published::Limiter,
     pub(crate) counts: protection::Counts,
     pub(crate) room: Arc<Room>,
@@ -156,6 +160,7 @@ impl Engine {
             input_room: Arc::new(Semaphore::new(objects::INPUT_KIBIBYTES as usize)),
             memory: retrievers::Memory::default(),
             experiments: experiments::Runner::default(),
+            transfers: transfers::Runner::default(),
             limiter: published::Limiter::default(),
             counts: protection::Counts::default(),
             room,
@@ -180,6 +185,7 @@ impl Engine {
         payload::start(&engine);
         experiments::start(&engine);
         subjects::start(&engine);
+        transfers::start(&engine);
         upkeep::start(&engine);
         protection::start(&engine);
         backups::start(&engine);

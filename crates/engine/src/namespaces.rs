@@ -7,6 +7,7 @@ use crate::{
     listing::{ListRequest, Page},
     payload,
     principals::{check_name, merge, without_nulls},
+    transfers::making,
 };
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -205,7 +206,7 @@ impl Engine {
         let (principal, identifier) = (principal.clone(), identifier.to_owned());
         // The keys of its retrievers go with it, by the schema's cascades.
         let write = self.change_keys(move |tx| {
-            let described = describe(tx, principals::namespace(tx, &principal, &identifier)?)?;
+            let described = described(tx, principals::namespace(tx, &principal, &identifier)?)?;
             let (counts, scope) = (described.counts, described.namespace.scope());
             if !force && !counts.is_empty() {
                 return Err(Error::Conflict(format!(
@@ -230,7 +231,8 @@ impl Engine {
         Ok(described)
     }
 
-    async fn drop_indexes(&self, collections: Vec<String>) -> Result<()> {
+    /// Removes the indexes of collections that are gone.
+    pub(crate) async fn drop_indexes(&self, collections: Vec<String>) -> Result<()> {
         let index = self.index.clone();
         let drop_all = move || collections.iter().try_for_each(|collection| index.drop_collection(collection));
         tokio::task::spawn_blocking(drop_all).await.map_err(Error::internal)?
@@ -287,7 +289,15 @@ fn view(namespace: &Namespace) -> Fields {
     view
 }
 
+/// A namespace as it is shown: nothing of one that is being made.
 fn describe(connection: &Connection, namespace: Namespace) -> Result<Described> {
+    match making(&namespace.body) {
+        Some(making) if !making.is_over() => Ok(Described { namespace, counts: NamespaceCounts::default() }),
+        _ => described(connection, namespace),
+    }
+}
+
+fn described(connection: &Connection, namespace: Namespace) -> Result<Described> {
     let counts = principals::namespace_counts(connection, &namespace.scope())?;
     Ok(Described { namespace, counts })
 }

@@ -37,7 +37,7 @@ pub(crate) struct TaskResponse {
 pub(crate) fn task_json(task: &Task) -> Value {
     let list = |key: &str| task.body.get(key).and_then(Value::as_array).cloned();
     let inputs = list("inputs").unwrap_or_else(|| task.batch_id.iter().map(|id| json!(id)).collect());
-    json!({
+    let mut shown = json!({
         "task_id": task.task_id,
         "task_type": task.task_type,
         "status": task.status,
@@ -48,7 +48,11 @@ pub(crate) fn task_json(task: &Task) -> Value {
             "created_at": task.created_at, "updated_at": task.updated_at,
         },
         "error": task.body.get("error"),
-    })
+    });
+    if let Some(progress) = task.body.get("progress") {
+        shown["additional_data"]["progress"] = progress.clone();
+    }
+    shown
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]

@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
 };
-use strata_model::{Error, Fields, Result};
+use strata_model::{Error, Fields, Result, id};
 
 /// The form that this version writes.
 pub const FORMAT: u32 = 1;
@@ -111,6 +111,9 @@ fn line(packed: &mut ZlibEncoder<Vec<u8>>, value: &impl Serialize) -> Result<usi
 /// The rows of a part. [`Error::Conflict`] where it is damaged, or another than the one that is meant.
 pub fn read_part(bytes: &[u8], snapshot_id: &str, part: usize, entry: &PartEntry) -> Result<Vec<Fields>> {
     let damaged = |why: &str| Error::Conflict(format!("part {part} of snapshot `{snapshot_id}` is damaged: {why}"));
+    if id::sha256_hex(bytes) != entry.sha256 {
+        return Err(damaged("its hash is another one"));
+    }
     let mut text = String::new();
     let read = ZlibDecoder::new(bytes).take(MAX_PART_BYTES).read_to_string(&mut text);
     read.map_err(|e| damaged(&e.to_string()))?;
@@ -151,7 +154,8 @@ mod tests {
         let mut writer = PartWriter::new(head).unwrap();
         (0..3).for_each(|n| writer.add(&row(n)).unwrap());
         let (bytes, rows) = writer.finish().unwrap();
-        let entry = PartEntry { table: Table::Buckets, rows, sha256: String::new(), size_bytes: bytes.len() as u64 };
+        let (sha256, size_bytes) = (id::sha256_hex(&bytes), bytes.len() as u64);
+        let entry = PartEntry { table: Table::Buckets, rows, sha256, size_bytes };
         (bytes, entry)
     }
 

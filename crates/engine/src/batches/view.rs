@@ -1,7 +1,7 @@
 //! A batch as clients see it: its row, and the counts that say where it stands.
 
 use super::{final_status, operate::load};
-use crate::Engine;
+use crate::{Engine, transfers::TRANSFER_ID};
 use serde_json::Value;
 use strata_model::{Error, Principal, Result, Scope};
 use strata_store::catalog::{
@@ -199,13 +199,17 @@ impl Engine {
         }
     }
 
-    /// Cancels the batch or the evaluation behind a task.
+    /// Cancels the batch, the evaluation or the transfer behind a task.
     pub async fn cancel_task(&self, principal: &Principal, task_id: &str) -> Result<()> {
         let task = self.task_for(principal, task_id).await?;
         match (task.batch_id, task.namespace_id) {
             (Some(batch), Some(namespace_id)) => {
                 let scope = Scope { organization_id: principal.organization_id.clone(), namespace_id };
                 self.cancel_batch(&scope, None, &batch, None, None).await.map(drop)
+            }
+            _ if task.body.contains_key(TRANSFER_ID) => {
+                let transfer_id = task.body.get(TRANSFER_ID).and_then(Value::as_str).unwrap_or_default();
+                self.cancel_transfer(&principal.organization_id, transfer_id).await
             }
             (None, Some(namespace_id)) if task.body.contains_key("evaluation_id") => {
                 let scope = Scope { organization_id: principal.organization_id.clone(), namespace_id };

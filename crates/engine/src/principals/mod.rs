@@ -190,11 +190,11 @@ impl Engine {
         let key = format!("scope {} {:?} {named:?}", principal.organization_id, principal.namespaces);
         let (principal, named) = (principal.clone(), named.map(str::to_owned));
         let find = self.catalog.recall(key, move |connection| match named {
-            Some(named) => Ok(principals::namespace(connection, &principal, &named)?.scope()),
+            Some(named) => entered(&principals::namespace(connection, &principal, &named)?),
             None => {
                 let all = principals::namespaces(connection, &principal)?;
                 if let [only] = all.as_slice() {
-                    return Ok(only.scope());
+                    return entered(only);
                 }
                 let names: Vec<String> = all.iter().take(MAX_NAMES_SHOWN).map(|n| format!("`{}`", n.name)).collect();
                 Err(Error::Malformed(match names.is_empty() {
@@ -219,6 +219,12 @@ impl Engine {
         });
         find.await
     }
+}
+
+/// The capability to the rows of a namespace that is whole.
+fn entered(namespace: &principals::Namespace) -> Result<Scope> {
+    crate::transfers::check_gate(namespace)?;
+    Ok(namespace.scope())
 }
 
 /// What a key lets its holder do. `namespace` is that of the retriever that it is for, if it is for one.

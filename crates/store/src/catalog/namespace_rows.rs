@@ -434,6 +434,8 @@ fn complete_document(tx: &Transaction<'_>, seq: i64, row: &Fields) -> Result<()>
 /// Removes what is in a namespace, but for its retrievers, whose keys and publications go with them.
 pub fn clear(tx: &Transaction<'_>, scope: &Scope) -> Result<()> {
     let run = |sql: &str| tx.execute(sql, [&scope.namespace_id]).map(drop).map_err(from_sql);
+    run("UPDATE tasks SET status = 'CANCELED' WHERE batch_id IN
+         (SELECT batch_id FROM batches WHERE namespace_id = ?1 AND status = 'QUEUED')")?;
     run("DELETE FROM changes WHERE collection_id IN (SELECT collection_id FROM collections WHERE namespace_id = ?1)")?;
     for table in
         ["collections", "batches", "buckets", "extractors", "namespace_models", "experiments", "evaluation_datasets"]

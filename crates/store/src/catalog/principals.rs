@@ -405,6 +405,11 @@ pub fn namespace_id_is_taken(connection: &Connection, namespace_id: &str) -> Res
     Ok(one(connection, sql, [namespace_id], |_| Ok(()))?.is_some())
 }
 
+/// A namespace by its id alone, for background work on a row that names it.
+pub fn find_namespace(connection: &Connection, namespace_id: &str) -> Result<Option<Namespace>> {
+    one(connection, &format!("{NAMESPACE} WHERE namespace_id = ?1"), [namespace_id], namespace_row)
+}
+
 /// The namespaces that `principal` may enter, oldest first.
 pub fn namespaces(connection: &Connection, principal: &Principal) -> Result<Vec<Namespace>> {
     let sql = format!("{NAMESPACE} WHERE organization_id = ?1 ORDER BY created_at, namespace_id");
