@@ -26,6 +26,8 @@ pub struct NewClone {
     pub description: Option<String>,
     /// Seconds until `expires_at`.
     pub ttl_seconds: Option<i64>,
+    /// Whether it is meant to end; it is made in the same way, and the transfer remembers the word.
+    pub is_branch: bool,
     /// Whether collections and documents come along.
     pub with_collections: bool,
     /// Whether retrievers do; they need the collections.
@@ -101,6 +103,7 @@ impl Engine {
             created_at: now.clone(),
             updated_at: now.clone(),
         };
+        let mode = if new.is_branch { "branch" } else { "copy" };
         let transfer = Transfer {
             transfer_id: transfer_id.clone(),
             organization_id: source.organization_id.clone(),
@@ -111,7 +114,7 @@ impl Engine {
             task_id: task_id.clone(),
             status: "pending".into(),
             attempts: 0,
-            body: Fields::new(),
+            body: Fields::from_iter([("mode".to_owned(), mode.into())]),
             created_at: now.clone(),
             updated_at: now,
         };

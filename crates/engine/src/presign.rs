@@ -129,6 +129,11 @@ impl Engine {
         self.catalog.now_micros() / 1_000_000 + seconds
     }
 
+    /// RFC 3339: when a URL that is signed now for `seconds` ends to work.
+    pub fn time_from_now(&self, seconds: i64) -> String {
+        strata_store::seams::rfc3339(self.seconds_from_now(seconds) * 1_000_000)
+    }
+
     /// What a token in a signed URL allows now.
     pub fn open_presigned(&self, token: &str) -> Result<Claim> {
         self.signer.open_token(token, self.catalog.now_micros() / 1_000_000)

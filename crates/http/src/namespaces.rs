@@ -12,7 +12,10 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use strata_engine::namespaces::{Described, NamespaceCounts, NamespaceChange, NewNamespace};
+use strata_engine::{
+    namespaces::{Described, NamespaceChange, NamespaceCounts, NewNamespace},
+    transfers::{Making, making},
+};
 use strata_model::{Error, Fields, Permission};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -224,8 +227,18 @@ pub struct NamespaceModel {
     pub tiering: Option<Fields>,
     #[schema(value_type = Option<Object>)]
     pub pinned: Option<Fields>,
-    /// Always true: a namespace can be used as soon as it is made.
+    /// Whether the namespace can be used: at once, or, if it is made of another one or of a snapshot, when that is over.
     pub namespace_ready: bool,
+    /// How a namespace that is made of another one or of a snapshot stands: `cloning`, `restoring`, `completed` or
+    /// `failed`.
+    pub clone_status: Option<String>,
+    pub clone_error: Option<String>,
+    pub clone_phase: Option<String>,
+    pub clone_task_id: Option<String>,
+    #[schema(format = DateTime)]
+    pub clone_dispatched_at: Option<String>,
+    /// What it was made of.
+    pub source_namespace_id: Option<String>,
     #[schema(schema_with = time)]
     pub created_at: String,
     #[schema(schema_with = time)]
@@ -242,6 +255,7 @@ impl From<Described> for NamespaceModel {
         let object = |key: &str| body.get(key).and_then(Value::as_object).cloned();
         let is_set = |key: &str| body.get(key).and_then(Value::as_bool).unwrap_or(false);
         let payload_indexes = list("payload_indexes");
+        let making = making(body);
         Self {
             object: "namespace".into(),
             namespace_type: NamespaceType::Standard,
@@ -262,7 +276,13 @@ impl From<Described> for NamespaceModel {
             infrastructure: object("infrastructure"),
             tiering: object("tiering"),
             pinned: object("pinned"),
-            namespace_ready: true,
+            namespace_ready: making.as_ref().is_none_or(Making::is_over),
+            clone_status: making.as_ref().map(|making| making.status.clone()),
+            clone_error: making.as_ref().and_then(|making| making.error.clone()),
+            clone_phase: making.as_ref().and_then(|making| making.phase.clone()),
+            clone_task_id: making.as_ref().map(|making| making.task_id.clone()),
+            clone_dispatched_at: making.as_ref().map(|making| making.dispatched_at.clone()),
+            source_namespace_id: making.map(|making| making.source_namespace_id),
             expires_at: text("expires_at"),
             namespace_id: namespace.namespace_id,
             namespace_name: namespace.name,

@@ -14,7 +14,8 @@ use strata_store::{
         principals,
         resources::{self, Kind as Resource},
         rusqlite::Transaction,
-        transfers::{self as rows, Transfer},
+        snapshots,
+        transfers::{self as rows, Kind, Transfer},
     },
     snapshot::Manifest,
 };
@@ -72,6 +73,9 @@ pub(super) async fn make(
     for number in 0..manifest.parts.len() {
         part(engine, manifest, number).await?;
     }
+    if transfer.kind == Kind::Restore {
+        contents_are_there(engine, manifest).await?;
+    }
     clear(engine, transfer, scope, manifest).await?;
     if !is_in_place(transfer) {
         name(engine, transfer, manifest, total).await?;
@@ -102,6 +106,25 @@ pub(super) async fn make(
         }
     }
     Ok(made)
+}
+
+/// No row may name content that is not stored.
+async fn contents_are_there(engine: &Arc<Engine>, manifest: &Manifest) -> Result<()> {
+    let mut after = String::new();
+    loop {
+        let (id, from) = (manifest.snapshot_id.clone(), after.clone());
+        let page = engine.catalog.read(move |connection| snapshots::contents(connection, &id, &from, PAGE)).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after.clone_from(&last.hash);
+        for content in &page {
+            if engine.blobs.size(&content.hash).await? != Some(content.size_bytes) {
+                return Err(Error::Conflict(format!(
+                    "the content `{}` of snapshot `{}` is missing or damaged",
+                    content.hash, manifest.snapshot_id
+                )));
+            }
+        }
+    }
 }
 
 /// Removes what an earlier attempt, or the time before the restore, has left in the namespace.

@@ -82,8 +82,14 @@ impl Drop for Place<'_> {
 pub(crate) fn start(engine: &Arc<Engine>) {
     let stop = engine.queue.stopping();
     let tracker = engine.queue.tracker().clone();
-    let dispatcher = dispatch(engine.clone());
-    drop(tracker.spawn(async move { stop.run_until_cancelled(dispatcher).await }));
+    let engine = engine.clone();
+    let work = async move {
+        stop.run_until_cancelled(dispatch(engine.clone())).await;
+        if let Err(error) = engine.catalog.write(rows::put_back_running).await {
+            tracing::warn!(%error, "a stopped transfer counts as cut short");
+        }
+    };
+    drop(tracker.spawn(work));
 }
 
 async fn dispatch(engine: Arc<Engine>) {

@@ -75,9 +75,13 @@ struct Piece {
 /// Takes the snapshot of a transfer.
 pub(super) async fn take(engine: &Arc<Engine>, transfer: &Transfer, snapshot: Snapshot) -> Result<Manifest> {
     let choice = Choice::of(&snapshot)?;
-    // What an attempt that was cut short has left.
-    let id = snapshot.snapshot_id.clone();
-    let left = engine.catalog.write(move |tx| rows::release(tx, &id)).await?;
+    let (begun, now) = (snapshot.clone(), engine.catalog.now());
+    let write = engine.catalog.write(move |tx| {
+        rows::update(tx, &begun.snapshot_id, "in_progress", &begun.body, &now)?;
+        // What an attempt that was cut short has left.
+        rows::release(tx, &begun.snapshot_id)
+    });
+    let left = write.await?;
     engine.remove_blobs(left).await;
     report(engine, transfer, Progress { phase: "reading", done: 0, total: 0 }).await?;
     // What a row refers to must not go before the snapshot holds it.

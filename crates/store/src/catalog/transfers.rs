@@ -172,6 +172,12 @@ pub fn put_back(tx: &Transaction<'_>, transfer_id: &str) -> Result<()> {
     tx.execute(&sql, [transfer_id]).map(drop).map_err(from_sql)
 }
 
+/// [`put_back`] of all that run, for a server that ends in good order.
+pub fn put_back_running(tx: &Transaction<'_>) -> Result<()> {
+    let sql = "UPDATE transfers SET status = 'pending', attempts = max(attempts - 1, 0) WHERE status = 'running'";
+    tx.execute(sql, []).map(drop).map_err(from_sql)
+}
+
 pub fn delete(tx: &Transaction<'_>, transfer_id: &str) -> Result<()> {
     tx.execute("DELETE FROM transfers WHERE transfer_id = ?1", [transfer_id]).map(drop).map_err(from_sql)
 }
