@@ -1,5 +1,6 @@
 mod audit;
 mod backup;
+mod clones;
 mod command_line;
 mod crawl;
 mod first_path;

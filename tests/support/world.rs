@@ -115,6 +115,15 @@ impl World {
         Self { api, ids, retriever_key }
     }
 
+    /// With a snapshot, which holds contents that would else go with what refers to them.
+    pub fn with_snapshot(mut self) -> Self {
+        let namespace = self.id("namespace_id").to_owned();
+        let taken = self.api.post(&format!("/v1/namespaces/{namespace}/snapshots"), json!({}));
+        self.ids.insert("snapshot_id", taken.text("/snapshot_id").to_owned());
+        assert_eq!(wait_for_task(&self.api, taken.text("/task_id")), "COMPLETED");
+        self
+    }
+
     pub fn id(&self, parameter: &str) -> &str {
         self.ids.get(parameter).unwrap_or_else(|| panic!("the world has no `{parameter}`"))
     }

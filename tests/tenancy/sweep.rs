@@ -59,7 +59,7 @@ fn inventory(world: &World) -> Value {
 fn another_tenants_ids_answer_404_on_every_operation() {
     let server = Server::start();
     let admin = server.api();
-    let victim = World::create(&admin, "victim");
+    let victim = World::create(&admin, "victim").with_snapshot();
     let other = World::create(&admin, "other");
     let intruder = confined(&admin, &other, "intruder");
     let before = inventory(&victim);
