@@ -5,7 +5,7 @@ use crate::{
     Engine,
     namespaces::NewNamespace,
     principals::check_name,
-    transfers::{self, Choice, IN_PLACE, Making, NewTransfer, close_gate, manifest},
+    transfers::{self, Choice, IN_PLACE, Making, NewTransfer, WAS_GONE, close_gate, manifest},
 };
 use futures::StreamExt;
 use serde_json::Value;
@@ -401,6 +401,7 @@ impl Engine {
                         updated_at: now,
                     };
                     principals::insert_namespace(tx, &namespace)?;
+                    transfer.body.insert(WAS_GONE.into(), Value::Bool(true));
                 }
             }
             begin(tx, transfer, &target)?;

@@ -1,6 +1,6 @@
 //! Making a namespace of a snapshot: its rows, under other names or under their own, page by page.
 
-use super::{Progress, is_in_place, must_go_on, names, part, report};
+use super::{CLEARED, Progress, is_in_place, must_go_on, names, part, report};
 use crate::{Engine, collections::Collection, payload};
 use serde_json::{Value, json};
 use std::{
@@ -67,7 +67,7 @@ pub(super) async fn make(
     scope: &Scope,
     manifest: &Manifest,
 ) -> Result<Made> {
-    let total = manifest.parts.iter().map(|part| part.rows).sum();
+    let total: u64 = manifest.parts.iter().map(|part| part.rows).sum();
     // Nothing is removed before it is known that what replaces it can be read.
     report(engine, transfer, Progress { phase: "checking", done: 0, total }).await?;
     for number in 0..manifest.parts.len() {
@@ -141,12 +141,16 @@ async fn clear(engine: &Arc<Engine>, transfer: &Transfer, scope: &Scope, manifes
     let (transfer, scope, source) = (transfer.clone(), scope.clone(), manifest.namespace_id.clone());
     let write = engine.change_keys(move |tx| {
         must_go_on(tx, &transfer)?;
+        if let Some(mut begun) = rows::find(tx, &transfer.transfer_id)? {
+            begun.body.insert(CLEARED.into(), true.into());
+            rows::update(tx, &begun)?;
+        }
         let collections = resources::list(tx, Resource::Collection, &scope)?;
         namespace_rows::clear(tx, &scope)?;
         namespace_rows::clear_retrievers(tx, &scope, &kept)?;
         rows::forget_names(tx, &transfer.transfer_id)?;
         rows::name(tx, &transfer.transfer_id, &source, &scope.namespace_id)?;
-        Ok(collections.into_iter().map(|collection| collection.id).collect())
+        Ok(collections.into_iter().map(|collection| collection.id).collect::<Vec<String>>())
     });
     let collections = write.await?;
     engine.drop_indexes(collections).await

@@ -41,6 +41,10 @@ const IDLE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(5);
 /// Key of a transfer's body: whether it makes the namespace anew where it was.
 pub(crate) const IN_PLACE: &str = "in_place";
+/// Key of a transfer's body: whether the namespace that it makes anew was gone.
+pub(crate) const WAS_GONE: &str = "was_gone";
+/// Key of a transfer's body: whether what was in its namespace before is removed.
+const CLEARED: &str = "cleared";
 /// Key of a transfer's body: whether it is to end.
 const CANCELED: &str = "canceled";
 /// Key of a task's body that names the transfer behind it.
@@ -253,13 +257,19 @@ async fn undo(engine: &Arc<Engine>, transfer: Transfer, error: Error) -> Result<
     Ok(())
 }
 
-/// Removes the namespace that was to be made; one that was to be made anew where it is stays closed. Answers the
-/// collections that are gone.
+/// Removes the namespace that was to be made. One that was to be made anew where it is stays closed, or, if nothing was
+/// removed from it yet, is opened again. Answers the collections that are gone.
 fn undo_namespace(tx: &Transaction<'_>, ended: &Transfer, message: &str, now: &str) -> Result<Vec<String>> {
     let Some(target) = &ended.target_namespace_id else { return Ok(Vec::new()) };
     let scope = Scope { organization_id: ended.organization_id.clone(), namespace_id: target.clone() };
-    if is_in_place(ended) {
+    let is_set = |key: &str| ended.body.get(key).and_then(Value::as_bool).unwrap_or(false);
+    if is_in_place(ended) && is_set(CLEARED) {
         gate::fail(tx, &scope, message, now)?;
+        return Ok(Vec::new());
+    }
+    if is_in_place(ended) && !is_set(WAS_GONE) {
+        // What is in it has not been touched.
+        gate::open(tx, &scope, now)?;
         return Ok(Vec::new());
     }
     let collections = resources::list(tx, Resource::Collection, &scope)?.into_iter().map(|row| row.id).collect();
