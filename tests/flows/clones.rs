@@ -380,3 +380,51 @@ fn a_damaged_snapshot_is_noticed_and_restored_by_nobody() {
     let missing = verify(false);
     assert_eq!(missing["issues"][0]["code"], "content_missing", "{missing}");
 }
+
+#[test]
+fn a_migration_makes_the_documents_anew_with_other_parameters() {
+    let server = Server::start();
+    let admin = server.api();
+    let world = world(&admin, "original");
+    let source = world.id("namespace_id");
+    let before = Place::of(&admin, source);
+    let migrations = "/v1/namespaces/migrations";
+    let config = |kind: &str, parameters: Value| {
+        json!({
+            "migration_type": kind, "source_namespace_id": source, "target_namespace_name": "whole texts",
+            "feature_extractors": [{ "feature_extractor_name": "text_extractor", "parameters": parameters }],
+            "filters": { "collection_ids": [world.id("collection_id")] },
+        })
+    };
+    // What cannot be done is said before anything is.
+    for wrong in [config("extend", json!({})), config("re_extract", json!({ "chunk_size": "many" }))] {
+        let checked = admin.post(&format!("{migrations}/validate"), json!({ "config": wrong })).ok();
+        assert_eq!(checked["validation_result"]["valid"], false, "{checked}");
+    }
+    let whole = config("re_extract", json!({ "split_by": "documents" }));
+    let checked = admin.post(&format!("{migrations}/validate"), json!({ "config": whole })).ok();
+    assert_eq!(checked["validation_result"]["valid"], true, "{checked}");
+    assert_eq!(checked["validation_result"]["estimated_resources"]["collections"], 1, "{checked}");
+
+    let made = admin.post(migrations, json!({ "config": whole }));
+    assert_eq!(made.text("/status"), "draft");
+    let migration = format!("{migrations}/{}", made.text("/migration_id"));
+    let started = admin.post(&format!("{migration}/start"), json!({}));
+    assert_eq!(wait_for_task(&admin, started.text("/task_id")), "COMPLETED");
+    let ended = admin.get(&migration).ok();
+    assert_eq!((&ended["status"], &ended["progress"]["overall_progress_percent"]), (&json!("completed"), &json!(100.0)));
+    let target = ended["additional_data"]["target_namespace_id"].as_str().expect("a target");
+    let after = Place::of(&admin, target);
+    assert_eq!(after.collections.len(), 1, "the other collection was not asked for");
+    let texts: Vec<Value> = after.documents().iter().map(|document| document["text"].clone()).collect();
+    assert!(texts.contains(&json!("Rain fills the lake. A dam holds the water back.")), "{texts:?}");
+    assert_eq!(after.hits("rain").len(), 2);
+    assert_eq!(before.collections.len(), 2, "the original is as it was");
+
+    assert_eq!(admin.post(&format!("{migration}/start"), json!({})).status, 409);
+    assert_eq!(admin.post(&format!("{migration}/cancel"), json!({})).status, 409);
+    assert_eq!(admin.post(&format!("{migrations}/list"), json!({ "status": "completed" })).ok()["total"], 1);
+    assert_eq!(admin.delete(&migration).status, 204);
+    assert_eq!(admin.get(&migration).status, 404);
+    admin.get(&format!("/v1/namespaces/{target}")).ok();
+}

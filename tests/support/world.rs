@@ -115,12 +115,17 @@ impl World {
         Self { api, ids, retriever_key }
     }
 
-    /// With a snapshot, which holds contents that would else go with what refers to them.
+    /// With a snapshot, which holds contents that would else go with what refers to them, and the plan of a migration.
     pub fn with_snapshot(mut self) -> Self {
         let namespace = self.id("namespace_id").to_owned();
         let taken = self.api.post(&format!("/v1/namespaces/{namespace}/snapshots"), json!({}));
         self.ids.insert("snapshot_id", taken.text("/snapshot_id").to_owned());
         assert_eq!(wait_for_task(&self.api, taken.text("/task_id")), "COMPLETED");
+        let config = json!({
+            "migration_type": "copy", "source_namespace_id": namespace, "target_namespace_name": format!("{namespace} moved"),
+        });
+        let planned = self.api.post("/v1/namespaces/migrations", json!({ "config": config }));
+        self.ids.insert("migration_id", planned.text("/migration_id").to_owned());
         self
     }
 

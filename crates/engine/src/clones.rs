@@ -48,7 +48,7 @@ pub struct Cloning {
 }
 
 /// What goes into a clone.
-fn tables(with_collections: bool, with_retrievers: bool) -> Vec<Table> {
+pub(crate) fn tables(with_collections: bool, with_retrievers: bool) -> Vec<Table> {
     let is_wanted = |table: &Table| match table {
         Table::Namespaces | Table::Extractors | Table::NamespaceModels | Table::Buckets | Table::Objects => true,
         Table::Collections | Table::CollectionSources | Table::Documents | Table::Derivations => with_collections,
@@ -60,7 +60,7 @@ fn tables(with_collections: bool, with_retrievers: bool) -> Vec<Table> {
 }
 
 /// The body of a namespace that is to be like another one, without what is that one's own.
-fn body_like(source: &Fields) -> Fields {
+pub(crate) fn body_like(source: &Fields) -> Fields {
     let mut body = source.clone();
     body.retain(|key, _| !key.starts_with('_') && key != "expires_at");
     body
@@ -91,7 +91,7 @@ impl Engine {
             ..Making::default()
         };
         close_gate(&mut body, &making);
-        let choice = Choice { tables: tables(new.with_collections, new.with_retrievers), include_vectors: true };
+        let choice = Choice::of_tables(tables(new.with_collections, new.with_retrievers));
         let snapshot = Snapshot {
             snapshot_id: snapshot_id.clone(),
             organization_id: source.organization_id.clone(),

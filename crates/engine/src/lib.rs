@@ -27,6 +27,7 @@ pub mod inference;
 mod inline;
 pub mod interactions;
 pub mod listing;
+pub mod migrations;
 mod models;
 pub mod namespaces;
 pub mod objects;

@@ -53,6 +53,7 @@ resources![
     inference,
     lineage,
     me,
+    migrations,
     models,
     namespaces,
     objects,

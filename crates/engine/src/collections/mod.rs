@@ -318,6 +318,18 @@ pub(crate) fn assemble_collection(
     settings::assemble(connection, scope, None, request, id, now)
 }
 
+/// A collection with another extractor, as `feature_extractor` has it; what follows from that is worked out again.
+pub(crate) fn with_extractor(
+    connection: &Connection,
+    scope: &Scope,
+    current: &Collection,
+    extractor: &Value,
+    now: &str,
+) -> Result<Collection> {
+    let request = Fields::from_iter([("feature_extractor".to_owned(), extractor.clone())]);
+    settings::assemble(connection, scope, Some(current), &request, &current.id, now)
+}
+
 /// A collection of the scope by id or name.
 pub(crate) fn load_collection(connection: &Connection, scope: &Scope, identifier: &str) -> Result<Collection> {
     Collection::from_row(resources::get(connection, Kind::Collection, scope, identifier)?)

@@ -1,7 +1,11 @@
 //! Making a namespace of a snapshot: its rows, under other names or under their own, page by page.
 
 use super::{CLEARED, Progress, is_in_place, must_go_on, names, part, report};
-use crate::{Engine, collections::Collection, payload};
+use crate::{
+    Engine,
+    collections::{Collection, load_collection, with_extractor},
+    migrations, payload,
+};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -236,6 +240,10 @@ fn write_page(
             written.skipped.push(format!("a source of `{}` is not there", text(&row, "collection_id")));
             continue;
         }
+        let replaced = match table {
+            Table::Collections => migrations::extractor_of(transfer, text(&row, "collection_id")),
+            _ => None,
+        };
         if !in_place {
             names::rename(tx, &transfer.transfer_id, table, &mut row)?;
         }
@@ -255,7 +263,13 @@ fn write_page(
             }
             Table::Collections => {
                 namespace_rows::insert(tx, table, &row)?;
-                payload::declare(tx, scope, text(&row, "collection_id"))?;
+                let id = text(&row, "collection_id");
+                payload::declare(tx, scope, id)?;
+                if let Some(extractor) = replaced {
+                    let current = load_collection(tx, scope, id)?;
+                    let changed = with_extractor(tx, scope, &current, &extractor, &current.updated_at)?;
+                    resources::update(tx, Resource::Collection, &changed.to_row()?)?;
+                }
             }
             Table::Retrievers if in_place => namespace_rows::put_retriever(tx, &row)?,
             Table::Derivations => {

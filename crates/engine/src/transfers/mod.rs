@@ -8,13 +8,14 @@
 mod gate;
 mod make;
 mod names;
+mod process;
 mod take;
 
 pub use gate::{Making, making};
 pub(crate) use gate::{check as check_gate, close as close_gate};
 pub(crate) use take::{Choice, manifest};
 
-use crate::Engine;
+use crate::{Engine, migrations};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -49,8 +50,8 @@ const CLEARED: &str = "cleared";
 const CANCELED: &str = "canceled";
 /// Key of a task's body that names the transfer behind it.
 pub(crate) const TRANSFER_ID: &str = "transfer_id";
-/// Key of a task's body: phase, rows that are done, and rows there are.
-const PROGRESS: &str = "progress";
+/// Key of a task's body: phase, what is done (rows or derivations), and how much there is.
+pub(crate) const PROGRESS: &str = "progress";
 
 /// Runs transfers.
 #[derive(Default)]
@@ -166,6 +167,9 @@ async fn run(engine: &Arc<Engine>, transfer: &Transfer) -> Result<()> {
     let scope = Scope { organization_id: transfer.organization_id.clone(), namespace_id: target };
     let made = make::make(engine, transfer, &scope, &manifest).await?;
     let report = made.report(&manifest);
+    if migrations::makes_anew(transfer) {
+        process::process(engine, transfer, &scope).await?;
+    }
     finish(engine, transfer, Some(scope), Some(report)).await
 }
 
@@ -302,7 +306,7 @@ fn must_go_on(tx: &Transaction<'_>, transfer: &Transfer) -> Result<()> {
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     phase: &'static str,
-    /// Rows.
+    /// Rows, or derivations.
     done: u64,
     total: u64,
 }

@@ -33,11 +33,35 @@ const MANIFEST: &str = "manifest";
 pub(crate) struct Choice {
     pub tables: Vec<Table>,
     pub include_vectors: bool,
+    /// Ids of the collections that go in; without it, all.
+    #[serde(default)]
+    pub collections: Option<Vec<String>>,
+    /// Ids of the collections whose documents and finished work go in; without it, all.
+    #[serde(default)]
+    pub documents: Option<Vec<String>>,
+    /// Ids of the retrievers that go in; without it, all.
+    #[serde(default)]
+    pub retrievers: Option<Vec<String>>,
 }
 
 impl Choice {
     pub fn everything(include_vectors: bool) -> Self {
-        Self { tables: Table::ALL.to_vec(), include_vectors }
+        Self { include_vectors, ..Self::of_tables(Table::ALL.to_vec()) }
+    }
+
+    pub fn of_tables(tables: Vec<Table>) -> Self {
+        Self { tables, include_vectors: true, collections: None, documents: None, retrievers: None }
+    }
+
+    fn takes(&self, table: Table, row: &Fields) -> bool {
+        let (ids, column) = match table {
+            Table::Collections | Table::CollectionSources => (&self.collections, "collection_id"),
+            Table::Documents | Table::Derivations => (&self.documents, "collection_id"),
+            Table::Retrievers => (&self.retrievers, "retriever_id"),
+            _ => return true,
+        };
+        let id = row.get(column).and_then(Value::as_str).unwrap_or_default();
+        ids.as_ref().is_none_or(|ids| ids.iter().any(|known| known == id))
     }
 
     /// As the body of a snapshot begins.
@@ -182,6 +206,9 @@ fn read(
     let mut reading = Reading { snapshot_id, sender, part: 0, open: None, hashes, counts };
     for table in &choice.tables {
         namespace_rows::each(connection, scope, *table, choice.include_vectors, |mut row| {
+            if !choice.takes(*table, &row) {
+                return Ok(());
+            }
             if *table == Table::Derivations && !choice.include_vectors {
                 // Documents without their vectors are not what the work made, so it is not to be taken as done.
                 row.insert("input_hash".into(), Value::Null);
