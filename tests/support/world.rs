@@ -122,7 +122,9 @@ impl World {
         self.ids.insert("snapshot_id", taken.text("/snapshot_id").to_owned());
         assert_eq!(wait_for_task(&self.api, taken.text("/task_id")), "COMPLETED");
         let config = json!({
-            "migration_type": "copy", "source_namespace_id": namespace, "target_namespace_name": format!("{namespace} moved"),
+            "migration_type": "copy",
+            "source_namespace_id": namespace,
+            "target_namespace_name": format!("{namespace} moved"),
         });
         let planned = self.api.post("/v1/namespaces/migrations", json!({ "config": config }));
         self.ids.insert("migration_id", planned.text("/migration_id").to_owned());

@@ -17,7 +17,6 @@ use strata_model::{Error, Fields, Principal, Result, id};
 pub use strata_store::catalog::transfers::Transfer;
 use strata_store::catalog::{
     batches as tasks, lineage,
-    namespace_rows::Table,
     principals::{self, Namespace},
     resources::{self, Kind as Resource, Resource as Row},
     rusqlite::{Connection, Transaction},
@@ -392,7 +391,7 @@ impl Engine {
             collections: Some(list("collections")),
             documents: Some(list(if makes_anew(&drafted) { "direct" } else { "collections" })),
             retrievers: Some(list("retrievers")),
-            ..Choice::of_tables(wanted_tables())
+            ..Choice::of_tables(tables(true, true))
         };
         let snapshot = Snapshot {
             snapshot_id: snapshot_id.clone(),
@@ -477,9 +476,4 @@ impl Engine {
         });
         write.await
     }
-}
-
-/// What goes into a migration, as into a clone.
-fn wanted_tables() -> Vec<Table> {
-    tables(true, true)
 }

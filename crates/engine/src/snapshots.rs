@@ -10,6 +10,7 @@ use crate::{
 use futures::StreamExt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use strata_model::{Error, Fields, Principal, Result, id};
 pub use strata_store::{catalog::snapshots::Snapshot, snapshot::Manifest};
 use strata_store::{
@@ -177,7 +178,12 @@ impl Engine {
     }
 
     /// Removes a snapshot and the contents that nothing else refers to. `Conflict` while it is taken or restored.
-    pub async fn delete_snapshot(&self, principal: &Principal, identifier: &str, snapshot_id: &str) -> Result<Snapshot> {
+    pub async fn delete_snapshot(
+        &self,
+        principal: &Principal,
+        identifier: &str,
+        snapshot_id: &str,
+    ) -> Result<Snapshot> {
         let (principal, identifier, id) = (principal.clone(), identifier.to_owned(), snapshot_id.to_owned());
         let write = self.catalog.write(move |tx| {
             let snapshot = load(tx, &principal, &identifier, &id)?;
@@ -232,7 +238,7 @@ impl Engine {
             }
         }
         let is_good = |entry: &&PartEntry| damaged.iter().all(|other| other.table != entry.table);
-        let tables: std::collections::HashSet<_> = manifest.parts.iter().filter(is_good).map(|part| part.table).collect();
+        let tables: HashSet<_> = manifest.parts.iter().filter(is_good).map(|part| part.table).collect();
         verified.tables = tables.len() as u64;
         Ok(verified)
     }
@@ -385,9 +391,8 @@ impl Engine {
                 }
                 Some(_) => return Err(Error::missing("namespace", target)),
                 None if is_limited => {
-                    return Err(Error::Forbidden(
-                        "the namespace is gone, and this key is limited to its namespaces; use one of the whole organization".into(),
-                    ));
+                    let why = "the namespace is gone, and this key is limited to its namespaces; use one of the organization";
+                    return Err(Error::Forbidden(why.into()));
                 }
                 None => {
                     let mut body = Fields::new();

@@ -115,7 +115,6 @@ pub struct ValidateMigrationRequest {
 #[serde(default)]
 pub struct StartMigrationRequest {
     /// Changes nothing: warnings never stand in the way, and errors always do.
-    #[allow(dead_code)]
     force: Option<bool>,
 }
 
@@ -535,7 +534,7 @@ pub async fn start_migration_namespaces(
     State(app): State<App>,
     caller: Caller,
     Path(migration_id): Path<String>,
-    Json(_): Json<StartMigrationRequest>,
+    Json(request): Json<StartMigrationRequest>,
 ) -> Result<Json<StartMigrationResponse>, ApiError> {
     caller.may(Permission::Write)?;
     app.migration(&caller.0, &migration_id).await?;
@@ -544,7 +543,10 @@ pub async fn start_migration_namespaces(
     Ok(Json(StartMigrationResponse {
         migration_id,
         status: status(&started).into(),
-        message: "the migration has been started".into(),
+        message: match request.force {
+            Some(true) => "the migration has been started; there was nothing to force".into(),
+            _ => "the migration has been started".into(),
+        },
         started_at: text(&started, "started_at").unwrap_or_default(),
         task_id: started.transfer.task_id,
     }))

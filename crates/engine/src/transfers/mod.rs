@@ -223,7 +223,7 @@ fn end(tx: &Transaction<'_>, ended: &mut Transfer, status: &str, task: &str, now
     rows::forget_names(tx, &ended.transfer_id)?;
     tell(tx, ended, task, None, now)?;
     match snapshots::find(tx, &ended.snapshot_id)? {
-        Some(snapshot) if snapshot.is_passing => snapshots::delete(tx, &snapshot.snapshot_id),
+        Some(snapshot) if snapshot.is_passing => snapshots::delete_passing(tx, &snapshot.snapshot_id),
         _ => Ok(Vec::new()),
     }
 }
