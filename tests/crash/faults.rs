@@ -97,9 +97,9 @@ impl Walk {
         let done = |answer: reqwest::Result<Answer>| answer.ok().filter(|answer| (200..300).contains(&answer.status));
         let (first, kept) = (self.kept.next, &mut self.kept);
         kept.next += 8;
-        // Another layout of the index.
-        let indexes: Vec<Value> =
-            if first % 16 == 0 { vec![json!({ "field_name": "year", "type": "integer" })] } else { Vec::new() };
+        // Another layout of the index, each time.
+        let field = if first % 16 == 0 { ("year", "integer") } else { ("title", "keyword") };
+        let indexes = [json!({ "field_name": field.0, "type": field.1 })];
         drop(api.try_send("PATCH", "/v1/namespaces/default", Some(&json!({ "payload_indexes": indexes }))));
         let objects = format!("/v1/buckets/{}/objects", self.bucket);
         for n in first..first + 4 {

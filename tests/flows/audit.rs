@@ -165,9 +165,8 @@ fn lists_are_narrowed_paged_and_exported() {
         let schema = json!({ "properties": { "title": { "type": "string" } } });
         json!({ "bucket_name": format!("b{n}"), "bucket_schema": schema })
     };
-    let buckets: Vec<String> = (0..5)
-        .map(|n| within.post("/v1/buckets", bucket(n)).text("/bucket_id").to_owned())
-        .collect();
+    let buckets: Vec<String> =
+        (0..5).map(|n| within.post("/v1/buckets", bucket(n)).text("/bucket_id").to_owned()).collect();
     let ids = |query: &str| -> Vec<String> {
         events(&api, query).iter().map(|event| field(event, "resource_id").to_owned()).collect()
     };

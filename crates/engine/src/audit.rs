@@ -7,8 +7,8 @@ use std::sync::{Arc, atomic::Ordering};
 use strata_model::{Error, Principal, Result};
 use strata_store::catalog::audit as rows;
 
-pub(crate) use rows::{about, carried};
 pub use rows::{Call, Entry, Event, Operation, Selection, Settings, caller, during, within};
+pub(crate) use rows::{about, carried};
 
 /// Longest retention, in days.
 pub const MAX_RETENTION_DAYS: u32 = 36_500;

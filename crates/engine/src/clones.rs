@@ -76,8 +76,7 @@ impl Engine {
         check_name("namespace_name", Some(&new.name), 1, 64)?;
         let Described { namespace: source, counts } = self.namespace(principal, identifier).await?;
         transfers::check_gate(&source)?;
-        let (transfer_id, snapshot_id) =
-            (self.catalog.new_id(id::TRANSFER, 16), self.catalog.new_id(id::SNAPSHOT, 16));
+        let (transfer_id, snapshot_id) = (self.catalog.new_id(id::TRANSFER, 16), self.catalog.new_id(id::SNAPSHOT, 16));
         let (task_id, now) = (self.catalog.new_id(id::TASK, 16), self.catalog.now());
         let mut body = body_like(&source.body);
         if let Some(description) = new.description {

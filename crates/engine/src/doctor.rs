@@ -99,8 +99,7 @@ impl Engine {
 
     async fn check_blobs(&self) -> Result<Check> {
         let read = self.catalog.read(|connection| {
-            let sql =
-                "SELECT hash, size_bytes, EXISTS (SELECT 1 FROM object_blobs o WHERE o.hash = b.hash)
+            let sql = "SELECT hash, size_bytes, EXISTS (SELECT 1 FROM object_blobs o WHERE o.hash = b.hash)
                  OR EXISTS (SELECT 1 FROM snapshot_contents s WHERE s.hash = b.hash) FROM blobs b";
             let mut statement = connection.prepare(sql).map_err(from_sql)?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(from_sql)?;

@@ -155,9 +155,11 @@ impl Plan {
         let mut settings = BTreeMap::new();
         for row in found.iter().filter(|row| chosen.contains(&row.id)) {
             let collection = Collection::from_row(row.clone())?;
-            let missing = collection.source.ids.iter().find(|source| {
-                collection.source.kind == SourceKind::Collection && !chosen.contains(*source)
-            });
+            let missing = collection
+                .source
+                .ids
+                .iter()
+                .find(|source| collection.source.kind == SourceKind::Collection && !chosen.contains(*source));
             if let Some(missing) = missing {
                 plan.errors.push(Finding {
                     code: "dependency_missing",
@@ -407,9 +409,9 @@ impl Engine {
         let name = drafted.body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let id = migration_id.to_owned();
         let furnish = move |tx: &Transaction<'_>, target: &Namespace| {
-            let mut transfer = rows::find(tx, &id)?.filter(|t| t.status == "draft").ok_or_else(|| {
-                Error::Conflict(format!("migration `{id}` has begun already"))
-            })?;
+            let mut transfer = rows::find(tx, &id)?
+                .filter(|t| t.status == "draft")
+                .ok_or_else(|| Error::Conflict(format!("migration `{id}` has begun already")))?;
             snapshots::insert(tx, &snapshot)?;
             transfer.target_namespace_id = Some(target.namespace_id.clone());
             transfer.snapshot_id = snapshot_id;

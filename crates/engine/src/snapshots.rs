@@ -106,8 +106,7 @@ impl Engine {
         include_vectors: bool,
     ) -> Result<Snapshot> {
         let (principal, identifier, now) = (principal.clone(), identifier.to_owned(), self.catalog.now());
-        let (transfer_id, snapshot_id) =
-            (self.catalog.new_id(id::TRANSFER, 16), self.catalog.new_id(id::SNAPSHOT, 16));
+        let (transfer_id, snapshot_id) = (self.catalog.new_id(id::TRANSFER, 16), self.catalog.new_id(id::SNAPSHOT, 16));
         let task_id = self.catalog.new_id(id::TASK, 16);
         let mut body = Choice::everything(include_vectors).to_body()?;
         body.insert("task_id".into(), task_id.clone().into());
@@ -188,7 +187,9 @@ impl Engine {
         let write = self.catalog.write(move |tx| {
             let snapshot = load(tx, &principal, &identifier, &id)?;
             if transfer_rows::is_in_use(tx, &id)? {
-                return Err(Error::Conflict(format!("snapshot `{id}` is being taken or restored; wait for that to end")));
+                return Err(Error::Conflict(format!(
+                    "snapshot `{id}` is being taken or restored; wait for that to end"
+                )));
             }
             let free = rows::delete(tx, &id)?;
             Ok((snapshot, free))
@@ -391,7 +392,8 @@ impl Engine {
                 }
                 Some(_) => return Err(Error::missing("namespace", target)),
                 None if is_limited => {
-                    let why = "the namespace is gone, and this key is limited to its namespaces; use one of the organization";
+                    let why =
+                        "the namespace is gone, and this key is limited to its namespaces; use one of the organization";
                     return Err(Error::Forbidden(why.into()));
                 }
                 None => {

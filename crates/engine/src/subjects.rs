@@ -73,12 +73,7 @@ impl Engine {
     /// Asks for a copy or the erasure of what is known of `subject`: the id or the e-mail address of a user, or the
     /// name that interactions or annotations have for a person; without one, the caller. Asking again before it is done
     /// answers the first request.
-    pub async fn request_subject(
-        &self,
-        principal: &Principal,
-        kind: Kind,
-        subject: Option<String>,
-    ) -> Result<Request> {
+    pub async fn request_subject(&self, principal: &Principal, kind: Kind, subject: Option<String>) -> Result<Request> {
         check_name("subject", subject.as_deref(), 1, 254)?;
         let now = self.catalog.now();
         let request = Request {
@@ -263,11 +258,7 @@ fn heading(request: &Request, now: &str) -> Value {
 }
 
 /// The copy as JSON: the heading's keys, and of every category a list.
-fn gather(
-    connection: &Connection,
-    person: &Person,
-    heading: &Value,
-) -> Result<(Vec<u8>, BTreeMap<&'static str, u64>)> {
+fn gather(connection: &Connection, person: &Person, heading: &Value) -> Result<(Vec<u8>, BTreeMap<&'static str, u64>)> {
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut lists: BTreeMap<&'static str, Vec<u8>> = CATEGORIES.iter().map(|name| (*name, Vec::new())).collect();
     let mut size_bytes = 0;

@@ -148,7 +148,8 @@ fn readable_id(value: &HeaderValue) -> Option<String> {
 }
 
 fn finish_headers(response: &mut Response) {
-    let is_of = |kind: &[u8]| response.headers().get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(kind));
+    let is_of =
+        |kind: &[u8]| response.headers().get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(kind));
     let (is_json, is_page) = (is_of(b"application/json"), is_of(b"text/html"));
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -44,7 +44,9 @@ pub enum Error {
     #[error("{0}")]
     TooLarge(String),
     /// The organization has as much as its operator lets it have (403).
-    #[error("the organization may have {limit} {resource} and would have {current}; delete some, or ask the operator for more")]
+    #[error(
+        "the organization may have {limit} {resource} and would have {current}; delete some, or ask the operator for more"
+    )]
     Quota { resource: &'static str, current: u64, limit: u64 },
     /// Too much at once; trying again later helps (429).
     #[error("{message}")]

@@ -85,7 +85,8 @@ fn without_its_reserve_a_disk_takes_nothing_and_everything_is_read() {
     api.post("/v1/collections", json!({ "collection_name": "shelf" })).ok();
     let kept = create(&api, &objects, 0, 100).text("/object_id").to_owned();
     let other = create(&api, &objects, 1, 100).text("/object_id").to_owned();
-    let document = api.post("/v1/collections/shelf/documents", json!({ "title": "one" })).text("/document_id").to_owned();
+    let document =
+        api.post("/v1/collections/shelf/documents", json!({ "title": "one" })).text("/document_id").to_owned();
     let filler = disk.fill(250);
     let refused = wait_for("the disk to be full", SOON, || {
         let answer = create(&api, &objects, 2, 100);

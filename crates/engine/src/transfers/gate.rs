@@ -100,8 +100,7 @@ pub(super) fn enter_phase(tx: &Transaction<'_>, namespace_id: &str, phase: &str)
 /// Changes what is kept of the making and nothing else, so that other changes of the namespace stay.
 fn change(tx: &Transaction<'_>, namespace_id: &str, apply: impl FnOnce(&mut Fields)) -> Result<()> {
     let sql = "SELECT json_extract(body, '$._transfer') FROM namespaces WHERE namespace_id = ?1";
-    let found: Option<Option<String>> =
-        tx.query_row(sql, [namespace_id], |r| r.get(0)).optional().map_err(from_sql)?;
+    let found: Option<Option<String>> = tx.query_row(sql, [namespace_id], |r| r.get(0)).optional().map_err(from_sql)?;
     let Some(text) = found.flatten() else { return Ok(()) };
     let mut kept: Fields = serde_json::from_str(&text).map_err(Error::internal)?;
     apply(&mut kept);

@@ -334,7 +334,8 @@ async fn custom_fingerprints(
             continue;
         }
         // Without them the documents are made anew when they are next asked for, and nothing is wrong.
-        if let (Ok(old), Ok(new)) = (before.fingerprint(engine, &original).await, after.fingerprint(engine, scope).await)
+        if let (Ok(old), Ok(new)) =
+            (before.fingerprint(engine, &original).await, after.fingerprint(engine, scope).await)
         {
             found.insert(old, new);
         }

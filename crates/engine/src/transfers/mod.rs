@@ -174,12 +174,7 @@ async fn run(engine: &Arc<Engine>, transfer: &Transfer) -> Result<()> {
 }
 
 /// Opens the namespace that was made and ends the transfer.
-async fn finish(
-    engine: &Arc<Engine>,
-    transfer: &Transfer,
-    scope: Option<Scope>,
-    report: Option<Value>,
-) -> Result<()> {
+async fn finish(engine: &Arc<Engine>, transfer: &Transfer, scope: Option<Scope>, report: Option<Value>) -> Result<()> {
     if let Some(scope) = scope.clone() {
         // Searches see everything when somebody can ask; what takes too long for that follows soon.
         let heads = engine.catalog.read(move |connection| {

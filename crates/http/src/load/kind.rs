@@ -30,7 +30,15 @@ const READ_BY_POST: [&str; 8] =
     ["list", "aggregate", "distinct", "batch-get", "validate", "estimate-cost", "verify", "score"];
 /// Last segments of paths that begin work.
 const BEGIN_WORK: [&str; 9] = [
-    "submit", "submit-all", "bulk-submit", "resubmit", "retry", "heal", "trigger", "deploy", "generate-from-interactions",
+    "submit",
+    "submit-all",
+    "bulk-submit",
+    "resubmit",
+    "retry",
+    "heal",
+    "trigger",
+    "deploy",
+    "generate-from-interactions",
 ];
 /// Last segments of paths that look for something, besides executions of retrievers.
 const LOOK: [&str; 3] = ["search", "explain", "typeahead"];

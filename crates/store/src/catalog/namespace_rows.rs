@@ -127,9 +127,7 @@ impl Table {
             Self::Annotations => {
                 &["annotation_id", "namespace_id", "document_id", "collection_id", "retriever_id", "fields"]
             }
-            Self::Interactions => {
-                &["interaction_id", "namespace_id", "retriever_id", "feature_id", "fields", "traced"]
-            }
+            Self::Interactions => &["interaction_id", "namespace_id", "retriever_id", "feature_id", "fields", "traced"],
         }
     }
 
@@ -379,8 +377,7 @@ pub fn insert(tx: &Transaction<'_>, table: Table, row: &Fields) -> Result<()> {
     let places: Vec<String> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
     let sql = format!("INSERT INTO {} ({}) VALUES ({})", table.name(), columns.join(", "), places.join(", "));
     let values = columns.iter().map(|column| to_sql(row.get(*column))).collect::<Result<Vec<SqlValue>>>()?;
-    let number =
-        tx.prepare_cached(&sql).and_then(|mut s| s.insert(params_from_iter(values))).map_err(from_sql)?;
+    let number = tx.prepare_cached(&sql).and_then(|mut s| s.insert(params_from_iter(values))).map_err(from_sql)?;
     match table {
         Table::Objects => refer(tx, row),
         Table::Documents => complete_document(tx, number, row),
@@ -449,7 +446,8 @@ pub fn clear(tx: &Transaction<'_>, scope: &Scope) -> Result<()> {
 /// Removes the retrievers of a namespace that are not among `kept`, and frees the names of those that are.
 pub fn clear_retrievers(tx: &Transaction<'_>, scope: &Scope, kept: &[String]) -> Result<()> {
     let kept = serde_json::to_string(kept).map_err(Error::internal)?;
-    let sql = "DELETE FROM retrievers WHERE namespace_id = ?1 AND retriever_id NOT IN (SELECT value FROM json_each(?2))";
+    let sql =
+        "DELETE FROM retrievers WHERE namespace_id = ?1 AND retriever_id NOT IN (SELECT value FROM json_each(?2))";
     tx.execute(sql, [&scope.namespace_id, &kept]).map_err(from_sql)?;
     let sql = "UPDATE retrievers SET name = retriever_id WHERE namespace_id = ?1";
     tx.execute(sql, [&scope.namespace_id]).map(drop).map_err(from_sql)

@@ -56,7 +56,8 @@ fn json(body: &Fields) -> Result<String> {
 }
 
 pub fn insert(tx: &Transaction<'_>, s: &Snapshot) -> Result<()> {
-    let sql = "INSERT INTO snapshots (snapshot_id, organization_id, namespace_id, namespace_name, purpose, status, body,
+    let sql =
+        "INSERT INTO snapshots (snapshot_id, organization_id, namespace_id, namespace_name, purpose, status, body,
          created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let purpose = if s.is_passing { "transfer" } else { "snapshot" };
     let values = params![

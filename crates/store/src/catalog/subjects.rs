@@ -58,7 +58,8 @@ fn request(row: &Row<'_>) -> rusqlite::Result<Request> {
 
 /// Writes a request, new or known.
 pub fn put(tx: &Transaction<'_>, r: &Request) -> Result<()> {
-    let sql = "INSERT INTO subject_requests (request_id, organization_id, kind, subject, requested_by, status, attempts,
+    let sql =
+        "INSERT INTO subject_requests (request_id, organization_id, kind, subject, requested_by, status, attempts,
          blob_hash, body, created_at, completed_at, expires_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
          ON CONFLICT (request_id) DO UPDATE SET status = excluded.status, attempts = excluded.attempts,
@@ -88,12 +89,7 @@ pub fn list(connection: &Connection, organization_id: &str, limit: usize) -> Res
 }
 
 /// A request of the same kind and subject that is not done yet.
-pub fn waiting(
-    connection: &Connection,
-    organization_id: &str,
-    kind: &str,
-    subject: &str,
-) -> Result<Option<Request>> {
+pub fn waiting(connection: &Connection, organization_id: &str, kind: &str, subject: &str) -> Result<Option<Request>> {
     let sql =
         format!("{SELECT} WHERE organization_id = ?1 AND kind = ?2 AND subject = ?3 AND status = 'pending' LIMIT 1");
     let mut statement = connection.prepare_cached(&sql).map_err(from_sql)?;

@@ -103,7 +103,8 @@ pub fn insert(tx: &Transaction<'_>, t: &Transfer) -> Result<()> {
 
 /// Writes what may change: where to, the snapshot, the task, status, attempts and body.
 pub fn update(tx: &Transaction<'_>, t: &Transfer) -> Result<()> {
-    let sql = "UPDATE transfers SET target_namespace_id = ?2, snapshot_id = ?3, task_id = ?4, status = ?5, attempts = ?6,
+    let sql =
+        "UPDATE transfers SET target_namespace_id = ?2, snapshot_id = ?3, task_id = ?4, status = ?5, attempts = ?6,
          body = ?7, updated_at = ?8 WHERE transfer_id = ?1";
     let body = serde_json::to_string(&t.body).map_err(Error::internal)?;
     let values = params![
@@ -184,10 +185,12 @@ pub fn delete(tx: &Transaction<'_>, transfer_id: &str) -> Result<()> {
 
 /// Says what is called how in the copy; the first word counts.
 pub fn name(tx: &Transaction<'_>, transfer_id: &str, old_id: &str, new_id: &str) -> Result<()> {
-    tx.prepare_cached("INSERT INTO transfer_ids (transfer_id, old_id, new_id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")
-        .and_then(|mut s| s.execute([transfer_id, old_id, new_id]))
-        .map(drop)
-        .map_err(from_sql)
+    tx.prepare_cached(
+        "INSERT INTO transfer_ids (transfer_id, old_id, new_id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+    )
+    .and_then(|mut s| s.execute([transfer_id, old_id, new_id]))
+    .map(drop)
+    .map_err(from_sql)
 }
 
 /// What something is called in the copy; `None` where nothing of that name goes there.
