@@ -7,7 +7,9 @@ use std::path::PathBuf;
 /// How ids begin that differ between a namespace and its clone.
 const PREFIXES: [&str; 7] = ["ns_", "bkt_", "obj_", "col_", "doc_", "der_", "ret_"];
 /// What is another in a clone by its nature.
-const DIFFERS: [&str; 9] = [
+const DIFFERS: [&str; 10] = [
+    // Work that was done stays with the original.
+    "batch_stats",
     "presigned_url",
     "searchable_at",
     "is_published",
@@ -200,7 +202,7 @@ fn a_clone_and_its_original_outlive_each_other() {
     let (listings, hits) = (original.listings(), original.hits("rain"));
     let first = clone_of(&admin, source, "first");
     admin.delete(&format!("/v1/namespaces/{first}?force=true")).ok();
-    assert_eq!((original.listings(), original.hits("rain")), (listings.clone(), hits.clone()));
+    assert_eq!((alike(&original.listings()), original.hits("rain")), (alike(&listings), hits.clone()));
     let second = Place::of(&admin, &clone_of(&admin, source, "second"));
     admin.delete(&format!("/v1/namespaces/{source}?force=true")).ok();
     assert_eq!(alike(&second.listings()), alike(&listings));

@@ -10,7 +10,7 @@ use std::io::Write;
 const GROWTH: u64 = 512 << 20;
 
 fn named(n: usize) -> serde_json::Value {
-    json!({ "namespace_name": format!("n{n}"), "feature_extractors": [] })
+    json!({ "namespace_name": format!("number-{n}"), "feature_extractors": [] })
 }
 
 #[test]

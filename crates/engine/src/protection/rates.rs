@@ -41,7 +41,7 @@ impl Default for Counts {
 impl Engine {
     /// Counts a request of a key: where it stands now, if its requests are limited, and [`Error::Busy`] where there were
     /// too many. A refused request is not counted.
-    pub fn admit(&self, principal: &Principal, group: Group) -> (Option<Standing>, Result<()>) {
+    pub fn admit_key(&self, principal: &Principal, group: Group) -> (Option<Standing>, Result<()>) {
         let now = self.catalog.now_micros();
         if let Some(limit) = self.config.allowed.quotas.requests_per_day {
             let mut days = self.counts.organizations.lock();

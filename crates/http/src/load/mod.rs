@@ -195,7 +195,7 @@ struct Seen(Arc<OnceLock<Option<Standing>>>);
 pub(crate) fn count(app: &App, parts: &Parts, principal: &Principal) -> Result<(), ApiError> {
     let Some(seen) = parts.extensions.get::<Seen>().filter(|seen| seen.0.get().is_none()) else { return Ok(()) };
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let (standing, outcome) = app.admit(principal, kind::group(&parts.method, route));
+    let (standing, outcome) = app.admit_key(principal, kind::group(&parts.method, route));
     // Nobody else sets it: a request's extractors run one after the other.
     let _ = seen.0.set(standing);
     outcome.map_err(ApiError)
