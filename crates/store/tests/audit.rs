@@ -25,6 +25,7 @@ fn principal() -> Principal {
         permissions: vec![Permission::Write],
         namespaces: None,
         only: None,
+        rates: Default::default(),
     }
 }
 

@@ -39,10 +39,11 @@ fn slow_clients_are_cut_while_others_are_served() {
 fn who_finds_no_place_is_told_when_to_come_again() {
     let server = Server::start_configured("[load]\nwrites = 1\nwaiting = 0\n");
     let api = server.api();
-    let holder = announce(&server, 1_000);
-    let mut n = 0;
+    let (mut holders, mut n) = (Vec::new(), 0);
     let refused = wait_for("the one place to be taken", SOON, || {
         n += 1;
+        // One that comes while the place is taken is turned away itself.
+        holders.push(announce(&server, 1_000));
         let response = api.respond("POST", "/v1/namespaces", &[], &named(n));
         (response.status() == 503).then_some(response)
     });
@@ -53,7 +54,7 @@ fn who_finds_no_place_is_told_when_to_come_again() {
     for path in ["/v1/health", "/metrics"] {
         assert_eq!(api.get(path).status, 200, "{path} is always answered");
     }
-    drop(holder);
+    drop(holders);
     wait_for("the place to come free", SOON, || {
         n += 1;
         (api.post("/v1/namespaces", named(n)).status == 200).then_some(())
