@@ -123,7 +123,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 #[tokio::test]
 async fn images_and_texts_get_unit_vectors_of_one_length() {
     let clip = load(settings()).unwrap();
-    let texts = ["a photo of a cat", "a photo of a dog", "a photo of a cat dog dog dog", "a photo of a"];
+    let texts = ["photo of a cat", "photo of a dog", "photo of a cat dog dog dog"];
     let texts = clip.embed_texts(texts.map(str::to_owned).to_vec()).await.unwrap();
     let images = [picture(SIDE as u32, SIDE as u32, 0), picture(90, 50, 0), picture(SIDE as u32, SIDE as u32, 255)];
     let mut seen = Vec::new();
@@ -136,11 +136,11 @@ async fn images_and_texts_get_unit_vectors_of_one_length() {
     }
     assert!(cosine(&texts[0], &texts[1]) < 0.9999, "words decide");
     // Six places: the beginning, four words, the end.
-    assert_eq!(texts[2], texts[3], "of a long text the first words are seen");
+    assert_eq!(texts[2], texts[0], "of a long text the first words are seen");
     assert!(cosine(&seen[0], &seen[2]) < 0.9999, "pixels decide");
     let again = load(settings()).unwrap();
     assert_eq!(again.fingerprint(), clip.fingerprint());
-    assert_eq!(again.embed_queries(vec!["a photo of a cat".into()]).await.unwrap()[0], texts[0]);
+    assert_eq!(again.embed_queries(vec!["photo of a cat".into()]).await.unwrap()[0], texts[0]);
     assert_eq!(again.embed_image_now(picture(SIDE as u32, SIDE as u32, 0)).await.unwrap(), seen[0]);
 }
 

@@ -60,6 +60,11 @@ pub(super) fn read(path: &Path, names: &'static [&'static str]) -> Result<Files>
     reading.settled(container)
 }
 
+/// Whether a folder is that of a part of a model, such as `2_Dense`, and not of a whole one.
+fn is_module(folder: &str) -> bool {
+    folder.split_once('_').is_some_and(|(place, _)| !place.is_empty() && place.bytes().all(|b| b.is_ascii_digit()))
+}
+
 fn no_archive() -> Error {
     Error::invalid("archive", "is neither a gzipped tar archive nor a zip archive")
 }
@@ -91,8 +96,8 @@ impl Reading {
         let known = |name: &str| self.names.iter().find(|known| **known == name).copied();
         Ok(match (known(&name), name.split_once('/')) {
             (Some(known), _) => Some((String::new(), known)),
-            (None, Some((folder, below))) => known(below).map(|known| (folder.to_owned(), known)),
-            (None, None) => None,
+            (None, Some((folder, below))) if !is_module(folder) => known(below).map(|known| (folder.to_owned(), known)),
+            (None, _) => None,
         })
     }
 
