@@ -22,6 +22,8 @@ use tokenizers::Tokenizer;
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 
+const CLASS_EMBEDDING: &str = "vision_model.embeddings.class_embedding";
+
 /// A loaded model. Clones share it.
 #[derive(Clone)]
 pub struct Clip {
@@ -145,8 +147,12 @@ impl Clip {
         let tokens = tokenizer(tokens, Some(settings.text_config.max_position_embeddings))?;
         let side = u32::try_from(settings.vision_config.image_size).map_err(|e| broken(e.to_string()))?;
         let tensors = VarBuilder::from_buffered_safetensors(weights, DType::F32, &Device::Cpu);
-        let model = tensors.and_then(|tensors| ClipModel::new(tensors, &settings.network()));
-        let model = model.map_err(|e| broken(e.to_string()))?;
+        let tensors = tensors.map_err(|e| broken(e.to_string()))?;
+        // Where this is missing, the runtime would take chance for it.
+        if !tensors.contains_tensor(CLASS_EMBEDDING) {
+            return Err(broken(format!("it has no `{CLASS_EMBEDDING}`")));
+        }
+        let model = ClipModel::new(tensors, &settings.network()).map_err(|e| broken(e.to_string()))?;
         let inner = Inner { entry, fingerprint, tokens, model, side, pool: Pool::new(entry.id, 1) };
         let clip = Self { inner: Arc::new(inner) };
         block_on(clip.embed_texts(vec!["ready".to_owned()]))?;
