@@ -14,7 +14,7 @@ use strata_store::catalog::{
     principals::{self, Namespace},
     resources::{self, Kind as Resource},
     rusqlite::Transaction,
-    snapshots::{self, Snapshot},
+    snapshots,
     transfers::{Kind, Transfer},
 };
 
@@ -91,17 +91,7 @@ impl Engine {
         };
         close_gate(&mut body, &making);
         let choice = Choice::of_tables(tables(new.with_collections, new.with_retrievers));
-        let snapshot = Snapshot {
-            snapshot_id: snapshot_id.clone(),
-            organization_id: source.organization_id.clone(),
-            namespace_id: source.namespace_id.clone(),
-            namespace_name: source.name.clone(),
-            is_passing: true,
-            status: "pending".into(),
-            body: choice.to_body()?,
-            created_at: now.clone(),
-            updated_at: now.clone(),
-        };
+        let snapshot = choice.passing(&source, &snapshot_id, &now)?;
         let mode = if new.is_branch { "branch" } else { "copy" };
         let transfer = Transfer {
             transfer_id: transfer_id.clone(),

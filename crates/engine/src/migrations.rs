@@ -20,7 +20,7 @@ use strata_store::catalog::{
     principals::{self, Namespace},
     resources::{self, Kind as Resource, Resource as Row},
     rusqlite::{Connection, Transaction},
-    snapshots::{self, Snapshot},
+    snapshots,
     transfers::{self as rows, Kind},
 };
 
@@ -395,17 +395,7 @@ impl Engine {
             retrievers: Some(list("retrievers")),
             ..Choice::of_tables(tables(true, true))
         };
-        let snapshot = Snapshot {
-            snapshot_id: snapshot_id.clone(),
-            organization_id: source.organization_id.clone(),
-            namespace_id: source.namespace_id.clone(),
-            namespace_name: source.name.clone(),
-            is_passing: true,
-            status: "pending".into(),
-            body: choice.to_body()?,
-            created_at: now.clone(),
-            updated_at: now.clone(),
-        };
+        let snapshot = choice.passing(&source, &snapshot_id, &now)?;
         let name = drafted.body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let id = migration_id.to_owned();
         let furnish = move |tx: &Transaction<'_>, target: &Namespace| {

@@ -13,6 +13,7 @@ use strata_store::{
     catalog::{
         lineage,
         namespace_rows::{self, Table},
+        principals::Namespace,
         rusqlite::Connection,
         snapshots::{self as rows, Snapshot},
         transfers::Transfer,
@@ -69,6 +70,21 @@ impl Choice {
         let mut body = Fields::new();
         body.insert(CHOICE.into(), serde_json::to_value(self).map_err(Error::internal)?);
         Ok(body)
+    }
+
+    /// A snapshot of it that goes with the work that it is for.
+    pub fn passing(&self, source: &Namespace, snapshot_id: &str, now: &str) -> Result<Snapshot> {
+        Ok(Snapshot {
+            snapshot_id: snapshot_id.to_owned(),
+            organization_id: source.organization_id.clone(),
+            namespace_id: source.namespace_id.clone(),
+            namespace_name: source.name.clone(),
+            is_passing: true,
+            status: "pending".into(),
+            body: self.to_body()?,
+            created_at: now.to_owned(),
+            updated_at: now.to_owned(),
+        })
     }
 
     fn of(snapshot: &Snapshot) -> Result<Self> {
