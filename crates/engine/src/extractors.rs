@@ -109,7 +109,7 @@ impl Engine {
     /// where the answer is no description; `Conflict` where the same version made documents of another form.
     pub async fn register_extractor(&self, scope: &Scope, endpoint: &str) -> Result<Registered> {
         let endpoint = endpoint.trim().trim_end_matches('/').to_owned();
-        if !self.config.extractor_endpoints.iter().any(|allowed| allowed.trim_end_matches('/') == endpoint) {
+        if !self.may_ask(&endpoint) {
             return Err(Error::Forbidden(format!(
                 "`{endpoint}` is not an endpoint that extractors may have here; the server is started with them as `--extractor-endpoint`"
             )));
@@ -167,7 +167,7 @@ impl Engine {
     /// What asks the process of a custom extractor.
     pub(crate) async fn custom_caller(&self, scope: &Scope, custom: &Custom) -> Result<Arc<Caller>> {
         let Registered { custom, endpoint, .. } = self.registration(scope, custom).await?;
-        if !self.config.extractor_endpoints.iter().any(|allowed| allowed.trim_end_matches('/') == endpoint) {
+        if !self.may_ask(&endpoint) {
             return Err(Error::Unavailable(format!("`{endpoint}` is not named by `--extractor-endpoint` any more")));
         }
         let mut callers = self.callers.lock();
@@ -177,6 +177,11 @@ impl Engine {
         let caller = Arc::new(Caller::new(Endpoint::parse(&endpoint)?, custom.description.clone()));
         callers.insert(custom.extractor_id.clone(), caller.clone());
         Ok(caller)
+    }
+
+    /// Whether the settings name an endpoint, which has no slash at its end.
+    fn may_ask(&self, endpoint: &str) -> bool {
+        self.config.extractor_endpoints.iter().any(|allowed| allowed.trim_end_matches('/') == endpoint)
     }
 
     /// The registration as it is now.

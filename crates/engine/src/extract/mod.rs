@@ -301,12 +301,25 @@ async fn embed_texts(
     index: &str,
     text: impl Fn(&Output) -> Option<String>,
 ) -> Result<()> {
+    // A model of the registry is the same for everybody.
+    embed_texts_by(engine, &Scope::default(), Registry::default_text_model(), outputs, index, text).await
+}
+
+/// [`embed_texts`] by another model, of the registry, the organization or a provider.
+async fn embed_texts_by(
+    engine: &Arc<Engine>,
+    scope: &Scope,
+    model: &str,
+    outputs: &mut [Output],
+    index: &str,
+    text: impl Fn(&Output) -> Option<String>,
+) -> Result<()> {
     let (places, texts): (Vec<usize>, Vec<String>) =
         outputs.iter().enumerate().filter_map(|(at, output)| Some((at, text(output)?))).unzip();
     if texts.is_empty() {
         return Ok(());
     }
-    let vectors = engine.embedder(Registry::default_text_model()).await?.embed(texts).await?;
+    let vectors = engine.text_embedder(scope, model, None).await?.embed(texts).await?;
     for (place, vector) in places.into_iter().zip(vectors) {
         outputs[place].vectors.insert(index.to_owned(), VectorValue::Dense(vector));
     }

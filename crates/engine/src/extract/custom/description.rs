@@ -216,9 +216,9 @@ impl Custom {
     }
 
     /// The vectors that are made of a field's text here: index, model and field.
-    pub(super) fn embedded(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+    pub(super) fn embedded(&self) -> impl Iterator<Item = (&VectorIndex, &str, &str)> {
         let all = self.vectors.iter().zip(&self.description.vectors);
-        all.filter_map(|(index, told)| Some((index.name.as_str(), index.model.as_str(), told.of.as_deref()?)))
+        all.filter_map(|(index, told)| Some((index, index.model.as_str(), told.of.as_deref()?)))
     }
 
     /// Whether documents made by the other are of the same form: everything but who makes them and how well.

@@ -7,14 +7,14 @@ mod description;
 pub(crate) use call::{Caller, Endpoint};
 pub use description::{Custom, Description, InputDescription, VectorDescription};
 
-use super::{Configured, Input, InputFile, NewArtifact, Output};
+use super::{Configured, Input, InputFile, NewArtifact, Output, embed_texts_by};
 use crate::{Engine, documents};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use call::Made;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use strata_media::{detect, limits::HEAD_BYTES};
-use strata_model::{Error, Fields, Result, Scope, document::VectorValue, schema::Schema};
+use strata_model::{Error, Fields, Result, document::VectorValue, schema::Schema};
 
 /// Most artifacts of one document.
 const MAX_ARTIFACTS: usize = 64;
@@ -56,7 +56,19 @@ impl Custom {
             outputs.push(self.output(engine, made, &format!("documents.{place}"), input.files.first()).await?);
         }
         for (index, model, field) in self.embedded() {
-            embed(engine, &input.scope, &mut outputs, index, model, field).await?;
+            let text = |output: &Output| {
+                let text = output.fields.get(field)?.as_str()?.to_owned();
+                (!text.is_empty()).then_some(text)
+            };
+            embed_texts_by(engine, &input.scope, model, &mut outputs, &index.name, text).await?;
+            let lengths = outputs.iter().filter_map(|output| match output.vectors.get(&index.name)? {
+                VectorValue::Dense(vector) => Some(vector.len()),
+                VectorValue::Sparse { .. } | VectorValue::Multi(_) => None,
+            });
+            if let Some(wrong) = lengths.into_iter().find(|length| Some(*length) != index.dimensions) {
+                let message = format!("`{model}` makes vectors of {wrong} numbers, and others are declared");
+                return Err(Error::invalid(format!("vectors.{}", index.name), message));
+            }
         }
         Ok(outputs)
     }
@@ -127,26 +139,4 @@ impl Custom {
         }
         Ok(output)
     }
-}
-
-/// Puts the vector of a field's text into each output that has one.
-async fn embed(
-    engine: &Arc<Engine>,
-    scope: &Scope,
-    outputs: &mut [Output],
-    index: &str,
-    model: &str,
-    field: &str,
-) -> Result<()> {
-    let text = |output: &Output| Some(output.fields.get(field)?.as_str()?.to_owned()).filter(|text| !text.is_empty());
-    let (places, texts): (Vec<usize>, Vec<String>) =
-        outputs.iter().enumerate().filter_map(|(at, output)| Some((at, text(output)?))).unzip();
-    if texts.is_empty() {
-        return Ok(());
-    }
-    let vectors = engine.text_embedder(scope, model, None).await?.embed(texts).await?;
-    for (place, vector) in places.into_iter().zip(vectors) {
-        outputs[place].vectors.insert(index.to_owned(), VectorValue::Dense(vector));
-    }
-    Ok(())
 }
