@@ -129,6 +129,11 @@ impl Walk {
                 kept.documents.insert(n, made.text("/document_id").to_owned());
             }
         }
+        // The layout changes behind the answers; before the next change it must have come to an end.
+        wait_for("the new layout, or the end of the server", SOON, || {
+            let health = api.try_send("GET", "/v1/health", None);
+            health.map_or(Some(()), |health| (health.body["meta"]["rebuilding"] == json!(0)).then_some(()))
+        });
         let gone: Vec<u64> = kept.objects.keys().copied().filter(|n| !kept.removed.contains(n)).take(2).collect();
         for n in gone.into_iter().filter(|_| first > 16) {
             kept.doubtful.insert(n);
@@ -140,6 +145,9 @@ impl Walk {
 
     fn check(&self, fault: &str) {
         let api = self.server.api();
+        wait_for("an unfinished layout to be finished", SOON, || {
+            (api.get("/v1/health").body["meta"]["rebuilding"] == json!(0)).then_some(())
+        });
         for batch in self.kept.batches.keys() {
             let path = format!("/v1/buckets/{}/batches/{batch}", self.bucket);
             let status = wait_for("a batch to end after the fault", SOON * 2, || {

@@ -94,10 +94,10 @@ impl Library {
             let id = Self::create(api, &self.bucket, n, &text).expect("the server is there");
             let body = json!({ "collection_id": self.direct, "title": format!("document {n}"), "year": n });
             let document = api.post(&documents, body).text("/document_id").to_owned();
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 api.delete(&format!("{objects}/{id}")).ok();
             }
-            if n % 5 == 0 {
+            if n.is_multiple_of(5) {
                 api.delete(&format!("{documents}/{document}")).ok();
             }
         }

@@ -1,6 +1,8 @@
 //! CLIP with small weights of chance: what is loaded, what decides a vector, and what is refused. The weights that mean
 //! something come from a hub.
 
+#![allow(clippy::unwrap_used)]
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use candle_transformers::models::clip::text_model::{Activation, ClipTextConfig};

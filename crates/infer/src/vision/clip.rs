@@ -20,7 +20,7 @@ use tokenizers::Tokenizer;
 
 /// Mean and standard deviation of red, green and blue over the pictures that it was trained on, from 0 to 1.
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 const CLASS_EMBEDDING: &str = "vision_model.embeddings.class_embedding";
 

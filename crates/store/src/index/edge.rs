@@ -279,10 +279,11 @@ impl Index for EdgeIndex {
 
 fn status(slot: &Slot) -> ShardStatus {
     let info = slot.serving.read().as_ref().and_then(|shard| shard.info().ok());
+    let waits = slot.rebuild_queued.load(Ordering::SeqCst) || slot.rebuilding.load(Ordering::SeqCst);
     let progress = slot.progress.lock();
     ShardStatus {
         collection_id: slot.id.clone(),
-        state: progress.state,
+        state: if waits { ShardState::Rebuilding } else { progress.state },
         applied: progress.applied,
         points: info.as_ref().map_or(progress.points, |i| i.points_count),
         indexed: info.as_ref().map_or(0, |i| i.indexed_vectors_count),
@@ -760,8 +761,11 @@ impl Inner {
 
     fn run_rebuilder(&self) {
         while let Some(slot) = self.rebuild.pop(&self.stopping) {
+            slot.rebuilding.store(true, Ordering::SeqCst);
             slot.rebuild_queued.store(false, Ordering::SeqCst);
-            if let Err(error) = self.rebuild(&slot) {
+            let done = self.rebuild(&slot);
+            slot.rebuilding.store(false, Ordering::SeqCst);
+            if let Err(error) = done {
                 tracing::warn!(collection_id = slot.id, "`{}` was not rebuilt for its new spec: {error}", slot.id);
                 slot.fail(error);
             }
@@ -779,7 +783,6 @@ impl Inner {
             return Ok(());
         }
         self.room.check()?;
-        slot.set(|p| p.state = ShardState::Rebuilding);
         let failed = |Fault(reason)| Error::Unavailable(reason);
         let dir = slot.new_dir().map_err(|e| failed(e.into()))?;
         let next = Shard::create(dir.clone(), spec, &self.config).map_err(failed)?;
@@ -787,7 +790,7 @@ impl Inner {
         if !matches!(done, Ok(true)) {
             let _ = fs::remove_dir_all(dir);
         }
-        // The appliers set the state, and the spec may have changed again. After a failure, the next `respec` tries.
+        // The spec may have changed again. After a failure, the next `respec` tries.
         self.enqueue(slot);
         if done? {
             self.enqueue_rebuild(slot);

@@ -34,6 +34,8 @@ pub(super) struct Slot {
     pub doubted: Mutex<Option<String>>,
     pub queued: AtomicBool,
     pub rebuild_queued: AtomicBool,
+    /// The rebuilder compares the shard with its present spec, or builds it.
+    pub rebuilding: AtomicBool,
     /// An attempt to apply failed outside the shard; the maintainer tries again.
     pub lagging: AtomicBool,
     /// Tick of the last use.
@@ -88,6 +90,7 @@ impl Slot {
             doubted: Mutex::default(),
             queued: AtomicBool::new(false),
             rebuild_queued: AtomicBool::new(false),
+            rebuilding: AtomicBool::new(false),
             lagging: AtomicBool::new(false),
             used: AtomicU64::new(0),
             next_generation: AtomicU64::new(1),
