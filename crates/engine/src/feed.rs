@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use strata_model::{
     Fields, Result, Scope,
+    acl::READERS,
     document::Document,
     filter::{Filter, Operator},
     path,
@@ -22,8 +23,10 @@ use strata_store::{
     index::{Change, Feed, PayloadIndex, PayloadKind, Point, ShardSpec},
 };
 
-/// Fields of every document that filters name often: ids and lineage.
-const ALWAYS: [&str; 6] = [
+/// Fields of every document that filters name often: ids and lineage; and who reads it. A shard without one of them is
+/// built anew and meanwhile does not answer what needs it.
+const ALWAYS: [&str; 7] = [
+    READERS,
     "document_id",
     "root_object_id",
     "root_bucket_id",
@@ -82,7 +85,7 @@ impl Feed for CatalogFeed {
                 seq: c.seq,
                 document_seq: c.document_seq,
                 point: c.document.filter(|document| !document.is_disabled()).map(|document| Point {
-                    payload: document.view(),
+                    payload: document.indexed(),
                     vectors: vectors.remove(&c.document_seq).unwrap_or_default(),
                     lexical: lexical(&document, wordless),
                 }),
@@ -164,7 +167,8 @@ impl Engine {
         if wanted.is_empty() {
             return Ok(false);
         }
-        let (of, id) = (scope.clone(), collection_id.to_owned());
+        // What a field holds is looked up in all documents, whoever asks.
+        let (of, id) = (scope.for_server(), collection_id.to_owned());
         let news = self.catalog.read(move |connection| survey(connection, &of, &id, wanted)).await?;
         let Some(News { learned, tried }) = news else { return Ok(false) };
         let (of, id, something) = (scope.clone(), collection_id.to_owned(), !learned.is_empty());

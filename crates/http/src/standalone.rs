@@ -101,7 +101,8 @@ pub(crate) struct BroughtDocument {
     payload: Map<String, Value>,
     #[schema(schema_with = any_object)]
     metadata: Map<String, Value>,
-    /// `read`, `write` and `public`.
+    /// Who may read and write the document: `read` and `write` hold names of principals, `public` lets every key read.
+    /// Where it is left out, the list that the document has stays.
     #[schema(schema_with = any_object)]
     acl: Map<String, Value>,
     content_hash: Option<String>,

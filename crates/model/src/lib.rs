@@ -3,6 +3,7 @@
 //!
 //! This crate does no I/O, reads no clock and draws no randomness; nothing here knows SQL, HTTP or a model runtime.
 
+pub mod acl;
 mod canonical;
 pub mod document;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod rates;
 pub mod schema;
 pub mod scope;
 
+pub use acl::Reader;
 pub use canonical::canonical;
 pub use error::{Error, FieldError, Result};
 pub use scope::{OnlyRetriever, Permission, Principal, Scope};

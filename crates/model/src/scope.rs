@@ -1,6 +1,6 @@
 //! Who asks, and for which namespace. Every catalog and index call takes a [`Scope`]; there is no other way to a row.
 
-use crate::rates::Rates;
+use crate::{acl::Reader, rates::Rates};
 use serde::{Deserialize, Serialize};
 
 /// What a key may do. `Admin` implies the others.
@@ -20,6 +20,8 @@ pub struct Principal {
     pub user_id: String,
     pub key_id: String,
     pub permissions: Vec<Permission>,
+    /// The name under which access lists of documents know the key.
+    pub principal_id: Option<String>,
     /// Ids of the namespaces the key is limited to; `None` means all of the organization's.
     pub namespaces: Option<Vec<String>>,
     /// What a key that is for one retriever is limited to: it executes that one and does nothing else.
@@ -61,6 +63,14 @@ impl Principal {
     pub fn may_enter(&self, namespace_id: &str) -> bool {
         self.namespaces.as_ref().is_none_or(|ids| ids.iter().any(|id| id == namespace_id))
     }
+    /// Whose eyes the key reads documents with: its principal's, or an administrator's where it has none and may do all.
+    pub fn reader(&self) -> Reader {
+        match &self.principal_id {
+            Some(name) => Reader::Principal(name.clone()),
+            None if self.permissions.contains(&Permission::Admin) => Reader::All,
+            None => Reader::Anyone,
+        }
+    }
 }
 
 /// The capability to touch one namespace's rows. Made only by resolving a principal and a namespace in the catalog, by
@@ -69,6 +79,26 @@ impl Principal {
 pub struct Scope {
     pub organization_id: String,
     pub namespace_id: String,
+    /// Whose eyes its documents are read with. What reads documents in the catalog or searches the index takes it from
+    /// here.
+    pub reader: Reader,
+}
+
+impl Scope {
+    /// A namespace as the server's own work sees it: with every document.
+    pub fn whole(organization_id: impl Into<String>, namespace_id: impl Into<String>) -> Self {
+        Self { organization_id: organization_id.into(), namespace_id: namespace_id.into(), reader: Reader::All }
+    }
+
+    /// The namespace as `reader` sees it.
+    pub fn seen_by(self, reader: Reader) -> Self {
+        Self { reader, ..self }
+    }
+
+    /// The namespace for the server's own work, whoever asked for that: derivations follow all documents.
+    pub fn for_server(&self) -> Self {
+        self.clone().seen_by(Reader::All)
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ fn principal() -> Principal {
         user_id: "usr_1".into(),
         key_id: "key_1".into(),
         permissions: vec![Permission::Write],
+        principal_id: None,
         namespaces: None,
         only: None,
         rates: Default::default(),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use strata_model::document::VectorValue;
 use strata_model::feature::{Distance, VectorIndex, VectorKind};
 use strata_model::filter::Filter;
-use strata_model::{Error, Fields, Result};
+use strata_model::{Error, Fields, Reader, Result};
 use strata_store::index::{
     Change, EdgeConfig, EdgeIndex, Feed, Index, PayloadIndex, PayloadKind, Point, Query, Restriction, ShardSpec,
     ShardState,
@@ -165,7 +165,7 @@ fn until(what: &str, test: impl Fn() -> bool) {
 }
 
 fn ids(index: &EdgeIndex, query: &Query, restriction: &Restriction, limit: usize) -> Vec<i64> {
-    index.search(C, query, restriction, limit, None).unwrap().iter().map(|h| h.document_seq).collect()
+    index.search(C, &Reader::All, query, restriction, limit, None).unwrap().iter().map(|h| h.document_seq).collect()
 }
 
 fn dense(vector: &[f32]) -> Query {
@@ -252,7 +252,7 @@ fn applies_finds_replaces_and_deletes() {
         .unwrap();
     assert_eq!((near[0].document_seq, near[0].score), (2, 0.0));
     assert!(near[1].score > 1.0);
-    let close = index.search(C, &dense(&[1.0, 0.0]), &Restriction::None, 10, Some(0.9)).unwrap();
+    let close = index.search(C, &Reader::All, &dense(&[1.0, 0.0]), &Restriction::None, 10, Some(0.9)).unwrap();
     assert_eq!(close.iter().map(|h| h.document_seq).collect::<Vec<_>>(), [1]);
 
     // Replaced with fewer vectors, also when the point has to move out of an optimised segment: nothing old is found.
@@ -286,11 +286,11 @@ fn bad_vectors_are_left_out_and_bad_queries_refused() {
     assert_eq!(ids(&index, &words("words"), &Restriction::None, 10), [1]);
     assert_eq!(ids(&index, &dense(&[1.0, 0.0]), &Restriction::None, 10), [2]);
     for query in [dense(&[1.0]), dense(&[f32::NAN, 1.0]), Query::Dense { index: "s".into(), vector: vec![1.0, 0.0] }] {
-        assert!(matches!(index.search(C, &query, &Restriction::None, 1, None), Err(Error::Invalid(_))), "{query:?}");
+        assert!(matches!(index.search(C, &Reader::All, &query, &Restriction::None, 1, None), Err(Error::Invalid(_))), "{query:?}");
     }
     let unknown = Query::Dense { index: "nope".into(), vector: vec![1.0] };
-    assert!(matches!(index.search(C, &unknown, &Restriction::None, 1, None), Err(Error::Unavailable(_))));
-    assert!(matches!(index.search("col_gone", &words("x"), &Restriction::None, 1, None), Err(Error::Missing { .. })));
+    assert!(matches!(index.search(C, &Reader::All, &unknown, &Restriction::None, 1, None), Err(Error::Unavailable(_))));
+    assert!(matches!(index.search("col_gone", &Reader::All, &words("x"), &Restriction::None, 1, None), Err(Error::Missing { .. })));
     assert_eq!(index.status().iter().find(|s| s.collection_id == C).unwrap().state, ShardState::Ready);
 }
 
@@ -325,7 +325,7 @@ fn filtered_recall_before_and_after_optimize() {
             assert!(index.status()[0].indexed >= 5_000, "{:?}", index.status());
         }
         for filter in &filters {
-            assert!(index.can_filter(C, filter).unwrap());
+            assert!(index.can_filter(C, &Reader::All, filter).unwrap());
             let matching: Vec<i64> =
                 feed.live().iter().filter(|(_, p)| filter.matches(&p.payload)).map(|(id, _)| *id).collect();
             let (mut by_filter, mut by_ids) = (0, 0);
@@ -419,7 +419,7 @@ fn filters_mean_what_the_evaluator_says() {
         for _ in 0..200 {
             let filter = tree(&mut random, 3, &leaf);
             let parsed = Filter::parse(&filter, "f").unwrap();
-            if !index.can_filter(C, &parsed).unwrap() {
+            if !index.can_filter(C, &Reader::All, &parsed).unwrap() {
                 continue;
             }
             evaluated += 1;
@@ -439,14 +439,14 @@ fn filters_mean_what_the_evaluator_says() {
         json!({"field": "at", "operator": "gt", "value": "2024-05-01"}),
         json!({"field": "ok", "operator": "eq", "value": null}),
     ] {
-        assert!(!index.can_filter(C, &Filter::parse(&refused, "f").unwrap()).unwrap(), "{refused}");
+        assert!(!index.can_filter(C, &Reader::All, &Filter::parse(&refused, "f").unwrap()).unwrap(), "{refused}");
     }
     // A number in text form compares as a number; the index cannot say so and stops filtering on the field.
     let seq = feed.write(C, 999, Some(point(json!({"n": "5"}), &[], None)));
     index.notify(C);
     assert!(index.wait_applied(C, seq, PATIENCE));
-    assert!(!index.can_filter(C, &Filter::eq("n", 1)).unwrap());
-    assert!(index.can_filter(C, &Filter::eq("tag", "a")).unwrap());
+    assert!(!index.can_filter(C, &Reader::All, &Filter::eq("n", 1)).unwrap());
+    assert!(index.can_filter(C, &Reader::All, &Filter::eq("tag", "a")).unwrap());
 }
 
 fn small(feed: &Memory) -> i64 {
@@ -614,7 +614,7 @@ fn a_new_spec_is_built_beside_the_old() {
     let index = open(&dir.path(), &feed);
     let before = answers(&index);
     let filter = Filter::eq("extra", "yes");
-    assert!(!index.can_filter(C, &filter).unwrap());
+    assert!(!index.can_filter(C, &Reader::All, &filter).unwrap());
     let seq =
         feed.write(C, 500, Some(point(json!({"extra": "yes"}), &[("d", VectorValue::Dense(vec![1.0; 8]))], None)));
     feed.specs
@@ -625,14 +625,14 @@ fn a_new_spec_is_built_beside_the_old() {
         .payload
         .push(PayloadIndex { field: "extra".into(), kind: PayloadKind::Keyword });
     index.respec(C);
-    until("the field is indexed", || index.can_filter(C, &filter).unwrap());
+    until("the field is indexed", || index.can_filter(C, &Reader::All, &filter).unwrap());
     assert_eq!(ids(&index, &dense(&[1.0; 8]), &Restriction::Filter(filter.clone()), 10), [500]);
     assert!(index.wait_applied(C, seq, PATIENCE));
     until("ready", || index.status()[0].state == ShardState::Ready);
     drop(index);
     feed.write(C, 500, None);
     let index = open(&dir.path(), &feed);
-    assert!(index.can_filter(C, &filter).unwrap());
+    assert!(index.can_filter(C, &Reader::All, &filter).unwrap());
     assert_eq!(answers(&index), before);
 }
 
@@ -646,7 +646,7 @@ fn few_shards_stay_open_and_dropped_ones_go() {
         feed.write(name, 1, Some(point(json!({}), &[], Some(name))));
     }
     for name in names.iter().chain(&names) {
-        let hits = index.search(name, &words(name), &Restriction::None, 1, None).unwrap();
+        let hits = index.search(name, &Reader::All, &words(name), &Restriction::None, 1, None).unwrap();
         assert_eq!(hits.len(), 1);
         let open = index.status().iter().filter(|s| s.state == ShardState::Ready).count();
         assert!(open <= 2, "{:?}", index.status());
@@ -655,9 +655,9 @@ fn few_shards_stay_open_and_dropped_ones_go() {
     feed.specs.lock().unwrap().remove("col_0");
     index.drop_collection("col_0").unwrap();
     assert!(!dir.path().join("col_0").exists());
-    assert!(matches!(index.search("col_0", &words("x"), &Restriction::None, 1, None), Err(Error::Missing { .. })));
+    assert!(matches!(index.search("col_0", &Reader::All, &words("x"), &Restriction::None, 1, None), Err(Error::Missing { .. })));
     index.close();
-    assert!(matches!(index.search("col_1", &words("x"), &Restriction::None, 1, None), Err(Error::Unavailable(_))));
+    assert!(matches!(index.search("col_1", &Reader::All, &words("x"), &Restriction::None, 1, None), Err(Error::Unavailable(_))));
 }
 
 /// Writers, searches, `optimize` and checkpoints at once: nothing is lost and nothing fails.

@@ -434,9 +434,11 @@ fn trigger_documents(
     let filter = own.and(request.source_filters.clone());
     let batch_id = ids.make(id::BATCH);
     let mut root_bucket = None;
+    // What is made does not depend on who has it made.
+    let everything = scope.for_server();
     for source in named(tx, Kind::Collection, scope, &collection.source.ids, &request.include_collections)? {
-        for seq in documents::seqs(tx, scope, Some(&source), &filter)? {
-            let Some(document) = documents::fetch(tx, scope, &[seq])?.pop() else { continue };
+        for seq in documents::seqs(tx, &everything, Some(&source), &filter)? {
+            let Some(document) = documents::fetch(tx, &everything, &[seq])?.pop() else { continue };
             if !request.object_ids.is_empty()
                 && !document.lineage.root_object_id.as_ref().is_some_and(|r| request.object_ids.contains(r))
             {

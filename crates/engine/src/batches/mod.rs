@@ -64,7 +64,7 @@ pub(crate) async fn settle(engine: &Arc<Engine>) -> Result<()> {
         .catalog
         .write(move |tx| {
             for batch in open {
-                let scope = Scope { organization_id: organization.clone(), namespace_id: batch.namespace_id.clone() };
+                let scope = Scope::whole(&*organization, &*batch.namespace_id);
                 settle_one(tx, &scope, &batch.batch_id, &now)?;
             }
             Ok(())

@@ -204,7 +204,7 @@ impl Engine {
         let task = self.task_for(principal, task_id).await?;
         match (task.batch_id, task.namespace_id) {
             (Some(batch), Some(namespace_id)) => {
-                let scope = Scope { organization_id: principal.organization_id.clone(), namespace_id };
+                let scope = Scope::whole(&*principal.organization_id, namespace_id);
                 self.cancel_batch(&scope, None, &batch, None, None).await.map(drop)
             }
             _ if task.body.contains_key(TRANSFER_ID) => {
@@ -212,7 +212,7 @@ impl Engine {
                 self.cancel_transfer(&principal.organization_id, transfer_id).await
             }
             (None, Some(namespace_id)) if task.body.contains_key("evaluation_id") => {
-                let scope = Scope { organization_id: principal.organization_id.clone(), namespace_id };
+                let scope = Scope::whole(&*principal.organization_id, namespace_id);
                 let evaluation_id = task.body.get("evaluation_id").and_then(Value::as_str).unwrap_or_default();
                 self.cancel_evaluation(&scope, evaluation_id).await
             }

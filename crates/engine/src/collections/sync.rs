@@ -45,7 +45,8 @@ impl Engine {
         force: bool,
         cascade: bool,
     ) -> Result<SyncOutcome> {
-        let (scope, identifier, now) = (scope.clone(), identifier.to_owned(), self.catalog.now());
+        // The schema is that of all documents, whoever has it looked at.
+        let (scope, identifier, now) = (scope.for_server(), identifier.to_owned(), self.catalog.now());
         self.catalog
             .write(move |tx| {
                 let current = load_collection(tx, &scope, &identifier)?;

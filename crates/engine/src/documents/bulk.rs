@@ -10,6 +10,7 @@ use crate::{Engine, collections::load_collection};
 use std::collections::{HashMap, HashSet};
 use strata_model::{Error, Fields, Result, Scope, document::Document, filter::Filter};
 use strata_store::catalog::{
+    access,
     browse::{self, Selection},
     documents,
     resources::{self, Kind},
@@ -51,19 +52,20 @@ impl Engine {
             let within = resources::get(tx, Kind::Collection, &of, &collection)?.id;
             let found = browse::by_ids(tx, &of, Some(&within), &ids)?;
             let by_id: HashMap<String, Document> = found.into_iter().map(|(d, _)| (d.document_id.clone(), d)).collect();
-            let outcome = |id: &String| ItemOutcome {
-                document_id: id.clone(),
-                error: (!by_id.contains_key(id)).then(|| Error::missing("document", id).to_string()),
-            };
-            let outcomes = ids.iter().map(outcome).collect();
-            let roots: Vec<Document> = by_id.into_values().collect();
+            let (mut outcomes, mut roots) = (Vec::with_capacity(ids.len()), Vec::with_capacity(by_id.len()));
+            for id in &ids {
+                let checked = by_id.get(id).ok_or_else(|| Error::missing("document", id));
+                let checked = checked.and_then(|document| access::check_change(&of, document).map(|()| document.clone()));
+                let error = checked.map(|document| roots.push(document)).err().map(|error| error.to_string());
+                outcomes.push(ItemOutcome { document_id: id.clone(), error });
+            }
             let (receipt, touched) = removed(tx, &of, &roots, cascade)?;
             Ok((BulkDeleted { receipt, outcomes }, touched))
         })
         .await
     }
 
-    /// Removes the documents of a collection that satisfy `filter`.
+    /// Removes the documents of a collection that satisfy `filter`, among those that the scope's reader may change.
     pub async fn delete_documents_where(
         &self,
         scope: &Scope,
@@ -76,7 +78,8 @@ impl Engine {
         self.delete_many(wait, move |tx| {
             let within = resources::get(tx, Kind::Collection, &of, &collection)?.id;
             let seqs = browse::seqs(tx, &of, Selection::of(Some(&within), &filter))?;
-            let roots = documents::fetch(tx, &of, &seqs)?;
+            let mut roots = documents::fetch(tx, &of, &seqs)?;
+            roots.retain(|document| access::check_change(&of, document).is_ok());
             let outcome = |d: &Document| ItemOutcome { document_id: d.document_id.clone(), error: None };
             let outcomes = roots.iter().map(outcome).collect();
             let (receipt, touched) = removed(tx, &of, &roots, cascade)?;
@@ -114,14 +117,16 @@ impl Engine {
                 for (document_id, request) in updates {
                     let done = Change::parse(request, How::Assign).and_then(|change| {
                         let document = documents::get(tx, &of, Some(&collection.id), &document_id)?;
-                        changed(tx, &document, &collection, &change, &now)
+                        changed(tx, &of, &document, &collection, &change, &now)
                     });
                     let error = match done {
                         Ok((document, change)) => {
                             touched.push((document.collection_id, change));
                             None
                         }
-                        Err(error @ (Error::Invalid(_) | Error::Missing { .. })) => Some(error.to_string()),
+                        Err(error @ (Error::Invalid(_) | Error::Missing { .. } | Error::Forbidden(_))) => {
+                            Some(error.to_string())
+                        }
                         Err(ours) => return Err(ours),
                     };
                     outcomes.push(ItemOutcome { document_id, error });
@@ -133,8 +138,8 @@ impl Engine {
         Ok(outcomes)
     }
 
-    /// Sets the fields of `request` in every document of a collection that satisfies `filter`; answers how many changed. The
-    /// documents are changed in parts, each of them whole.
+    /// Sets the fields of `request` in every document of a collection that satisfies `filter` and that the scope's reader may
+    /// change; answers how many changed. The documents are changed in parts, each of them whole.
     pub async fn update_documents_where(
         &self,
         scope: &Scope,
@@ -163,8 +168,8 @@ impl Engine {
                     let mut touched = Vec::new();
                     for document in documents::fetch(tx, &of, &part)? {
                         // It may have changed since the list was read.
-                        if filter.matches(&document.view()) {
-                            let (document, number) = changed(tx, &document, &collection, &change, &now)?;
+                        if filter.matches(&document.view()) && access::check_change(&of, &document).is_ok() {
+                            let (document, number) = changed(tx, &of, &document, &collection, &change, &now)?;
                             touched.push((document.collection_id, number));
                         }
                     }

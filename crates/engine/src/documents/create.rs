@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use strata_model::{
     Error, Fields, Result, Scope,
+    acl::{self, ACL},
     document::{Document, Lineage, SourceBlob, Vectors},
     id,
 };
-use strata_store::catalog::{documents, lineage, rusqlite::Transaction};
+use strata_store::catalog::{access, documents, lineage, rusqlite::Transaction};
 
 /// Longest key under which a request is repeated.
 pub(super) const MAX_KEY: usize = 255;
@@ -69,6 +70,11 @@ impl NewDocument {
         let mut internal_metadata = system.internal_metadata.unwrap_or_default();
         if let Some(version) = text_of(&mut fields, "document_schema_version")? {
             internal_metadata.insert("document_schema_version".into(), version.into());
+        }
+        if let Some(sent) = internal_metadata.remove(ACL).filter(|sent| !sent.is_null()) {
+            let at = "internal_metadata._acl";
+            let Value::Object(sent) = sent else { return Err(Error::invalid(at, "must be an object")) };
+            internal_metadata.insert(ACL.to_owned(), Value::Object(acl::check(sent, at)?));
         }
         internal_metadata.entry("ingestion_status").or_insert_with(|| "COMPLETED".into());
         if fields.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
@@ -211,8 +217,15 @@ impl Making {
         let (allow_missing, now) = (self.options.allow_missing_parents, &self.document.created_at);
         self.document.lineage =
             parents::complete(tx, &self.scope, &self.collection, self.claim.clone(), allow_missing, now)?;
-        if self.is_named && documents::get(tx, &self.scope, None, &self.document.document_id).is_ok() {
+        // Also one that the caller does not see.
+        let everything = self.scope.for_server();
+        if self.is_named && documents::exists(tx, &everything, None, &self.document.document_id)? {
             return Err(Error::Conflict(format!("a document `{}` exists already", self.document.document_id)));
+        }
+        if self.document.acl().is_none()
+            && let Some(inherited) = access::inherited(tx, &self.scope, &self.document)?
+        {
+            self.document.internal_metadata.insert(ACL.to_owned(), inherited);
         }
         let meter = self.quotas.meter(tx, &self.scope)?;
         let (seq, change) = documents::add(tx, &self.scope, &self.document, &self.vectors)?;

@@ -1,6 +1,9 @@
 //! Documents that callers bring, in any number: part after part, each part one commit, and each document for itself.
 
-use super::upsert::{Brought, Target};
+use super::{
+    last_of_each,
+    upsert::{Brought, Target},
+};
 use crate::Engine;
 use strata_model::{Error, Fields, Result, Scope};
 
@@ -72,12 +75,14 @@ impl Engine {
             meter.check(tx)?;
             refused.sort_by_key(|refused| refused.line);
             let collection_id = target.collection.id;
-            Ok((Imported { collection_id, written, without_vectors, refused, change }, target.has_grown))
+            let done = Imported { collection_id, written, without_vectors, refused, change };
+            Ok((done, target.has_grown, target.followed))
         });
-        let (done, has_grown) = write.await?;
+        let (done, has_grown, followed) = write.await?;
         if has_grown {
             self.index.respec(&done.collection_id);
         }
+        self.indexed(last_of_each(followed), false).await;
         if done.written > 0 {
             self.indexed(vec![(done.collection_id.clone(), done.change)], false).await;
         }
@@ -95,6 +100,11 @@ impl Engine {
 fn is_of_the_document(error: &Error) -> bool {
     matches!(
         error,
-        Error::Invalid(_) | Error::Malformed(_) | Error::Conflict(_) | Error::Missing { .. } | Error::TooLarge(_)
+        Error::Invalid(_)
+            | Error::Malformed(_)
+            | Error::Conflict(_)
+            | Error::Missing { .. }
+            | Error::Forbidden(_)
+            | Error::TooLarge(_)
     )
 }

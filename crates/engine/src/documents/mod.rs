@@ -29,7 +29,7 @@ pub use strata_store::catalog::{documents::Mark, payload::Place};
 pub(crate) use upsert::is_reserved;
 pub use upsert::{Upsert, Upserted};
 pub(crate) use vectors::read as read_vector;
-pub use write::ACL;
+pub use strata_model::acl::ACL;
 
 use crate::{Engine, collections::load_collection};
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};

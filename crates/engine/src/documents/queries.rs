@@ -25,7 +25,7 @@ thread_local! {
 }
 
 fn scope() -> Scope {
-    Scope { organization_id: "org_1".into(), namespace_id: "ns_1".into() }
+    Scope::whole("org_1", "ns_1")
 }
 
 /// A collection with payload indexes, and documents with a vector, each of an object with a blob.

@@ -1,6 +1,6 @@
 //! Documents that callers bring with their vectors, many at a time: each replaces the one of its id.
 
-use super::{apply, create::MAX_KEY, parents, text_of, vectors, write::ACL};
+use super::{apply, create::MAX_KEY, last_of_each, parents, text_of, vectors};
 use crate::{
     Engine,
     collections::{Collection, MAX_VECTOR_INDEXES, load_collection},
@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use strata_model::{
     Error, Fields, Result, Scope,
+    acl::{self, ACL},
     document::{Document, SourceType},
     feature::{VectorIndex, VectorKind},
     id, limits,
 };
 use strata_store::catalog::{
-    documents, lineage,
+    access, documents, lineage,
     resources::{self, Kind},
     rusqlite::Transaction,
 };
@@ -77,10 +78,11 @@ impl Engine {
         let (of, now) = (scope.clone(), self.catalog.now());
         let (collection, key, quotas) = (request.collection, request.idempotency_key, self.config.allowed.quotas);
         let write = Write { collection, brought, key, hash, now, quotas };
-        let (mut done, grown) = self.catalog.write(move |tx| write.run(tx, &of)).await?;
+        let (mut done, grown, followed) = self.catalog.write(move |tx| write.run(tx, &of)).await?;
         if grown {
             self.index.respec(&done.collection_id);
         }
+        self.indexed(last_of_each(followed), true).await;
         self.indexed(vec![(done.collection_id.clone(), done.change)], true).await;
         done.is_visible = self.index.applied(&done.collection_id) >= done.change;
         Ok(done)
@@ -112,6 +114,7 @@ impl Brought {
         };
         let (vectors, payload, metadata, acl) =
             (object("vectors")?, object("payload")?, object("metadata")?, object("acl")?);
+        let acl = acl.map(|sent| acl::check(sent, "acl")).transpose()?.filter(|acl| !acl.is_empty());
         let (reserved, mut fields): (Fields, Fields) = payload
             .unwrap_or_default()
             .into_iter()
@@ -150,8 +153,8 @@ struct Write {
 }
 
 impl Write {
-    /// Answers what was written, and whether the collection has new vectors.
-    fn run(self, tx: &Transaction<'_>, scope: &Scope) -> Result<(Upserted, bool)> {
+    /// Answers what was written, whether the collection has new vectors, and the changes of what follows access lists.
+    fn run(self, tx: &Transaction<'_>, scope: &Scope) -> Result<(Upserted, bool, Vec<(String, i64)>)> {
         let mut target = Target::load(tx, scope, self.collection.as_deref(), self.now)?;
         let place = format!("{}/upsert/{}", scope.namespace_id, target.collection.id);
         if let Some(key) = &self.key
@@ -160,7 +163,7 @@ impl Write {
             if request != self.hash {
                 return Err(Error::Conflict(format!("the idempotency key `{key}` was used for another request")));
             }
-            return Ok((remembered(&response)?, false));
+            return Ok((remembered(&response)?, false, Vec::new()));
         }
         let mut done = Upserted {
             collection_id: target.collection.id.clone(),
@@ -188,7 +191,7 @@ impl Write {
         if let Some(key) = &self.key {
             lineage::keep_request(tx, &place, key, &self.hash, &kept(&done), &target.now)?;
         }
-        Ok((done, target.has_grown))
+        Ok((done, target.has_grown, target.followed))
     }
 }
 
@@ -199,6 +202,8 @@ pub(super) struct Target {
     grows: bool,
     /// Some were.
     pub has_grown: bool,
+    /// Changes of documents that took over an access list.
+    pub followed: Vec<(String, i64)>,
     now: String,
 }
 
@@ -223,7 +228,7 @@ impl Target {
         let namespace = lineage::namespace_body(tx, &scope.namespace_id)?.unwrap_or_default();
         let grows = standalone::is_standalone(&namespace)
             && namespace.get("auto_create_indexes").and_then(Value::as_bool).unwrap_or(false);
-        Ok(Self { collection, grows, has_grown: false, now })
+        Ok(Self { collection, grows, has_grown: false, followed: Vec::new(), now })
     }
 
     /// Writes one document. An error leaves nothing of it.
@@ -234,6 +239,7 @@ impl Target {
         self.grow(tx, &brought.vectors)?;
         let vectors = vectors::check(&self.collection, &brought.vectors, "vectors")?;
         let mut internal = Fields::from_iter([("ingestion_status".to_owned(), Value::from("COMPLETED"))]);
+        let has_list = brought.acl.is_some();
         if let Some(acl) = brought.acl {
             internal.insert(ACL.to_owned(), Value::Object(acl));
         }
@@ -252,6 +258,9 @@ impl Target {
             updated_at: self.now.clone(),
         };
         let (_, change) = documents::put(tx, scope, &document, 0, &vectors)?;
+        if has_list {
+            self.followed.extend(access::spread(tx, scope, &document)?);
+        }
         Ok(Put { change, has_vectors: !vectors.is_empty() })
     }
 

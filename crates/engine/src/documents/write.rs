@@ -13,12 +13,10 @@ use crate::{
 use serde_json::Value;
 use strata_model::{
     Error, Fields, Result, Scope,
+    acl::{self, ACL},
     document::{Document, Vectors},
 };
-use strata_store::catalog::{documents, lineage, rusqlite::Transaction};
-
-/// Who may do what with a document, as callers keep it. The server enforces nothing of it.
-pub const ACL: &str = "_acl";
+use strata_store::catalog::{access, documents, lineage, rusqlite::Transaction};
 
 impl Engine {
     /// Merges `request` into a document: objects at every depth, null removes. Vectors are merged by name.
@@ -74,7 +72,7 @@ impl Engine {
                 let within = resolved(tx, &of, collection.as_deref())?;
                 let document = documents::get(tx, &of, within.as_deref(), &id)?;
                 let collection = load_collection(tx, &of, &document.collection_id)?;
-                changed(tx, &document, &collection, &change, &now)
+                changed(tx, &of, &document, &collection, &change, &now)
             })
             .await?;
         self.answered(scope, written, wait).await
@@ -88,7 +86,8 @@ impl Engine {
         Ok(Shown::plain(scope, document, searchable_at))
     }
 
-    /// Writes who may read and write a document, as the caller keeps it; what is left out stays.
+    /// Writes who may read and write a document, and with it all that was made from it; what is left out stays. Answers when
+    /// searches go by it.
     pub async fn change_document_acl(
         &self,
         scope: &Scope,
@@ -97,23 +96,27 @@ impl Engine {
         acl: Fields,
         owner: &str,
     ) -> Result<Shown> {
+        let acl = acl::check(acl, "")?;
         let (of, collection, id) = (scope.clone(), collection.to_owned(), document_id.to_owned());
         let (now, owner) = (self.catalog.now(), owner.to_owned());
-        let written = self
+        let (written, followed) = self
             .catalog
             .write(move |tx| {
                 let within = resolved(tx, &of, Some(&collection))?;
                 let mut document = documents::get(tx, &of, within.as_deref(), &id)?;
+                access::check_change(&of, &document)?;
                 let kept = document.internal_metadata.entry(ACL).or_insert_with(|| Value::Object(Fields::new()));
                 if let Value::Object(kept) = kept {
                     kept.entry("owner").or_insert_with(|| owner.into());
-                    kept.extend(acl.into_iter().filter(|(_, value)| !value.is_null()));
+                    kept.extend(acl);
                 }
                 document.updated_at = now;
                 let change = documents::rewrite(tx, &document, None)?;
-                Ok((document, change))
+                let followed = access::spread(tx, &of, &document)?;
+                Ok(((document, change), followed))
             })
             .await?;
+        self.indexed(followed, true).await;
         self.answered(scope, written, true).await
     }
 
@@ -140,27 +143,31 @@ impl Engine {
     }
 }
 
-/// Writes a change of one document.
+/// Writes a change of one document. [`Error::Forbidden`] where its access list does not let the scope's reader.
 pub(super) fn changed(
     tx: &Transaction<'_>,
+    scope: &Scope,
     document: &Document,
     collection: &Collection,
     change: &Change,
     now: &str,
 ) -> Result<(Document, i64)> {
+    access::check_change(scope, document)?;
     let current = || -> Result<Vectors> { documents::vectors(tx, document.seq) };
     let (next, vectors) = change.apply(document, collection, current, now)?;
     let number = documents::rewrite(tx, &next, vectors.as_ref())?;
     Ok((next, number))
 }
 
-/// Removes documents and, where `cascade` says so, all that was made from them.
+/// Removes documents and, where `cascade` says so, all that was made from them, whatever the access lists of that say.
+/// [`Error::Forbidden`] where the list of one of `roots` does not let the scope's reader.
 pub(super) fn removed(
     tx: &Transaction<'_>,
     scope: &Scope,
     roots: &[Document],
     cascade: bool,
 ) -> Result<(Receipt, Vec<(String, i64)>)> {
+    roots.iter().try_for_each(|root| access::check_change(scope, root))?;
     let mut seqs: Vec<i64> = roots.iter().map(|d| d.seq).collect();
     if cascade {
         let ids: Vec<String> = roots.iter().map(|d| d.document_id.clone()).collect();

@@ -189,6 +189,7 @@ impl Engine {
             ("_filter", json!(filter)),
             ("session_count", json!(new.session_count)),
             ("_session_count", json!(new.session_count)),
+            (rows::READER, json!(scope.reader)),
         ] {
             body.insert(key.to_owned(), value);
         }

@@ -105,6 +105,7 @@ impl Engine {
             ("config", new.config.to_json()),
             ("query_count", json!(dataset.queries.len())),
             ("baseline_evaluation_id", json!(new.baseline_evaluation_id)),
+            (rows::READER, json!(scope.reader)),
         ] {
             body.insert(key.to_owned(), value);
         }

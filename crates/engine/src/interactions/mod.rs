@@ -250,6 +250,10 @@ fn check(new: &NewInteraction, kinds: &[String]) -> Result<()> {
 fn complete(tx: &Transaction<'_>, scope: &Scope, retriever: Option<&str>, draft: Draft) -> Result<Recorded> {
     let Draft { mut interaction, trace } = draft;
     let mut warnings = Vec::new();
+    let is_there = documents::exists(tx, scope, None, &interaction.feature_id)?;
+    let is_hidden = !is_there && documents::exists(tx, &scope.for_server(), None, &interaction.feature_id)?;
+    // Where a document that the caller does not see stood in somebody's results is not told.
+    let trace = trace.filter(|_| !is_hidden);
     let named = match (retriever, &interaction.retriever_id) {
         (Some(id), _) => Some(id.to_owned()),
         (None, Some(name)) => Some(retriever_id(tx, scope, name)?),
@@ -278,7 +282,7 @@ fn complete(tx: &Transaction<'_>, scope: &Scope, retriever: Option<&str>, draft:
         }
         _ => {}
     }
-    if !documents::exists(tx, scope, None, &interaction.feature_id)? && interaction.types != ["zero_results"] {
+    if !is_there && interaction.types != ["zero_results"] {
         warnings.push(format!("there is no document `{}`", interaction.feature_id));
     }
     Ok(Recorded { interaction, is_repeated: false, warnings })

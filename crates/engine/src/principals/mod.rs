@@ -33,6 +33,8 @@ const MAX_SECRET_BYTES: usize = 256;
 pub const RATE_LIMITS: &str = "rate_limit_overrides";
 /// Where a key keeps the requests a minute that it may send, in its body.
 pub const RATE_LIMIT: &str = "rate_limit_override";
+/// Where a key keeps the name under which access lists of documents know it, in its body.
+pub const PRINCIPAL_ID: &str = "principal_id";
 /// Most namespaces that a refusal lists.
 const MAX_NAMES_SHOWN: usize = 20;
 
@@ -184,8 +186,10 @@ impl Engine {
         });
     }
 
-    /// The namespace that a principal works in: the one named, by id or name, or else the only one it can enter.
+    /// The namespace that a principal works in, seen with its eyes: the one named, by id or name, or else the only one it can
+    /// enter.
     pub async fn scope(&self, principal: &Principal, named: Option<&str>) -> Result<Scope> {
+        let reader = principal.reader();
         // Quoted, so that no name can pass for two.
         let key = format!("scope {} {:?} {named:?}", principal.organization_id, principal.namespaces);
         let (principal, named) = (principal.clone(), named.map(str::to_owned));
@@ -203,7 +207,7 @@ impl Engine {
                 }))
             }
         });
-        Ok((*find.await?).clone())
+        Ok((*find.await?).clone().seen_by(reader))
     }
 
     /// Organization, user and key of a principal.
@@ -243,6 +247,7 @@ fn principal(key: &ApiKey, user: &User, namespace: Option<String>) -> Principal 
         user_id: key.user_id.clone(),
         key_id: key.key_id.clone(),
         permissions: permissions.collect(),
+        principal_id: key.body.get(PRINCIPAL_ID).and_then(Value::as_str).map(str::to_owned),
         namespaces: match &key.retriever_id {
             // Without its retriever there is nothing that it may enter.
             Some(_) => Some(namespace.into_iter().collect()),
@@ -290,6 +295,7 @@ mod tests {
             user_id: "usr_1".into(),
             key_id: key_id.into(),
             permissions: vec![Permission::Read],
+            principal_id: None,
             namespaces: None,
             only: None,
             rates: Rates::default(),

@@ -16,13 +16,14 @@ use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use strata_media::Family;
 use strata_model::{
-    Error, Result, Scope,
+    Error, Reader, Result, Scope,
     document::{Document, Vectors},
     feature::{Distance, VectorIndex, VectorKind},
     filter::Filter,
 };
 use strata_store::{
     catalog::{
+        access,
         documents::{self, Page},
         resources::Resource,
         rusqlite::Connection,
@@ -118,9 +119,12 @@ impl ScopedBackend {
         let runtime = tokio::runtime::Handle::current();
         let search = move || -> Result<(Vec<Scored>, _)> {
             let mut learning = None;
-            let restriction = if filter.is_empty() {
+            // Where no document has an access list, the index need not look for any.
+            let sees_all = engine.catalog.read_blocking(|c| access::sees_all(c, &scope, Some(&collection)))?;
+            let reader = if sees_all { Reader::All } else { scope.reader.clone() };
+            let restriction = if filter.is_empty() && sees_all {
                 Restriction::None
-            } else if engine.index.can_filter(&collection, &filter)? {
+            } else if engine.index.can_filter(&collection, &reader, &filter)? {
                 Restriction::Filter(filter)
             } else {
                 let seqs = engine.catalog.read_blocking(|c| documents::seqs(c, &scope, Some(&collection), &filter))?;
@@ -130,7 +134,7 @@ impl ScopedBackend {
                 }
                 Restriction::Ids(seqs)
             };
-            let hits = engine.index.search(&collection, &asked(query), &restriction, limit, threshold)?;
+            let hits = engine.index.search(&collection, &reader, &asked(query), &restriction, limit, threshold)?;
             let scored = hits.into_iter().map(|hit| (hit.document_seq, hit.score)).collect();
             Ok((scored, learning))
         };

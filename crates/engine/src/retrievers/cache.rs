@@ -117,7 +117,7 @@ impl Kept {
 }
 
 struct Entries {
-    /// By namespace and key.
+    /// By namespace, and reader and key.
     by_key: LruCache<(String, String), Kept>,
     bytes: usize,
 }
@@ -174,6 +174,7 @@ impl Cache {
     }
 }
 
+/// What was found for one reader is nothing for another.
 fn place(scope: &Scope, key: &str) -> (String, String) {
-    (scope.namespace_id.clone(), key.to_owned())
+    (scope.namespace_id.clone(), format!("{:?} {key}", scope.reader))
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 use serde_json::Value;
 use std::sync::Arc;
-use strata_model::{Error, Fields, Result, Scope, filter::Filter};
+use strata_model::{Error, Fields, Reader, Result, Scope, filter::Filter};
 use strata_store::catalog::browse::{self, Selection};
 
 /// Past executions that estimates are made from.
@@ -92,7 +92,7 @@ impl Engine {
         if let Some(pushed) = &pushdown {
             note_pushdown(&mut stages, pushed, documents, matching);
             if let Some(filter) = pushed.filter.as_ref().filter(|filter| pushed.searches && !filter.is_empty()) {
-                stages[pushed.stage].notes.extend(self.filtering(&collections, filter).await?);
+                stages[pushed.stage].notes.extend(self.filtering(&scope.reader, &collections, filter).await?);
             }
         }
         Ok(Explanation { documents, matching, stages, sample: sample.len(), retriever, plan })
@@ -108,12 +108,18 @@ impl Engine {
     }
 
     /// Who finds the documents that satisfy a search's filter, in each collection.
-    async fn filtering(self: &Arc<Self>, collections: &[CollectionInfo], filter: &Filter) -> Result<Vec<String>> {
-        let (engine, collections, filter) = (self.clone(), collections.to_vec(), filter.clone());
+    async fn filtering(
+        self: &Arc<Self>,
+        reader: &Reader,
+        collections: &[CollectionInfo],
+        filter: &Filter,
+    ) -> Result<Vec<String>> {
+        let (engine, reader) = (self.clone(), reader.clone());
+        let (collections, filter) = (collections.to_vec(), filter.clone());
         let work = move || {
             let note = |collection: &CollectionInfo| {
                 let name = &collection.collection_name;
-                Ok(match engine.index.can_filter(&collection.collection_id, &filter)? {
+                Ok(match engine.index.can_filter(&collection.collection_id, &reader, &filter)? {
                     true => format!("in `{name}` the index filters while it searches"),
                     false => format!("in `{name}` the catalog finds the documents first, then the index ranks them"),
                 })

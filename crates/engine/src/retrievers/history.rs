@@ -9,7 +9,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{collections::VecDeque, num::NonZeroUsize};
-use strata_model::{Fields, Scope, id};
+use strata_model::{Fields, Reader, Scope, id};
 
 /// Most executions that one namespace remembers.
 pub const MAX_RECORDS: usize = 1_000;
@@ -50,6 +50,8 @@ impl From<Status> for Outcome {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub execution_id: String,
+    /// Whose eyes it found documents with; it is shown to those who see as much.
+    pub reader: Reader,
     /// `None` where the retriever was sent along and is not stored.
     pub retriever_id: Option<String>,
     pub outcome: Outcome,
@@ -145,7 +147,8 @@ impl History {
     pub fn get(&self, scope: &Scope, execution_id: &str) -> Option<Record> {
         let mut namespaces = self.namespaces.lock();
         let records = namespaces.get(&scope.namespace_id)?;
-        records.iter().rev().find(|record| record.execution_id == execution_id).cloned()
+        let is_it = |record: &&Record| record.execution_id == execution_id && scope.reader.covers(&record.reader);
+        records.iter().rev().find(is_it).cloned()
     }
 
     /// A page of the records that `keep`, the newest first unless the request sorts them.
@@ -156,7 +159,7 @@ impl History {
             records
                 .into_iter()
                 .flat_map(|records| records.iter().rev())
-                .filter(|record| keep(record))
+                .filter(|record| scope.reader.covers(&record.reader) && keep(record))
                 .cloned()
                 .collect()
         };
@@ -169,12 +172,13 @@ mod tests {
     use super::*;
 
     fn scope(namespace: &str) -> Scope {
-        Scope { organization_id: "org".into(), namespace_id: namespace.into() }
+        Scope::whole("org", namespace)
     }
 
     fn record(number: usize) -> Record {
         Record {
             execution_id: format!("exec_{number}"),
+            reader: Reader::Anyone,
             retriever_id: None,
             outcome: Outcome::Completed,
             error: None,
@@ -203,9 +207,17 @@ mod tests {
         assert_eq!(history.get(&scope("a"), "exec_1"), None);
         assert!(history.get(&scope("a"), "exec_2").is_some());
         assert_eq!(history.get(&scope("b"), "exec_2"), None, "another namespace sees nothing");
-        let page = history.page(&scope("a"), &ListRequest { limit: 2, ..ListRequest::default() }, |_| true);
+        let ann = scope("a").seen_by(Reader::Principal("ann".into()));
+        let own = Record { execution_id: "exec_own".into(), reader: ann.reader.clone(), ..record(0) };
+        history.add(&ann, own);
+        let bob = scope("a").seen_by(Reader::Principal("bob".into()));
+        let sees = |scope: &Scope, id: &str| history.get(scope, id).is_some();
+        assert!(sees(&ann, "exec_own") && sees(&scope("a"), "exec_own") && !sees(&bob, "exec_own"));
+        assert!(sees(&ann, "exec_1001") && history.page(&bob, &ListRequest::default(), |_| true).total == MAX_RECORDS - 1);
+        history.add(&scope("a"), record(MAX_RECORDS + 2));
+        let page = history.page(&bob, &ListRequest { limit: 2, ..ListRequest::default() }, |_| true);
         let ids: Vec<&str> = page.items.iter().map(|r| r.execution_id.as_str()).collect();
-        assert_eq!((ids, page.total), (vec!["exec_1001", "exec_1000"], MAX_RECORDS));
+        assert_eq!((ids, page.total), (vec!["exec_1002", "exec_1001"], MAX_RECORDS - 1));
     }
 
     #[test]

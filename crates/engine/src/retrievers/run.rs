@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use strata_model::{Error, FieldError, Fields, Result, Scope, id, limits};
+use strata_model::{Error, FieldError, Fields, Reader, Result, Scope, id, limits};
 use strata_store::catalog::documents;
 
 /// The longest an execution takes, whatever its budget says.
@@ -168,7 +168,8 @@ impl Engine {
             within: vec![prepared.retriever_id().unwrap_or_default()],
         };
         let outcome = prepared.plan.execute_observed(&backend, asked, &watch).await;
-        let record = begun.record(prepared, &outcome, reports.into_inner(), self.catalog.now(), started.elapsed());
+        let reader = scope.reader.clone();
+        let record = begun.record(reader, prepared, &outcome, reports.into_inner(), self.catalog.now(), started.elapsed());
         let execution_id = record.execution_id.clone();
         self.memory.history.add(scope, record);
         if let Ok(execution) = &outcome {
@@ -291,6 +292,7 @@ struct Begun {
 impl Begun {
     fn record(
         self,
+        reader: Reader,
         prepared: &Prepared,
         outcome: &Result<Execution>,
         stages: Vec<StageReport>,
@@ -300,6 +302,7 @@ impl Begun {
         let processed = stages.iter().map(|s| s.input_count.max(s.output_count)).max().unwrap_or(0);
         let record = Record {
             execution_id: self.execution_id,
+            reader,
             retriever_id: prepared.retriever_id(),
             outcome: Outcome::Failed,
             error: None,

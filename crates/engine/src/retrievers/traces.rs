@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     fn scope(namespace: &str) -> Scope {
-        Scope { organization_id: "org".into(), namespace_id: namespace.into() }
+        Scope::whole("org", namespace)
     }
 
     fn trace(bytes: usize) -> Trace {

@@ -316,7 +316,7 @@ async fn custom_fingerprints(
     scope: &Scope,
 ) -> Result<HashMap<String, String>> {
     let (id, source) = (transfer.transfer_id.clone(), transfer.source_namespace_id.clone());
-    let original = Scope { organization_id: scope.organization_id.clone(), namespace_id: source };
+    let original = Scope::whole(&*scope.organization_id, source);
     let (of, copy) = (original.clone(), scope.clone());
     let pairs = engine.catalog.read(move |connection| {
         let mut pairs = Vec::new();

@@ -164,7 +164,7 @@ async fn run(engine: &Arc<Engine>, transfer: &Transfer) -> Result<()> {
         None => take::take(engine, transfer, snapshot).await?,
     };
     let Some(target) = transfer.target_namespace_id.clone() else { return finish(engine, transfer, None, None).await };
-    let scope = Scope { organization_id: transfer.organization_id.clone(), namespace_id: target };
+    let scope = Scope::whole(&*transfer.organization_id, target);
     let made = make::make(engine, transfer, &scope, &manifest).await?;
     let report = made.report(&manifest);
     if migrations::makes_anew(transfer) {
@@ -260,7 +260,7 @@ async fn undo(engine: &Arc<Engine>, transfer: Transfer, error: Error) -> Result<
 /// removed from it yet, is opened again. Answers the collections that are gone.
 fn undo_namespace(tx: &Transaction<'_>, ended: &Transfer, message: &str, now: &str) -> Result<Vec<String>> {
     let Some(target) = &ended.target_namespace_id else { return Ok(Vec::new()) };
-    let scope = Scope { organization_id: ended.organization_id.clone(), namespace_id: target.clone() };
+    let scope = Scope::whole(&*ended.organization_id, &**target);
     let is_set = |key: &str| ended.body.get(key).and_then(Value::as_bool).unwrap_or(false);
     if is_in_place(ended) && is_set(CLEARED) {
         gate::fail(tx, &scope, message, now)?;

@@ -127,8 +127,7 @@ pub(super) async fn take(engine: &Arc<Engine>, transfer: &Transfer, snapshot: Sn
     // What a row refers to must not go before the snapshot holds it.
     let kept = engine.blobs.keep_all().await?;
     let created_at = engine.catalog.now();
-    let scope =
-        Scope { organization_id: snapshot.organization_id.clone(), namespace_id: snapshot.namespace_id.clone() };
+    let scope = Scope::whole(&*snapshot.organization_id, &*snapshot.namespace_id);
     let (sender, receiver) = mpsc::channel(WAITING_PARTS);
     let (snapshot_id, with_vectors) = (snapshot.snapshot_id.clone(), choice.include_vectors);
     let reading = engine.catalog.read(move |connection| read(connection, &scope, &choice, &snapshot_id, sender));

@@ -25,8 +25,6 @@ use strata_model::{Error, Fields, Permission, Scope};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// Most names that each entry of a document's ACL lists.
-const MAX_ACL: usize = 256;
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -414,8 +412,10 @@ async fn delete_document(
 
 /// Change a document's ACL
 ///
-/// Keeps who may read and write the document, for programs that look at it; the server itself enforces nothing of it. What
-/// is left out stays. `_internal._acl` shows it.
+/// Says who may read and write the document: names of principals, which keys carry as `principal_id`. Everything made from
+/// the document gets the same list at once. A document without a list, or whose list says `public`, is read by every key of
+/// the namespace; another is missing for keys that its list does not name, in every operation. Only who may write it changes
+/// its list. What is left out stays. `_internal._acl` shows it.
 #[utoipa::path(patch, path = "/v1/collections/{collection_identifier}/documents/{document_id}/acl", tag = "CollectionDocuments",
     responses((status = 200, body = DocumentResponse)))]
 async fn update_document_acl(
@@ -427,9 +427,6 @@ async fn update_document_acl(
     tenant.may(Permission::Write)?;
     let mut acl = Fields::new();
     for (field, names) in [("read", request.read), ("write", request.write)] {
-        if names.as_ref().is_some_and(|names| names.len() > MAX_ACL) {
-            return Err(Error::invalid(field, format!("must have at most {MAX_ACL} names")).into());
-        }
         acl.extend(names.map(|names| (field.to_owned(), Value::from(names))));
     }
     acl.extend(request.public.map(|public| ("public".to_owned(), Value::from(public))));

@@ -356,7 +356,7 @@ mod tests {
     }
 
     fn shown(fields: Value) -> Shown {
-        let scope = Scope { organization_id: "org_1".into(), namespace_id: "ns_1".into() };
+        let scope = Scope::whole("org_1", "ns_1");
         Shown::plain(&scope, document(fields), None)
     }
 

@@ -11,8 +11,8 @@ use crate::{
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strata_engine::principals::{KeyChange, NewKey, RATE_LIMIT, Secret};
-use strata_model::{Error, Fields, Permission as Allowed};
+use strata_engine::principals::{KeyChange, NewKey, PRINCIPAL_ID, RATE_LIMIT, Secret};
+use strata_model::{Error, Fields, Permission as Allowed, acl};
 use strata_engine::principals::ApiKey;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -108,8 +108,10 @@ pub struct APIKeyCreateRequest {
     #[serde(default)]
     #[schema(format = DateTime)]
     expires_at: Option<String>,
-    /// Not supported.
+    /// The name under which access lists of documents know the key: with it the key reads what everybody reads and what
+    /// names it, and writes accordingly. One that administers and has none reads and writes everything.
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 256)]
     principal_id: Option<String>,
     /// Not supported.
     #[serde(default)]
@@ -168,6 +170,9 @@ pub struct APIKeyModel {
     pub revoked_by: Option<String>,
     /// Origins of the web pages that may send it; null means any, and callers that are no page.
     pub allowed_origins: Option<Vec<String>>,
+    /// The name under which access lists of documents know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal_id: Option<String>,
 }
 
 impl APIKeyModel {
@@ -203,6 +208,7 @@ impl From<ApiKey> for APIKeyModel {
             created_by: text("created_by"),
             revoked_at: text("revoked_at"),
             revoked_by: text("revoked_by"),
+            principal_id: text(PRINCIPAL_ID),
             key_type: key_type(&key).into(),
             allowed_origins: key
                 .body
@@ -273,6 +279,18 @@ fn described(description: Option<String>, rate_limit: Option<i64>) -> Result<Fie
     Ok(body)
 }
 
+/// Adds to a key's body the principal that it stands for.
+fn named(principal_id: Option<String>, mut body: Fields) -> Result<Fields, ApiError> {
+    if let Some(name) = principal_id {
+        if !acl::is_name(&name) {
+            let message = format!("must have 1 to {} characters", acl::MAX_NAME_CHARS);
+            return Err(Error::invalid(PRINCIPAL_ID, message).into());
+        }
+        body.insert(PRINCIPAL_ID.into(), name.into());
+    }
+    Ok(body)
+}
+
 fn scopes(list: Vec<ResourceScopeInput>) -> Vec<Value> {
     list.into_iter().map(|scope| json!(scope)).collect()
 }
@@ -310,7 +328,6 @@ pub async fn create_key(
 ) -> Result<Json<APIKeyCreateResponse>, ApiError> {
     caller.may_in_organization(Allowed::Admin)?;
     refuse(&[
-        ("principal_id", body.principal_id.is_some()),
         ("allowed_origins", body.allowed_origins.as_ref().is_some_and(|list| !list.is_empty())),
     ])?;
     let permissions = body.permissions.unwrap_or_else(|| vec![Permission::Read]);
@@ -319,7 +336,7 @@ pub async fn create_key(
         permissions: permissions.into_iter().map(Allowed::from).collect(),
         scopes: scopes(body.scopes.unwrap_or_default()),
         expires_at: body.expires_at,
-        body: described(body.description, body.rate_limit_override)?,
+        body: named(body.principal_id, described(body.description, body.rate_limit_override)?)?,
     };
     Ok(with_secret(app.create_key(&caller.0, &user_email, new).await?))
 }

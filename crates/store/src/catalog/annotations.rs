@@ -1,11 +1,12 @@
 //! Rows of annotations and of the versions that edits replaced.
 
 use super::{
+    access,
     documents::{from_json_column, json, rows},
     filter::Clause,
     from_sql,
 };
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter, types::Value as SqlValue};
+use rusqlite::{Connection, Row, Transaction, params, params_from_iter, types::Value as SqlValue};
 use std::collections::BTreeMap;
 use strata_model::{Error, Fields, Result, Scope};
 
@@ -99,13 +100,13 @@ pub fn edit(tx: &Transaction<'_>, scope: &Scope, a: &Annotation, replaced: &Revi
     tx.prepare_cached(sql).and_then(|mut s| s.execute(values)).map(drop).map_err(from_sql)
 }
 
-/// An annotation of the scope.
+/// An annotation of the scope. One of a document that is kept from the scope's reader is missing.
 pub fn get(connection: &Connection, scope: &Scope, annotation_id: &str) -> Result<Annotation> {
-    let sql = format!("{SELECT} WHERE annotation_id = ?1 AND namespace_id = ?2");
-    let found = connection
-        .prepare_cached(&sql)
-        .and_then(|mut s| s.query_row([annotation_id, &scope.namespace_id], annotation).optional());
-    found.map_err(from_sql)?.ok_or_else(|| Error::missing("annotation", annotation_id))
+    let own = [annotation_id, &scope.namespace_id].map(|text| SqlValue::Text(text.to_owned()));
+    let mut clause = Clause { sql: "annotation_id = ? AND namespace_id = ?".into(), values: own.to_vec() };
+    clause.and(access::unhidden(scope, "a.document_id"));
+    let found = rows(connection, &format!("{SELECT} WHERE {}", clause.sql), &clause.values, annotation)?;
+    found.into_iter().next().ok_or_else(|| Error::missing("annotation", annotation_id))
 }
 
 /// The replaced versions of an annotation that [`get`] or [`list`] found, oldest first.
@@ -117,6 +118,7 @@ pub fn revisions(connection: &Connection, annotation_id: &str) -> Result<Vec<Rev
 
 /// Removes an annotation of the scope with its versions.
 pub fn delete(tx: &Transaction<'_>, scope: &Scope, annotation_id: &str) -> Result<()> {
+    get(tx, scope, annotation_id)?;
     let sql = "DELETE FROM annotations WHERE annotation_id = ?1 AND namespace_id = ?2";
     match tx.prepare_cached(sql).and_then(|mut s| s.execute([annotation_id, &scope.namespace_id])).map_err(from_sql)? {
         0 => Err(Error::missing("annotation", annotation_id)),
@@ -148,6 +150,7 @@ impl Selection {
         for (column, value) in columns.into_iter().filter_map(|(column, value)| Some((column, value.clone()?))) {
             clause.and(Clause { sql: format!("a.{column} = ?"), values: vec![value.into()] });
         }
+        clause.and(access::unhidden(scope, "a.document_id"));
         let now = || Clause { sql: "a.label".into(), values: Vec::new() };
         // The first edit after that time that changed the label replaced the one of that time.
         let then = |time: &String| Clause {

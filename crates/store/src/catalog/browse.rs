@@ -2,6 +2,7 @@
 //! by the values of a field.
 
 use super::{
+    access,
     documents::{COLUMNS, Mark, Page, document, from_json_column, json, rows},
     filter::{Clause, DOCUMENT_COLUMNS, after, compile, json_path, order_by},
     plan::{self, Candidates, Order},
@@ -31,6 +32,7 @@ impl<'a> Selection<'a> {
         Self { collection_id, filter, text: None, part: None }
     }
 
+    /// What makes a document one of them. Every query below asks it, so none shows what is kept from the scope's reader.
     fn clause(&self, scope: &Scope) -> Clause {
         let mut clause = match self.collection_id {
             // Not by the documents' own `namespace_id`, so that an index on the collection is enough.
@@ -41,6 +43,7 @@ impl<'a> Selection<'a> {
             },
             None => Clause { sql: "namespace_id = ?".into(), values: vec![SqlValue::Text(scope.namespace_id.clone())] },
         };
+        clause.and(access::readable(scope, "documents"));
         clause.and(compile(self.filter, DOCUMENT_COLUMNS));
         if let Some((index, count)) = self.part {
             clause.and(Clause { sql: "seq % ? = ?".into(), values: vec![count.into(), index.into()] });
@@ -207,10 +210,12 @@ fn size(connection: &Connection, scope: &Scope, collection_id: Option<&str>) -> 
 
 /// How many documents are selected.
 pub fn count(connection: &Connection, scope: &Scope, selection: Selection<'_>) -> Result<i64> {
-    if selection.is_whole() && selection.filter.is_empty() {
+    // Counts that are kept, and entries of indexes, know of no reader.
+    let is_whole = selection.is_whole() && access::sees_all(connection, scope, selection.collection_id)?;
+    if is_whole && selection.filter.is_empty() {
         return size(connection, scope, selection.collection_id);
     }
-    if selection.is_whole()
+    if is_whole
         && let Some(exact) = selection.candidates(connection, 1)?.filter(|found| found.is_exact)
     {
         let mut clause = exact.query();
@@ -237,13 +242,15 @@ pub fn by_ids(
     collection_id: Option<&str>,
     ids: &[String],
 ) -> Result<Vec<Changed>> {
+    let readable = access::and_readable(scope, "documents");
     let sql = format!(
         "SELECT {COLUMNS}, {CHANGE} FROM documents WHERE document_id IN (SELECT value FROM json_each(?))
-         AND namespace_id = ? AND (? IS NULL OR collection_id = ?)"
+         AND namespace_id = ? AND (? IS NULL OR collection_id = ?){}",
+        readable.sql
     );
     let collection = collection_id.map_or(SqlValue::Null, |id| SqlValue::Text(id.to_owned()));
-    let values =
-        [SqlValue::Text(json(&ids)?), SqlValue::Text(scope.namespace_id.clone()), collection.clone(), collection];
+    let own = [SqlValue::Text(json(&ids)?), SqlValue::Text(scope.namespace_id.clone()), collection.clone(), collection];
+    let values: Vec<SqlValue> = own.into_iter().chain(readable.values).collect();
     rows(connection, &sql, &values, changed)
 }
 

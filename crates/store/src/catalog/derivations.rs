@@ -82,7 +82,7 @@ pub struct Derivation {
 
 impl Derivation {
     pub fn scope(&self) -> Scope {
-        Scope { organization_id: self.organization_id.clone(), namespace_id: self.namespace_id.clone() }
+        Scope::whole(&*self.organization_id, &*self.namespace_id)
     }
 }
 

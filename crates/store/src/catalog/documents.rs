@@ -1,8 +1,9 @@
 //! Rows of documents, their vectors, and the `changes` that the index follows.
 
 use super::{
-    artifacts,
+    access, artifacts,
     browse::{self, Selection},
+    filter::Clause,
     from_sql,
     payload::{self, Place},
 };
@@ -49,8 +50,9 @@ impl Mark {
     }
 }
 
-/// Writes a document whole, replacing one of the same id in the same collection. Answers its sequence number, and the
-/// number of the change that the index must reach.
+/// Writes a document whole, replacing one of the same id in the same collection. Without an access list it keeps the one
+/// that is there, or takes that of the document it was made from. Answers its sequence number, and the number of the change
+/// that the index must reach. [`Error::Forbidden`] where the one that is there may not be changed.
 pub fn put(
     tx: &Transaction<'_>,
     scope: &Scope,
@@ -58,38 +60,48 @@ pub fn put(
     ordinal: usize,
     vectors: &Vectors,
 ) -> Result<(i64, i64)> {
-    let known: Option<(i64, String)> = tx
-        .prepare_cached("SELECT seq, collection_id FROM documents WHERE namespace_id = ?1 AND document_id = ?2")
+    let known: Option<(i64, String, Option<String>)> = tx
+        .prepare_cached(
+            "SELECT seq, collection_id, internal_metadata -> '$._acl' FROM documents
+             WHERE namespace_id = ?1 AND document_id = ?2",
+        )
         .and_then(|mut s| {
             let key = [&scope.namespace_id, &document.document_id];
-            s.query_row(key, |r| Ok((r.get(0)?, r.get(1)?))).optional()
+            s.query_row(key, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional()
         })
         .map_err(from_sql)?;
-    let seq = match known {
-        Some((_, collection)) if collection != document.collection_id => {
-            let message = format!("document id `{}` is taken in collection `{collection}`", document.document_id);
-            return Err(Error::Conflict(message));
-        }
-        Some((seq, _)) => {
-            payload::replace(tx, &document.collection_id, seq, &document.fields)?;
-            update(tx, seq, document, ordinal)?;
-            artifacts::replace(tx, seq, &document.document_blobs)?;
-            put_vectors(tx, seq, vectors)?;
-            return Ok((seq, changed(tx, &document.collection_id, seq, false)?));
-        }
-        None => insert(tx, scope, document, ordinal)?,
-    };
-    first(tx, document, seq, vectors)
+    let Some((seq, collection, list)) = known else { return add_at(tx, scope, document, ordinal, vectors) };
+    let list = access::parsed(list)?;
+    access::check(scope, list.as_ref(), &document.document_id)?;
+    if collection != document.collection_id {
+        let message = format!("document id `{}` is taken in collection `{collection}`", document.document_id);
+        return Err(Error::Conflict(message));
+    }
+    let listed = access::with_list(document, list);
+    let document = listed.as_ref();
+    payload::replace(tx, &document.collection_id, seq, &document.fields)?;
+    update(tx, seq, document, ordinal)?;
+    artifacts::replace(tx, seq, &document.document_blobs)?;
+    put_vectors(tx, seq, vectors)?;
+    Ok((seq, changed(tx, &document.collection_id, seq, false)?))
 }
 
 /// [`put`] of a document whose id is not there yet.
 pub fn add(tx: &Transaction<'_>, scope: &Scope, document: &Document, vectors: &Vectors) -> Result<(i64, i64)> {
-    let seq = insert(tx, scope, document, 0)?;
-    first(tx, document, seq, vectors)
+    add_at(tx, scope, document, 0, vectors)
 }
 
-/// What comes with a new row. A sequence number is never used again, so there is nothing of it yet.
-fn first(tx: &Transaction<'_>, document: &Document, seq: i64, vectors: &Vectors) -> Result<(i64, i64)> {
+/// Writes a new row and what comes with it. A sequence number is never used again, so there is nothing of it yet.
+fn add_at(
+    tx: &Transaction<'_>,
+    scope: &Scope,
+    document: &Document,
+    ordinal: usize,
+    vectors: &Vectors,
+) -> Result<(i64, i64)> {
+    let listed = access::with_list(document, access::inherited(tx, scope, document)?);
+    let document = listed.as_ref();
+    let seq = insert(tx, scope, document, ordinal)?;
     insert_vectors(tx, seq, vectors)?;
     artifacts::add(tx, seq, &document.document_blobs)?;
     payload::add(tx, &document.collection_id, seq, &document.fields)?;
@@ -131,12 +143,12 @@ pub(super) fn json(value: &impl serde::Serialize) -> Result<String> {
 }
 
 fn insert(tx: &Transaction<'_>, scope: &Scope, d: &Document, ordinal: usize) -> Result<i64> {
-    let l = &d.lineage;
+    let (l, readers) = (&d.lineage, access::readers(d)?);
     tx.prepare_cached(
         "INSERT INTO documents (document_id, namespace_id, collection_id, root_object_id, root_bucket_id, source_type,
          source_collection_id, source_document_id, source_object_id, lineage_path, lineage_chain, fields, source_blobs,
-         document_blobs, internal_metadata, content_hash, derivation_id, ordinal, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+         document_blobs, internal_metadata, content_hash, derivation_id, ordinal, created_at, updated_at, readers)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
     )
     .and_then(|mut s| {
         s.insert(params![
@@ -160,6 +172,7 @@ fn insert(tx: &Transaction<'_>, scope: &Scope, d: &Document, ordinal: usize) -> 
             ordinal as i64,
             d.created_at,
             d.updated_at,
+            readers,
         ])
     })
     .map_err(from_sql)
@@ -167,12 +180,12 @@ fn insert(tx: &Transaction<'_>, scope: &Scope, d: &Document, ordinal: usize) -> 
 
 /// Everything but the identity and `created_at`, which stay as they were.
 fn update(tx: &Transaction<'_>, seq: i64, d: &Document, ordinal: usize) -> Result<()> {
-    let l = &d.lineage;
+    let (l, readers) = (&d.lineage, access::readers(d)?);
     tx.prepare_cached(
         "UPDATE documents SET root_object_id = ?2, root_bucket_id = ?3, source_type = ?4, source_collection_id = ?5,
          source_document_id = ?6, source_object_id = ?7, lineage_path = ?8, lineage_chain = ?9, fields = ?10,
          source_blobs = ?11, document_blobs = ?12, internal_metadata = ?13, content_hash = ?14, derivation_id = ?15,
-         ordinal = ?16, updated_at = ?17 WHERE seq = ?1",
+         ordinal = ?16, updated_at = ?17, readers = ?18 WHERE seq = ?1",
     )
     .and_then(|mut s| {
         s.execute(params![
@@ -193,6 +206,7 @@ fn update(tx: &Transaction<'_>, seq: i64, d: &Document, ordinal: usize) -> Resul
             d.derivation_id,
             ordinal as i64,
             d.updated_at,
+            readers,
         ])
     })
     .map(drop)
@@ -251,31 +265,43 @@ pub fn remove(tx: &Transaction<'_>, seqs: &[i64]) -> Result<Vec<(String, i64)>> 
 
 /// One document of the scope, by id; in one collection if that is given.
 pub fn get(connection: &Connection, scope: &Scope, collection_id: Option<&str>, document_id: &str) -> Result<Document> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM documents WHERE document_id = ?1 AND namespace_id = ?2 AND (?3 IS NULL OR collection_id = ?3)"
-    );
-    connection
-        .prepare_cached(&sql)
-        .and_then(|mut s| s.query_row(params![document_id, scope.namespace_id, collection_id], document).optional())
-        .map_err(from_sql)?
-        .ok_or_else(|| Error::missing("document", document_id))
+    let Clause { sql, values } = named(scope, collection_id, document_id);
+    let found = rows(connection, &format!("SELECT {COLUMNS} FROM documents WHERE {sql}"), &values, document)?;
+    found.into_iter().next().ok_or_else(|| Error::missing("document", document_id))
+}
+
+/// That a row is the document of this id, in one collection if that is given, and there for the scope's reader.
+fn named(scope: &Scope, collection_id: Option<&str>, document_id: &str) -> Clause {
+    let collection = collection_id.map_or(SqlValue::Null, |id| SqlValue::Text(id.to_owned()));
+    let [id, namespace] = [document_id, &scope.namespace_id].map(|text| SqlValue::Text(text.to_owned()));
+    let mut clause = Clause {
+        sql: "document_id = ? AND namespace_id = ? AND (? IS NULL OR collection_id = ?)".into(),
+        values: vec![id, namespace, collection.clone(), collection],
+    };
+    clause.and(access::readable(scope, "documents"));
+    clause
 }
 
 /// Whether the scope has a document, by id; in one collection if that is given.
 pub fn exists(connection: &Connection, scope: &Scope, collection_id: Option<&str>, document_id: &str) -> Result<bool> {
-    let sql =
-        "SELECT 1 FROM documents WHERE document_id = ?1 AND namespace_id = ?2 AND (?3 IS NULL OR collection_id = ?3)";
-    let values = params![document_id, scope.namespace_id, collection_id];
-    connection.prepare_cached(sql).and_then(|mut s| s.exists(values)).map_err(from_sql)
+    let Clause { sql, values } = named(scope, collection_id, document_id);
+    connection
+        .prepare_cached(&format!("SELECT 1 FROM documents WHERE {sql}"))
+        .and_then(|mut s| s.exists(params_from_iter(values)))
+        .map_err(from_sql)
 }
 
-/// Documents by sequence number, in the order asked; those that are gone, or another namespace's, are left out.
+/// Documents by sequence number, in the order asked; those that are gone, another namespace's, or kept from the scope's
+/// reader are left out.
 pub fn fetch(connection: &Connection, scope: &Scope, seqs: &[i64]) -> Result<Vec<Document>> {
-    let sql = format!("SELECT {COLUMNS} FROM documents WHERE seq = ?1 AND namespace_id = ?2");
+    let Clause { sql, values } = access::and_readable(scope, "documents");
+    let sql = format!("SELECT {COLUMNS} FROM documents WHERE seq = ? AND namespace_id = ?{sql}");
     let mut statement = connection.prepare_cached(&sql).map_err(from_sql)?;
     let mut found = Vec::with_capacity(seqs.len());
     for seq in seqs {
-        found.extend(statement.query_row(params![seq, scope.namespace_id], document).optional().map_err(from_sql)?);
+        let own = [SqlValue::from(*seq), SqlValue::Text(scope.namespace_id.clone())];
+        let bound = params_from_iter(own.iter().chain(&values));
+        found.extend(statement.query_row(bound, document).optional().map_err(from_sql)?);
     }
     Ok(found)
 }
@@ -440,11 +466,12 @@ pub fn rewrite(tx: &Transaction<'_>, document: &Document, vectors: Option<&Vecto
         json(&document.internal_metadata)?,
         document.content_hash,
         document.updated_at,
+        access::readers(document)?,
     ];
     payload::replace(tx, &document.collection_id, document.seq, &document.fields)?;
     tx.prepare_cached(
         "UPDATE documents SET fields = ?2, source_blobs = ?3, document_blobs = ?4, internal_metadata = ?5,
-         content_hash = ?6, updated_at = ?7 WHERE seq = ?1",
+         content_hash = ?6, updated_at = ?7, readers = ?8 WHERE seq = ?1",
     )
     .and_then(|mut s| s.execute(values))
     .map_err(from_sql)?;

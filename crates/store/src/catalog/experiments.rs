@@ -8,6 +8,10 @@ use super::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter, types::Value as SqlValue};
 use strata_model::{Error, Fields, Result, Scope};
 
+/// Key of an experiment's body under which stands with whose eyes it reads documents; never shown. Those of before there
+/// were access lists have none, and read all.
+pub const READER: &str = "_reader";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Evaluation,
@@ -43,8 +47,10 @@ pub struct Experiment {
 }
 
 impl Experiment {
+    /// The namespace as whoever asked for the experiment sees it.
     pub fn scope(&self) -> Scope {
-        Scope { organization_id: self.organization_id.clone(), namespace_id: self.namespace_id.clone() }
+        let reader = self.body.get(READER).and_then(|reader| serde_json::from_value(reader.clone()).ok());
+        Scope::whole(&*self.organization_id, &*self.namespace_id).seen_by(reader.unwrap_or_default())
     }
     pub fn is_over(&self) -> bool {
         matches!(self.status.as_str(), "completed" | "failed")

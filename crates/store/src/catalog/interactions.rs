@@ -1,6 +1,7 @@
 //! Rows of interactions: what users did with what retrievers found.
 
 use super::{
+    access,
     documents::{from_json_column, json, rows},
     filter::{Clause, after, compile, order_by},
     from_sql,
@@ -100,17 +101,22 @@ pub fn is_repeated(connection: &Connection, scope: &Scope, i: &Interaction, sinc
     connection.prepare_cached(sql).and_then(|mut s| s.exists(values)).map_err(from_sql)
 }
 
-/// An interaction of the scope.
+/// An interaction of the scope. One of a document that is kept from the scope's reader is missing.
 pub fn get(connection: &Connection, scope: &Scope, interaction_id: &str) -> Result<Interaction> {
-    let sql = format!("{SELECT} WHERE interaction_id = ?1 AND namespace_id = ?2");
-    let found = connection
-        .prepare_cached(&sql)
-        .and_then(|mut s| s.query_row([interaction_id, &scope.namespace_id], interaction).optional());
-    found.map_err(from_sql)?.ok_or_else(|| Error::missing("interaction", interaction_id))
+    let own = [interaction_id, &scope.namespace_id].map(|text| SqlValue::Text(text.to_owned()));
+    let mut clause = Clause { sql: "interaction_id = ? AND namespace_id = ?".into(), values: own.to_vec() };
+    clause.and(access::unhidden(scope, "interactions.feature_id"));
+    let found = rows(connection, &format!("{SELECT} WHERE {}", clause.sql), &clause.values, interaction)?;
+    found.into_iter().next().ok_or_else(|| Error::missing("interaction", interaction_id))
 }
 
 /// Removes an interaction of the scope; answers the retriever that it names, or `None` where there was no such interaction.
 pub fn delete(tx: &Transaction<'_>, scope: &Scope, interaction_id: &str) -> Result<Option<Option<String>>> {
+    match get(tx, scope, interaction_id) {
+        Ok(_) => {}
+        Err(Error::Missing { .. }) => return Ok(None),
+        Err(other) => return Err(other),
+    }
     let sql = "DELETE FROM interactions WHERE interaction_id = ?1 AND namespace_id = ?2 RETURNING retriever_id";
     let mut statement = tx.prepare_cached(sql).map_err(from_sql)?;
     statement.query_row([interaction_id, &scope.namespace_id], |row| row.get(0)).optional().map_err(from_sql)
@@ -133,6 +139,7 @@ impl Selection {
     fn clause(&self, scope: &Scope) -> Clause {
         let text = |value: &str| SqlValue::Text(value.to_owned());
         let mut clause = Clause { sql: "namespace_id = ?".into(), values: vec![text(&scope.namespace_id)] };
+        clause.and(access::unhidden(scope, "interactions.feature_id"));
         for (column, value) in &self.equal {
             clause.and(Clause { sql: format!("{column} = ?"), values: vec![text(value)] });
         }
@@ -247,6 +254,7 @@ pub fn visit(
     mut visit: impl FnMut(Interaction) -> bool,
 ) -> Result<()> {
     let mut clause = Clause { sql: "namespace_id = ?".into(), values: vec![scope.namespace_id.clone().into()] };
+    clause.and(access::unhidden(scope, "interactions.feature_id"));
     if !retriever_ids.is_empty() {
         let sql = format!("retriever_id IN ({})", vec!["?"; retriever_ids.len()].join(", "));
         clause.and(Clause { sql, values: retriever_ids.iter().cloned().map(SqlValue::from).collect() });

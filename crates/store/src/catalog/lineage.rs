@@ -2,14 +2,19 @@
 //! object, and removals that count what went.
 
 use super::{
+    access,
+    browse::{self, Selection},
     documents::{self, from_json_column},
+    filter::Clause,
     from_sql,
     objects::ObjectBlob,
     resources::Resource,
 };
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{
+    Connection, OptionalExtension, Row, Transaction, params, params_from_iter, types::Value as SqlValue,
+};
 use std::collections::{BTreeMap, HashSet};
-use strata_model::{Error, Fields, Result, Scope};
+use strata_model::{Error, Fields, Result, Scope, filter::Filter};
 
 const COLLECTION: &str =
     "SELECT c.collection_id, c.namespace_id, c.name, c.body, c.created_at, c.updated_at FROM collections c";
@@ -96,7 +101,7 @@ pub fn upstream(connection: &Connection, source_ids: &[String]) -> Result<Vec<St
 
 // Documents and their descendants
 
-/// Sequence numbers of the documents that descend from these, themselves left out, ascending.
+/// Sequence numbers of the documents that descend from these, themselves left out, ascending; whoever may read them.
 pub fn descendants(connection: &Connection, scope: &Scope, document_ids: &[String]) -> Result<Vec<i64>> {
     let roots = serde_json::to_string(document_ids).map_err(Error::internal)?;
     let sql = "WITH RECURSIVE below(seq, id) AS (
@@ -109,8 +114,8 @@ pub fn descendants(connection: &Connection, scope: &Scope, document_ids: &[Strin
     many(connection, sql, [&roots, &scope.namespace_id], |r| r.get(0))
 }
 
-/// Sequence numbers of the documents at most `depth` levels below one, ascending. Of more than `limit` the nearest are
-/// kept, and of those that are as near the oldest.
+/// Sequence numbers of the documents at most `depth` levels below one that the scope's reader sees, and to which what it
+/// sees leads, ascending. Of more than `limit` the nearest are kept, and of those that are as near the oldest.
 pub fn below(
     connection: &Connection,
     scope: &Scope,
@@ -118,15 +123,22 @@ pub fn below(
     depth: usize,
     limit: usize,
 ) -> Result<Vec<i64>> {
-    let sql = "SELECT d.seq, d.document_id FROM json_each(?1) r JOIN documents d ON d.source_document_id = r.value
-        WHERE d.namespace_id = ?2 ORDER BY d.seq LIMIT ?3";
+    let readable = access::and_readable(scope, "d");
+    let sql = format!(
+        "SELECT d.seq, d.document_id FROM json_each(?) r JOIN documents d ON d.source_document_id = r.value
+         WHERE d.namespace_id = ?{} ORDER BY d.seq LIMIT ?",
+        readable.sql
+    );
     // Imports may name parents that come later, and so go in circles.
     let mut known = HashSet::from([document_id.to_owned()]);
     let (mut level, mut seqs) = (vec![document_id.to_owned()], Vec::new());
     for _ in 0..depth {
         let parents = serde_json::to_string(&level).map_err(Error::internal)?;
         let most = (limit + known.len()) as i64;
-        let found = many(connection, sql, params![parents, scope.namespace_id, most], |r| {
+        let mut values = vec![SqlValue::Text(parents), SqlValue::Text(scope.namespace_id.clone())];
+        values.extend(readable.values.iter().cloned());
+        values.push(most.into());
+        let found = many(connection, &sql, params_from_iter(values), |r| {
             Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?))
         })?;
         level.clear();
@@ -192,13 +204,14 @@ pub fn decomposition(connection: &Connection, scope: &Scope, object_id: &str) ->
     for count in counts {
         found.insert(count.collection_id.clone(), count);
     }
-    let documents = many(
-        connection,
+    let Clause { sql, values } = of_object(scope, object_id);
+    let sql = format!(
         "SELECT collection_id, count(*), min(length(lineage_path) - length(replace(lineage_path, '/', '')))
-         FROM documents WHERE root_object_id = ?1 AND namespace_id = ?2 GROUP BY collection_id",
-        [object_id, &scope.namespace_id],
-        |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get::<_, Option<i64>>(2)?)),
-    )?;
+         FROM documents WHERE {sql} GROUP BY collection_id"
+    );
+    let documents = many(connection, &sql, params_from_iter(values), |r| {
+        Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get::<_, Option<i64>>(2)?))
+    })?;
     for (collection, documents, depth) in documents {
         let tier = depth.unwrap_or(1).max(1);
         let entry = found.entry(collection.clone()).or_insert_with(|| TierCounts {
@@ -211,6 +224,14 @@ pub fn decomposition(connection: &Connection, scope: &Scope, object_id: &str) ->
     let mut tiers: Vec<_> = found.into_values().collect();
     tiers.sort_by(|a, b| (a.tier, &a.collection_id).cmp(&(b.tier, &b.collection_id)));
     Ok(tiers)
+}
+
+/// That a document comes from an object, and is there for the scope's reader.
+pub(super) fn of_object(scope: &Scope, object_id: &str) -> Clause {
+    let own = [object_id, &scope.namespace_id].map(|text| SqlValue::Text(text.to_owned()));
+    let mut clause = Clause { sql: "root_object_id = ? AND namespace_id = ?".into(), values: own.to_vec() };
+    clause.and(access::readable(scope, "documents"));
+    clause
 }
 
 /// The blobs of several objects of the scope, by object.
@@ -229,13 +250,14 @@ pub fn blobs_of(
 /// A document of an object, by ids alone: its collection, its own id, and the document it was made from.
 pub type Member = (String, String, Option<String>);
 
-/// The documents that come from an object, oldest first.
+/// The documents that come from an object and are there for the scope's reader, oldest first.
 pub fn members(connection: &Connection, scope: &Scope, object_id: &str, limit: usize) -> Result<Vec<Member>> {
-    let sql = "SELECT collection_id, document_id, source_document_id FROM documents
-        WHERE root_object_id = ?1 AND namespace_id = ?2 ORDER BY seq LIMIT ?3";
-    many(connection, sql, params![object_id, scope.namespace_id, limit as i64], |r| {
-        Ok((r.get(0)?, r.get(1)?, r.get(2)?))
-    })
+    let Clause { sql, mut values } = of_object(scope, object_id);
+    values.push((limit as i64).into());
+    let sql = format!(
+        "SELECT collection_id, document_id, source_document_id FROM documents WHERE {sql} ORDER BY seq LIMIT ?"
+    );
+    many(connection, &sql, params_from_iter(values), |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
 }
 
 // Removal
@@ -354,7 +376,7 @@ pub fn reconcile(
             &format!("SELECT count(*) {objects} AND {has}"),
             &[&buckets, &scope.namespace_id, collection_id],
         )?,
-        documents: one("SELECT count(*) FROM documents WHERE collection_id = ?1", &[collection_id])?,
+        documents: browse::count(connection, scope, Selection::of(Some(collection_id), &Filter::all()))?,
         missing: many(connection, &missing, params![buckets, scope.namespace_id, collection_id, limit as i64], |r| {
             Ok(MissingObject {
                 object_id: r.get(0)?,

@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0009_stored_bytes.sql"),
     include_str!("migrations/0010_audit.sql"),
     include_str!("migrations/0011_transfers.sql"),
+    include_str!("migrations/0012_access_lists.sql"),
 ];
 
 /// The schema that this version knows.

@@ -3,6 +3,7 @@
 //! One connection writes, on its own thread; requests that arrive while a commit is syncing share the next one (group
 //! commit). A pool of connections reads snapshots. WAL with `synchronous=FULL`: a write that returned is on disk.
 
+pub mod access;
 pub mod annotations;
 pub mod artifacts;
 pub mod audit;

@@ -174,7 +174,7 @@ pub fn is_enabled(connection: &Connection, scope: &Scope, model_id: &str) -> Res
 pub fn namespaces_of(connection: &Connection, organization_id: &str, model_id: &str) -> Result<Vec<Scope>> {
     let sql = "SELECT n.namespace_id FROM namespace_models m JOIN namespaces n ON n.namespace_id = m.namespace_id
          WHERE m.model_id = ?1 AND n.organization_id = ?2 ORDER BY n.namespace_id";
-    let scope = |row: &Row<'_>| Ok(Scope { organization_id: organization_id.to_owned(), namespace_id: row.get(0)? });
+    let scope = |row: &Row<'_>| Ok(Scope::whole(organization_id, row.get::<_, String>(0)?));
     rows(connection, sql, [model_id, organization_id], scope)
 }
 

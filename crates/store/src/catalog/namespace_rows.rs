@@ -6,7 +6,7 @@
 //! of the schema that add columns.
 
 use super::{
-    artifacts, documents, from_sql,
+    access, artifacts, documents, from_sql,
     objects::{self, ObjectBlob},
     payload,
 };
@@ -411,7 +411,7 @@ fn refer(tx: &Transaction<'_>, row: &Fields) -> Result<()> {
     Ok(())
 }
 
-/// Vectors, artifacts, entries of payload indexes, the count and the change that the index follows.
+/// Vectors, who reads it, artifacts, entries of payload indexes, the count and the change that the index follows.
 fn complete_document(tx: &Transaction<'_>, seq: i64, row: &Fields) -> Result<()> {
     let wrong = || Error::Conflict("a kept vector cannot be read".into());
     for vector in row.get(VECTORS).and_then(Value::as_array).into_iter().flatten() {
@@ -422,6 +422,7 @@ fn complete_document(tx: &Transaction<'_>, seq: i64, row: &Fields) -> Result<()>
             .map_err(from_sql)?;
     }
     let collection = row.get("collection_id").and_then(Value::as_str).unwrap_or_default();
+    access::restrict(tx, seq, &parsed::<Fields>(row, "internal_metadata")?)?;
     artifacts::add(tx, seq, &parsed::<Vec<Value>>(row, "document_blobs")?)?;
     payload::add(tx, collection, seq, &parsed::<Fields>(row, "fields")?)?;
     documents::counted(tx, collection, 1)?;

@@ -429,9 +429,9 @@ pub fn namespace(connection: &Connection, principal: &Principal, identifier: &st
 }
 
 impl Namespace {
-    /// The capability to this namespace's rows.
+    /// The capability to this namespace's rows, for the server's own work.
     pub fn scope(&self) -> Scope {
-        Scope { organization_id: self.organization_id.clone(), namespace_id: self.namespace_id.clone() }
+        Scope::whole(&*self.organization_id, &*self.namespace_id)
     }
 }
 

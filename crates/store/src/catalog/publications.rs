@@ -4,7 +4,7 @@
 use super::{documents::from_json_column, from_sql};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::HashMap;
-use strata_model::{Error, Fields, Result, Scope};
+use strata_model::{Error, Fields, Reader, Result, Scope};
 
 /// A retriever as it is published.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,12 +45,17 @@ pub struct Mark {
 const COLUMNS: &str =
     "public_id, public_name, retriever_id, organization_id, namespace_id, active, body, created_at, updated_at";
 
+/// A namespace as the public sees it: with the documents that everybody reads.
+fn public(organization_id: String, namespace_id: String) -> Scope {
+    Scope::whole(organization_id, namespace_id).seen_by(Reader::Anyone)
+}
+
 fn row(r: &Row<'_>) -> rusqlite::Result<Publication> {
     Ok(Publication {
         public_id: r.get(0)?,
         public_name: r.get(1)?,
         retriever_id: r.get(2)?,
-        scope: Scope { organization_id: r.get(3)?, namespace_id: r.get(4)? },
+        scope: public(r.get(3)?, r.get(4)?),
         active: r.get(5)?,
         body: from_json_column(r, 6)?,
         created_at: r.get(7)?,
@@ -155,7 +160,7 @@ pub fn cards(connection: &Connection) -> Result<Vec<Card>> {
         Ok(Card {
             public_id: r.get(0)?,
             public_name: r.get(1)?,
-            scope: Scope { organization_id: r.get(2)?, namespace_id: r.get(3)? },
+            scope: public(r.get(2)?, r.get(3)?),
             active: r.get(4)?,
             has_password: r.get(5)?,
             shown: from_json_column(r, 6)?,

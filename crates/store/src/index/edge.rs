@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use strata_model::filter::Filter;
-use strata_model::{Error, Result};
+use strata_model::{Error, Reader, Result};
 
 /// How often one caller tries to open a shard that others close or lose.
 const OPEN_ATTEMPTS: usize = 4;
@@ -184,13 +184,14 @@ impl Drop for EdgeIndex {
 }
 
 impl Index for EdgeIndex {
-    fn can_filter(&self, collection_id: &str, filter: &Filter) -> Result<bool> {
-        self.inner.with_shard(collection_id, |_, shard| Ok(shard.can_filter(filter)))
+    fn can_filter(&self, collection_id: &str, reader: &Reader, filter: &Filter) -> Result<bool> {
+        self.inner.with_shard(collection_id, |_, shard| Ok(shard.can_filter(reader, filter)))
     }
 
     fn search(
         &self,
         collection_id: &str,
+        reader: &Reader,
         query: &Query,
         restriction: &Restriction,
         limit: usize,
@@ -201,7 +202,7 @@ impl Index for EdgeIndex {
         }
         let started = Instant::now();
         let found = self.inner.with_shard(collection_id, |slot, shard| {
-            match shard.search(query, restriction, limit, score_threshold, self.inner.config.search_ef)? {
+            match shard.search(reader, query, restriction, limit, score_threshold, self.inner.config.search_ef)? {
                 Ok(hits) => Ok(hits),
                 Err(fault) => Err(self.inner.doubt(slot, fault)),
             }

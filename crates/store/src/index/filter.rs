@@ -8,8 +8,9 @@ use super::{PayloadIndex, PayloadKind};
 use qdrant_edge as qe;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
+use strata_model::acl::READERS;
 use strata_model::filter::{Condition, Filter, Operator};
-use strata_model::{Fields, path};
+use strata_model::{Fields, Reader, path};
 
 /// Most values of one `in` condition that the index evaluates.
 const MAX_IN_VALUES: usize = 1_000;
@@ -161,8 +162,19 @@ pub(super) fn compile(
     }
 }
 
+/// The documents that `reader` sees; `Ok(None)` where it sees all.
+pub(super) fn readable(reader: &Reader, indexes: &[PayloadIndex]) -> Result<Option<Value>, Unfit> {
+    let Some(words) = reader.words() else { return Ok(None) };
+    match indexes.iter().any(|index| index.field == READERS) {
+        true => Ok(Some(json!({ "key": key(READERS), "match": { "any": words } }))),
+        // Built before there were readers.
+        false => Err(Unfit),
+    }
+}
+
 fn leaf(condition: &Condition, indexes: &[PayloadIndex], odd: &BTreeSet<String>) -> Result<Value, Unfit> {
-    let index = indexes.iter().find(|i| i.field == condition.field).ok_or(Unfit)?;
+    // Who reads a document is no field of it: what a caller means by this name is something else.
+    let index = indexes.iter().find(|i| i.field == condition.field && i.field != READERS).ok_or(Unfit)?;
     let stored = Stored::of(index).ok_or(Unfit)?;
     if odd.contains(&index.field) {
         return Err(Unfit);

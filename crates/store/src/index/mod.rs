@@ -21,7 +21,7 @@ use std::time::Duration;
 use strata_model::document::Vectors;
 use strata_model::feature::VectorIndex;
 use strata_model::filter::Filter;
-use strata_model::{Fields, Result};
+use strata_model::{Fields, Reader, Result};
 
 /// Name of the sparse vector that every shard has for words (BM25).
 pub const LEXICAL: &str = "lexical";
@@ -63,7 +63,8 @@ pub enum PayloadKind {
 /// A document as the index takes it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Point {
-    /// The document's fields, ids and lineage included. Only the paths of the shard's payload indexes are kept.
+    /// The document's fields, ids, lineage and readers included ([`strata_model::document::Document::indexed`]). Only the
+    /// paths of the shard's payload indexes are kept.
     pub payload: Fields,
     pub vectors: Vectors,
     /// The text that [`Query::Lexical`] searches.
@@ -120,7 +121,7 @@ pub enum Restriction {
     None,
     /// Only if [`Index::can_filter`] said yes.
     Filter(Filter),
-    /// Exact search among these points (`document_seq`).
+    /// Exact search among these points (`document_seq`), which the catalog found for the same reader.
     Ids(Vec<i64>),
 }
 
@@ -159,12 +160,17 @@ pub struct ShardStatus {
 /// Vector and word search over the documents of a collection. Calls block: keep them off the async runtime.
 pub trait Index: Send + Sync {
     /// Whether the index can evaluate `filter` itself with the meaning of [`Filter::matches`]: every leaf is `eq`,
-    /// `in`, `gt`, `gte`, `lt` or `lte` on a payload-indexed field with a value of the field's type.
-    fn can_filter(&self, collection_id: &str, filter: &Filter) -> Result<bool>;
-    /// The best `limit` points, best first, ties by `document_seq`.
+    /// `in`, `gt`, `gte`, `lt` or `lte` on a payload-indexed field with a value of the field's type; and whether it knows
+    /// which documents `reader` sees.
+    fn can_filter(&self, collection_id: &str, reader: &Reader, filter: &Filter) -> Result<bool>;
+    /// The best `limit` points that `reader` sees, best first, ties by `document_seq`. [`Error::Unavailable`] where
+    /// [`Index::can_filter`] would say no.
+    ///
+    /// [`Error::Unavailable`]: strata_model::Error::Unavailable
     fn search(
         &self,
         collection_id: &str,
+        reader: &Reader,
         query: &Query,
         restriction: &Restriction,
         limit: usize,

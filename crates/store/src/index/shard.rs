@@ -16,7 +16,7 @@ use std::sync::Arc;
 use strata_model::document::VectorValue;
 use strata_model::feature::{Distance, VectorIndex, VectorKind};
 use strata_model::filter::Filter;
-use strata_model::{Error, Result};
+use strata_model::{Error, Reader, Result};
 
 /// Why a shard can no longer be trusted.
 #[derive(Debug)]
@@ -253,20 +253,33 @@ impl Shard {
         kept
     }
 
-    fn compile(&self, filter: &Filter) -> Result<Option<qe::Filter>, filter::Unfit> {
-        let Some(compiled) = filter::compile(filter, &self.spec.payload, &self.odd.lock())? else { return Ok(None) };
-        // A lone condition is a `must` of one.
-        let compiled = if compiled.get("key").is_some() { serde_json::json!({ "must": [compiled] }) } else { compiled };
+    /// The one place where a search learns which documents its reader sees.
+    fn compile(&self, reader: &Reader, filter: &Filter) -> Result<Option<qe::Filter>, filter::Unfit> {
+        let readable = filter::readable(reader, &self.spec.payload)?;
+        let wanted = filter::compile(filter, &self.spec.payload, &self.odd.lock())?;
+        let compiled = match (readable, wanted) {
+            (None, None) => return Ok(None),
+            (None, Some(tree)) if tree.get("key").is_none() => tree,
+            // A lone condition is a `must` of one.
+            (Some(one), None) | (None, Some(one)) => serde_json::json!({ "must": [one] }),
+            (Some(readable), Some(wanted)) => serde_json::json!({ "must": [readable, wanted] }),
+        };
         serde_json::from_value(compiled).map(Some).map_err(|_| filter::Unfit)
     }
 
-    pub(super) fn can_filter(&self, filter: &Filter) -> bool {
-        self.compile(filter).is_ok()
+    pub(super) fn can_filter(&self, reader: &Reader, filter: &Filter) -> bool {
+        self.compile(reader, filter).is_ok()
+    }
+
+    fn allowed(&self, reader: &Reader, filter: &Filter) -> Result<Option<qe::Filter>> {
+        let unfit = |_| Error::Unavailable("the index cannot evaluate this filter now; filter by ids".into());
+        self.compile(reader, filter).map_err(unfit)
     }
 
     /// The outer error is the caller's fault, the inner the shard's.
     pub(super) fn search(
         &self,
+        reader: &Reader,
         query: &Query,
         restriction: &Restriction,
         limit: usize,
@@ -275,13 +288,8 @@ impl Shard {
     ) -> Result<Result<Vec<Hit>, Fault>> {
         let Some((using, vector, ascending)) = self.query(query)? else { return Ok(Ok(Vec::new())) };
         let (filter, exact) = match restriction {
-            Restriction::None => (None, false),
-            Restriction::Filter(filter) => match self.compile(filter) {
-                Ok(compiled) => (compiled, false),
-                Err(filter::Unfit) => {
-                    return Err(Error::Unavailable("the index cannot evaluate this filter now; filter by ids".into()));
-                }
-            },
+            Restriction::None => (self.allowed(reader, &Filter::all())?, false),
+            Restriction::Filter(filter) => (self.allowed(reader, filter)?, false),
             Restriction::Ids(ids) => {
                 let ids = ids.iter().filter_map(|id| u64::try_from(*id).ok()).map(qe::PointId::NumId);
                 let has_id: qe::HasIdCondition = ids.collect();

@@ -9,7 +9,7 @@ use strata_model::{
 use strata_store::{Catalog, catalog::from_sql, seams::System};
 
 pub fn scope(namespace: &str) -> Scope {
-    Scope { organization_id: "org_1".into(), namespace_id: namespace.into() }
+    Scope::whole("org_1", namespace)
 }
 
 pub fn document(id: &str, fields: Value) -> Document {

@@ -1,7 +1,7 @@
 //! Counts and sums over a bucket's objects, blobs and batches, and what its schema is used for.
 
 use super::rows;
-use crate::catalog::from_sql;
+use crate::catalog::{filter::Clause, from_sql, lineage};
 use rusqlite::{Connection, params};
 use strata_model::{Result, Scope};
 
@@ -88,12 +88,11 @@ pub fn by_status(connection: &Connection, bucket_id: &str) -> Result<Vec<(String
     rows(connection, sql, &[bucket_id], |r| Ok((r.get(0)?, number(r, 1)?)))
 }
 
-/// How many documents descend from an object.
+/// How many documents descend from an object that are there for the scope's reader.
 pub fn documents_of(connection: &Connection, scope: &Scope, object_id: &str) -> Result<u64> {
-    connection
-        .prepare_cached("SELECT count(*) FROM documents WHERE root_object_id = ?1 AND namespace_id = ?2")
-        .and_then(|mut s| s.query_row([object_id, &scope.namespace_id], |r| number(r, 0)))
-        .map_err(from_sql)
+    let Clause { sql, values } = lineage::of_object(scope, object_id);
+    let found = rows(connection, &format!("SELECT count(*) FROM documents WHERE {sql}"), &values, |r| number(r, 0))?;
+    Ok(found.first().copied().unwrap_or(0))
 }
 
 /// Whether any object of the bucket has (`present`) or lacks the property, as a field or as a blob.

@@ -92,7 +92,8 @@ pub fn by_signature(connection: &Connection, upload_id: &str) -> Result<(Scope, 
     let scope = connection
         .prepare_cached(sql)
         .and_then(|mut s| {
-            s.query_row([upload_id], |r| Ok(Scope { namespace_id: r.get(0)?, organization_id: r.get(1)? })).optional()
+            let scope = |r: &Row<'_>| Ok(Scope::whole(r.get::<_, String>(1)?, r.get::<_, String>(0)?));
+            s.query_row([upload_id], scope).optional()
         })
         .map_err(from_sql)?
         .ok_or_else(|| Error::missing("upload", upload_id))?;
