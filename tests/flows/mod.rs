@@ -1,3 +1,4 @@
+mod acl;
 mod audit;
 mod backup;
 mod clones;

@@ -49,6 +49,10 @@ impl Api {
     pub fn without_key(&self) -> Self {
         Self { key: None, ..self.clone() }
     }
+    /// The same caller at another address: that of a server which was started again.
+    pub fn at(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
     pub fn within(&self, namespace: &str) -> Self {
         Self { namespace: Some(namespace.to_owned()), ..self.clone() }
     }

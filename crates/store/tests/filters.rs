@@ -15,7 +15,8 @@ use proptest::{
 use serde_json::{Value, json};
 use std::{cell::Cell, sync::Arc, time::Duration};
 use strata_model::{
-    Fields, Result,
+    Fields, Reader, Result,
+    acl::{ACL, READERS},
     document::{Document, VectorValue, Vectors},
     feature::{Distance, VectorIndex, VectorKind},
     filter::{Filter, Operator},
@@ -205,7 +206,8 @@ impl Feed for Told {
             model: String::new(),
             aliases: Vec::new(),
         };
-        let payload = INDEXED.map(|(field, kind)| PayloadIndex { field: field.into(), kind }).to_vec();
+        let fields = INDEXED.into_iter().chain([(READERS, PayloadKind::Keyword)]);
+        let payload = fields.map(|(field, kind)| PayloadIndex { field: field.into(), kind }).collect();
         Ok(Some(ShardSpec { collection_id: COLLECTION.into(), vectors: vec![vector], payload, language: None }))
     }
     fn changes_after(&self, _: &str, after: i64, limit: usize) -> Result<Vec<Change>> {
@@ -214,6 +216,24 @@ impl Feed for Told {
     fn head(&self, _: &str) -> Result<i64> {
         Ok(self.0.last().map_or(0, |c| c.seq))
     }
+}
+
+/// The access list of a document: by its number none, or one of every kind.
+fn access_list(number: usize) -> Option<Value> {
+    match number % 6 {
+        0 => None,
+        1 => Some(json!({ "read": ["ann"], "owner": "bob" })),
+        2 => Some(json!({ "read": ["cy", "*"], "write": ["bob", "cy"] })),
+        3 => Some(json!({ "public": true, "read": ["bob"] })),
+        4 => Some(json!({ "public": false, "write": [] })),
+        _ => Some(json!({ "owner": "ann" })),
+    }
+}
+
+/// Everybody who may ask.
+fn readers() -> [Reader; 5] {
+    let named = |name: &str| Reader::Principal(name.to_owned());
+    [Reader::All, Reader::Anyone, named("ann"), named("bob"), named("*")]
 }
 
 /// The same documents in a catalog, in an index and in memory.
@@ -233,6 +253,7 @@ impl World {
             let put = |(i, fields): (usize, Value)| {
                 let mut made = document(&format!("doc_{i}"), fields);
                 made.lineage.root_object_id = i.is_multiple_of(2).then(|| "a".into());
+                made.internal_metadata.extend(access_list(i).map(|list| (ACL.to_owned(), list)));
                 (made.seq, _) = documents::put(tx, &scope("ns_1"), &made, 0, &Vectors::new())?;
                 Ok(made)
             };
@@ -242,7 +263,7 @@ impl World {
         declare(&catalog, &documents);
         let changes = documents.iter().enumerate().map(|(i, made)| {
             let vectors = Vectors::from([("d".to_owned(), VectorValue::Dense(vec![1.0, 0.0]))]);
-            let payload = made.view();
+            let payload = made.indexed();
             Change { seq: i as i64 + 1, document_seq: made.seq, point: Some(Point { payload, vectors, lexical: None }) }
         });
         let told = Arc::new(Told(changes.collect()));
@@ -283,15 +304,45 @@ impl World {
                 prop_assert_eq!(&found, &plain, "{} by {}, pages of {}: {}", collection, field, size, sent);
             }
         }
-        if !self.index.can_filter(COLLECTION, &parsed).unwrap() {
-            return Ok(false);
+        for reader in readers() {
+            self.agree_for(&reader, &parsed, sent)?;
         }
-        let query = Query::Dense { index: "d".into(), vector: vec![1.0, 0.0] };
-        let hits = self.index.search(COLLECTION, &query, &Restriction::Filter(parsed), 1_000, None).unwrap();
-        let mut found: Vec<i64> = hits.iter().map(|hit| hit.document_seq).collect();
-        found.sort_unstable();
-        prop_assert_eq!(&found, &want, "index: {}", sent);
-        Ok(true)
+        Ok(self.index.can_filter(COLLECTION, &Reader::All, &parsed).unwrap())
+    }
+
+    /// Asserts that all find the same for a reader.
+    fn agree_for(&self, reader: &Reader, parsed: &Filter, sent: &Value) -> std::result::Result<(), TestCaseError> {
+        let readable = self.documents.iter().filter(|d| reader.may_read(d.acl()));
+        let all: Vec<i64> = readable.clone().map(|d| d.seq).collect();
+        let want: Vec<i64> = readable.filter(|d| parsed.matches(&d.view())).map(|d| d.seq).collect();
+        for (collection, later) in [(COLLECTION, 0), (DECLARED, LATER)] {
+            let scope = scope(namespace(collection)).seen_by(reader.clone());
+            let page = Page { limit: 1_000, offset: 0, after: None, sort: Some(("n".into(), true)) };
+            let (seqs, count, list) = self
+                .catalog
+                .read_blocking(|c| {
+                    let selection = Selection::of(Some(collection), parsed);
+                    let list = documents::list(c, &scope, Some(collection), parsed, &page)?;
+                    Ok((browse::seqs(c, &scope, selection)?, browse::count(c, &scope, selection)?, list))
+                })
+                .unwrap();
+            let seqs: Vec<i64> = seqs.iter().map(|seq| seq - later).collect();
+            let mut listed: Vec<i64> = list.iter().map(|document| document.seq - later).collect();
+            listed.sort_unstable();
+            prop_assert_eq!(&seqs, &want, "SQL over {} for {:?}: {}", collection, reader, sent);
+            prop_assert_eq!(&listed, &want, "a list of {} for {:?}: {}", collection, reader, sent);
+            prop_assert_eq!(count, want.len() as i64, "the count of {} for {:?}: {}", collection, reader, sent);
+        }
+        let can = self.index.can_filter(COLLECTION, reader, parsed).unwrap();
+        let filtered = can.then(|| (Restriction::Filter(parsed.clone()), &want));
+        for (restriction, want) in filtered.into_iter().chain([(Restriction::None, &all)]) {
+            let query = Query::Dense { index: "d".into(), vector: vec![1.0, 0.0] };
+            let hits = self.index.search(COLLECTION, reader, &query, &restriction, 1_000, None).unwrap();
+            let mut found: Vec<i64> = hits.iter().map(|hit| hit.document_seq).collect();
+            found.sort_unstable();
+            prop_assert_eq!(&found, want, "the index by {:?} for {:?}: {}", restriction, reader, sent);
+        }
+        Ok(())
     }
 }
 
