@@ -155,6 +155,7 @@ fn leaf() -> impl Strategy<Value = Value> {
         "absent",
         "document_id",
         "root_object_id",
+        READERS,
     ]);
     let wild =
         (any_field, select(Operator::ALL.map(|(name, _)| name).to_vec()), value(), vec(scalar(), 0..4), any::<bool>())

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use strata_model::acl::READERS;
 use strata_model::document::VectorValue;
 use strata_model::feature::{Distance, VectorIndex, VectorKind};
-use strata_model::filter::Filter;
+use strata_model::filter::{Condition, Filter, Operator};
 use strata_model::{Error, Fields, Reader, Result};
 use strata_store::index::{
     Change, EdgeConfig, EdgeIndex, Feed, Index, PayloadIndex, PayloadKind, Point, Query, Restriction, ShardSpec,
@@ -634,6 +635,39 @@ fn a_new_spec_is_built_beside_the_old() {
     let index = open(&dir.path(), &feed);
     assert!(index.can_filter(C, &Reader::All, &filter).unwrap());
     assert_eq!(answers(&index), before);
+}
+
+#[test]
+fn an_index_that_knows_no_readers_answers_none_of_them_until_it_is_built_anew() {
+    let (dir, feed) = (Dir::new(), Memory::new(spec(2)));
+    let read_by = |words: &[&str]| point(json!({ READERS: words }), &[("d", VectorValue::Dense(vec![1.0, 0.0]))], None);
+    feed.fill(C, [read_by(&["*"]), read_by(&["=ann", "=bob"]), read_by(&[])]);
+    let index = open(&dir.path(), &feed);
+    let (ann, everything) = (Reader::Principal("ann".into()), Filter::all());
+    let asked = |reader: &Reader| index.search(C, reader, &dense(&[1.0, 0.0]), &Restriction::None, 10, None);
+    assert_eq!(asked(&Reader::All).unwrap().len(), 3);
+    for reader in [&ann, &Reader::Anyone] {
+        assert!(!index.can_filter(C, reader, &everything).unwrap());
+        assert!(matches!(asked(reader), Err(Error::Unavailable(_))));
+    }
+    feed.specs
+        .lock()
+        .unwrap()
+        .get_mut(C)
+        .unwrap()
+        .payload
+        .push(PayloadIndex { field: READERS.into(), kind: PayloadKind::Keyword });
+    index.respec(C);
+    until("readers are known", || index.can_filter(C, &ann, &everything).unwrap());
+    let found = |reader: &Reader| asked(reader).unwrap().iter().map(|hit| hit.document_seq).collect::<Vec<_>>();
+    assert_eq!((found(&Reader::All), found(&ann), found(&Reader::Anyone)), (vec![1, 2, 3], vec![1, 2], vec![1]));
+    let by_name = Filter::Is(Condition {
+        field: READERS.into(),
+        operator: Operator::Eq,
+        value: "=bob".into(),
+        case_sensitive: true,
+    });
+    assert!(!index.can_filter(C, &ann, &by_name).unwrap(), "who else reads a document is not told");
 }
 
 #[test]
