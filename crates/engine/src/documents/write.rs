@@ -97,6 +97,7 @@ impl Engine {
         owner: &str,
     ) -> Result<Shown> {
         let acl = acl::check(acl, "")?;
+        let says_something = !acl.is_empty();
         let (of, collection, id) = (scope.clone(), collection.to_owned(), document_id.to_owned());
         let (now, owner) = (self.catalog.now(), owner.to_owned());
         let (written, followed) = self
@@ -112,7 +113,7 @@ impl Engine {
                 }
                 document.updated_at = now;
                 let change = documents::rewrite(tx, &document, None)?;
-                let followed = access::spread(tx, &of, &document)?;
+                let followed = if says_something { access::spread(tx, &of, &document)? } else { Vec::new() };
                 Ok(((document, change), followed))
             })
             .await?;
