@@ -7,11 +7,15 @@ mod common;
 use common::{document, open, scope};
 use serde_json::{Value, json};
 use strata_model::{
-    Error,
+    Error, Reader,
+    acl::ACL,
     document::{Document, VectorValue, Vectors},
     filter::Filter,
 };
-use strata_store::{Catalog, catalog::documents};
+use strata_store::{
+    Catalog,
+    catalog::{access, documents},
+};
 
 fn put(catalog: &Catalog, document: Document, vectors: Vectors) -> (i64, i64) {
     catalog.write_blocking(move |tx| documents::put(tx, &scope("ns_1"), &document, 0, &vectors)).unwrap()
@@ -115,4 +119,50 @@ fn a_sort_over_mixed_types_follows_the_documented_order() {
         assert_eq!(got, want);
         assert_eq!(got.len(), 7);
     }
+}
+
+#[test]
+fn an_access_list_stays_with_its_document_and_goes_to_what_is_made_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    let with_list = |id: &str, list: Value| {
+        let mut made = document(id, json!({}));
+        made.internal_metadata.insert(ACL.into(), list);
+        made
+    };
+    let below = |id: &str, parent: &str| {
+        let mut made = document(id, json!({}));
+        made.lineage.source_document_id = Some(parent.into());
+        made
+    };
+    put(&catalog, with_list("doc_1", json!({ "read": ["ann"], "write": ["bob"] })), Vectors::new());
+    put(&catalog, below("doc_2", "doc_1"), Vectors::new());
+    put(&catalog, below("doc_3", "doc_2"), Vectors::new());
+    // Written anew without a list.
+    put(&catalog, document("doc_1", json!({ "v": 2 })), Vectors::new());
+    let named = |name: &str| scope("ns_1").seen_by(Reader::Principal(name.into()));
+    let sees = |name: &str| {
+        let of = named(name);
+        let there = |id: &&str| catalog.read_blocking(|c| documents::exists(c, &of, None, id)).unwrap();
+        ["doc_1", "doc_2", "doc_3"].iter().filter(|id| there(id)).count()
+    };
+    assert_eq!((sees("ann"), sees("bob"), sees("cy")), (3, 3, 0));
+    let write = |name: &'static str| {
+        let of = named(name);
+        let made = document("doc_1", json!({ "v": 3 }));
+        catalog.write_blocking(move |tx| documents::put(tx, &of, &made, 0, &Vectors::new()))
+    };
+    assert!(write("bob").is_ok());
+    assert!(matches!(write("ann"), Err(Error::Forbidden(_))));
+    assert!(matches!(write("cy"), Err(Error::Conflict(_))));
+
+    let touched = catalog.write_blocking(|tx| {
+        let mut changed = documents::get(tx, &scope("ns_1"), None, "doc_1")?;
+        changed.internal_metadata.insert(ACL.into(), json!({ "read": ["cy"] }));
+        documents::rewrite(tx, &changed, None)?;
+        access::spread(tx, &scope("ns_1"), &changed)
+    });
+    let head = catalog.read_blocking(|c| documents::head(c, "col_1")).unwrap();
+    assert_eq!(touched.unwrap(), [("col_1".to_owned(), head)], "the index follows");
+    assert_eq!((sees("ann"), sees("bob"), sees("cy")), (0, 0, 3));
 }

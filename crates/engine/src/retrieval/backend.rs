@@ -1,6 +1,6 @@
 //! What retrieval needs from the rest of the engine: collections, models, indexes and documents of one namespace.
 //!
-//! A backend is made for one caller's namespace and shows nothing outside it.
+//! A backend is made for one caller's namespace and shows nothing outside it, nor what access lists keep from the caller.
 
 use super::Snapshot;
 use super::learning::Feedback;

@@ -78,7 +78,7 @@ pub fn put(
         return Err(Error::Conflict(message));
     }
     let listed = access::with_list(document, list);
-    let document = listed.as_ref();
+    let document = &*listed;
     payload::replace(tx, &document.collection_id, seq, &document.fields)?;
     update(tx, seq, document, ordinal)?;
     artifacts::replace(tx, seq, &document.document_blobs)?;
@@ -100,7 +100,7 @@ fn add_at(
     vectors: &Vectors,
 ) -> Result<(i64, i64)> {
     let listed = access::with_list(document, access::inherited(tx, scope, document)?);
-    let document = listed.as_ref();
+    let document = &*listed;
     let seq = insert(tx, scope, document, ordinal)?;
     insert_vectors(tx, seq, vectors)?;
     artifacts::add(tx, seq, &document.document_blobs)?;
