@@ -24,6 +24,7 @@ mod streams;
 mod text;
 mod transcoding;
 mod web_scraper;
+mod writer;
 
 pub use artifact::{Artifact, NewArtifact};
 pub use custom::{Custom, Description, InputDescription, VectorDescription};
@@ -115,6 +116,13 @@ impl Output {
         let value = value.into();
         if !value.is_null() {
             self.fields.insert(name.to_owned(), value);
+        }
+    }
+
+    /// Adds fields that a model found. What is there already is not written over.
+    fn complete(&mut self, found: Fields) {
+        for (name, value) in found {
+            self.fields.entry(name).or_insert(value);
         }
     }
 

@@ -207,7 +207,7 @@ fn check(parameters: &Fields) -> Result<Shape> {
         model: model.id().to_owned(),
         aliases: ["embedding", "text_embedding", INDEX].into_iter().chain(model.aliases()).map(str::to_owned).collect(),
     };
-    let writer = ResponseShape::parse(parameters)?.map(|shape| shape.model);
+    let writer = ResponseShape::parse(parameters)?.map(|shape| shape.writer.model);
     Ok(Shape {
         vectors: vec![index],
         fields: fields(),
@@ -254,10 +254,7 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
         if let Some(shape) = ResponseShape::parse(&extractor.parameters)? {
             let written = shape.fill(engine, &input.scope.organization_id, texts).await?;
             for (output, fields) in outputs.iter_mut().zip(written) {
-                for (name, value) in fields {
-                    // What the text itself says is not written over.
-                    output.fields.entry(name).or_insert(value);
-                }
+                output.complete(fields);
             }
         }
         Ok(outputs)

@@ -1,6 +1,9 @@
 //! `web_scraper`: a site is read page by page, each page or chunk a document.
 
-use super::{Configured, Definition, Input, Output, Shape, embed_texts, parameters as p};
+use super::{
+    Configured, Definition, Input, Output, Shape, embed_texts, parameters as p,
+    response_shape::{self, ResponseShape},
+};
 use crate::{
     Engine,
     split::{self, SplitBy, SplitConfig},
@@ -22,6 +25,8 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pages that wait to be read, at most.
 const MAX_WAITING: usize = 20_000;
 const MAX_PATTERNS: usize = 100;
+/// Characters of a page that a language model reads.
+const MAX_SHAPED_CHARS: usize = 48_000;
 
 const PARAMETERS: &[p::Parameter] = &[
     p::integer("max_depth", Some(2), (0, 10), "How many links away from the first page others are read."),
@@ -66,7 +71,6 @@ const PARAMETERS: &[p::Parameter] = &[
     p::ignored("generate_code_embeddings", || json!(true), "Without effect: code is in the text, and found with it."),
     p::ignored("generate_image_embeddings", || json!(true), "Without effect: images are listed, not read."),
     p::ignored("generate_structure_embeddings", || json!(true), "Without effect."),
-    p::unavailable("response_shape", p::nothing, "needs a language model, which this version does not run"),
     p::unavailable("proxies", p::nothing, "requests go straight from this server, which judges every address"),
     p::ignored("detect_captcha", || json!(true), "Without effect."),
     p::ignored("persist_cookies", || json!(true), "Without effect: no cookie is kept."),
@@ -90,7 +94,11 @@ pub(super) static DEFINITION: Definition = Definition {
             "crawl_depth": { "type": "integer" }, "parent_url": { "type": "string" },
         } })
     },
-    parameter_schema: || p::schema(PARAMETERS),
+    parameter_schema: || {
+        let mut schema = p::schema(PARAMETERS);
+        response_shape::describe(&mut schema);
+        schema
+    },
     default_parameters: || p::defaults(PARAMETERS),
     position_fields: &["page_url", "chunk_index", "start_char", "end_char"],
     wordless: &["page_url", "parent_url", "asset_links", "images", "code_blocks"],
@@ -115,6 +123,9 @@ fn check(parameters: &Fields) -> Result<Shape> {
     let embeds = read.is("generate_text_embeddings");
     let aliases = ["embedding", "text_embedding", "intfloat__multilingual_e5_large_instruct"];
     let index = || super::multimodal::text_index(INDEX.into(), "web_scraper@v1", &aliases);
+    let asks_local = embeds || read.text("crawl_mode") == Some("semantic");
+    let local = asks_local.then(|| Registry::default_text_model().to_owned());
+    let writer = ResponseShape::parse(parameters)?.map(|shape| shape.writer.model);
     Ok(Shape {
         vectors: if embeds { vec![index()?] } else { Vec::new() },
         fields: vec![
@@ -126,11 +137,7 @@ fn check(parameters: &Fields) -> Result<Shape> {
             ("chunk_index", FieldType::Integer),
             ("total_chunks", FieldType::Integer),
         ],
-        models: if embeds || read.text("crawl_mode") == Some("semantic") {
-            vec![Registry::default_text_model().into()]
-        } else {
-            Vec::new()
-        },
+        models: local.into_iter().chain(writer).collect(),
     })
 }
 
@@ -184,6 +191,8 @@ struct Read {
     parent: Option<String>,
     depth: u64,
     page: page::Page,
+    /// What a language model found in it.
+    found: Fields,
 }
 
 /// A page that may be read.
@@ -199,7 +208,15 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
     Box::pin(async move {
         let url = input.values.get("url").and_then(Value::as_str).map(str::trim).filter(|url| !url.is_empty());
         let url = url.ok_or_else(|| Error::invalid("url", "the input has no URL: map one with `input_mappings`"))?;
-        let pages = crawl(engine, &extractor.parameters, url).await?;
+        let mut pages = crawl(engine, &extractor.parameters, url).await?;
+        if let Some(shape) = ResponseShape::parse(&extractor.parameters)? {
+            let (places, texts): (Vec<usize>, Vec<String>) =
+                pages.iter().enumerate().filter_map(|(at, read)| Some((at, shaped(read)?))).unzip();
+            let found = shape.fill(engine, &input.scope.organization_id, texts).await?;
+            for (place, found) in places.into_iter().zip(found) {
+                pages[place].found = found;
+            }
+        }
         let mut outputs = documents(&extractor.parameters, pages).await?;
         if p::Read(&extractor.parameters).is("generate_text_embeddings") {
             embed_texts(engine, &mut outputs, INDEX, searched).await?;
@@ -267,7 +284,7 @@ async fn crawl(engine: &Arc<Engine>, parameters: &Fields, start: &str) -> Result
             }));
             waiting.truncate(MAX_WAITING);
         }
-        pages.push(Read { url: next.url, parent: next.parent, depth: next.depth, page });
+        pages.push(Read { url: next.url, parent: next.parent, depth: next.depth, page, found: Fields::new() });
         tokio::time::sleep(delay).await;
     }
     Ok(pages)
@@ -357,9 +374,17 @@ fn of_page(read: &Read, config: Option<&SplitConfig>, strategy: &str, most: usiz
             output.put("images", read.page.details.images.clone());
             output.put("asset_links", read.page.details.asset_links.clone());
         }
+        output.complete(read.found.clone());
         output
     };
     Ok(chunks.into_iter().enumerate().map(one).collect())
+}
+
+/// What a language model reads of a page: title and text; `None` where it has no text.
+fn shaped(read: &Read) -> Option<String> {
+    let part = |name: &str| read.page.content.get(name).and_then(Value::as_str).unwrap_or_default().trim();
+    let (title, text) = (part("title"), part("text"));
+    (!text.is_empty()).then(|| format!("{title}\n{text}").trim().chars().take(MAX_SHAPED_CHARS).collect())
 }
 
 /// What stands for a document where it is searched for: title and text.

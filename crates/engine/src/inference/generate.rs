@@ -6,6 +6,7 @@ use super::{
     providers::{ProviderTask, Target},
 };
 use crate::Engine;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use strata_model::{Error, Result};
 
@@ -46,6 +47,11 @@ pub struct Message {
 impl Message {
     pub fn new(role: Role, text: impl Into<String>) -> Self {
         Self { role, text: text.into(), images: Vec::new() }
+    }
+
+    /// Puts a JPEG beside the text.
+    pub fn show_jpeg(&mut self, bytes: &[u8]) {
+        self.images.push(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)));
     }
 
     fn to_json(&self) -> Value {
@@ -89,6 +95,8 @@ pub struct Prompt {
     pub form: Form,
     /// 0 to 2; what the provider does where it is left out is the provider's.
     pub temperature: Option<f64>,
+    /// The share of the likeliest words that are chosen from, 0 to 1; likewise.
+    pub top_p: Option<f64>,
     /// Most tokens of the text.
     pub max_tokens: Option<u64>,
 }
@@ -149,6 +157,7 @@ impl Engine {
         let mut body = json!({ "model": target.model, "messages": messages });
         let options = [
             ("temperature", prompt.temperature.map(Value::from)),
+            ("top_p", prompt.top_p.map(Value::from)),
             ("max_tokens", prompt.max_tokens.map(Value::from)),
             ("response_format", prompt.form.to_json()),
         ];
@@ -208,6 +217,9 @@ mod tests {
         let mut message = Message::new(Role::User, "what is this?");
         assert_eq!(message.to_json()["content"], "what is this?");
         message.images.push("data:image/png;base64,AA==".into());
-        assert_eq!(message.to_json()["content"][1]["image_url"]["url"], "data:image/png;base64,AA==");
+        message.show_jpeg(&[0]);
+        let content = message.to_json()["content"].clone();
+        assert_eq!(content[1]["image_url"]["url"], "data:image/png;base64,AA==");
+        assert_eq!(content[2]["image_url"]["url"], "data:image/jpeg;base64,AA==");
     }
 }

@@ -101,7 +101,7 @@ pub(super) fn prompts(inputs: &Fields, parameters: &Fields) -> Result<Several<Pr
             last.images.extend(images.iter().cloned());
         }
         let messages = system.iter().cloned().chain(conversation).collect();
-        Prompt { messages, form: form.clone(), temperature, max_tokens }
+        Prompt { messages, form: form.clone(), temperature, top_p: None, max_tokens }
     });
     Ok(Several { values: made.collect(), is_list })
 }

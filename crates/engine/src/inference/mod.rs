@@ -20,7 +20,7 @@ pub use credentials::CREDENTIALS;
 pub(crate) use credentials::secret_name;
 pub use embed::Usage;
 pub(crate) use embed::is_local;
-pub(crate) use generate::{Form, Message, Prompt, Role};
+pub(crate) use generate::{Form, Generated, Message, Prompt, Role};
 pub use models::KnownModel;
 pub(crate) use providers::Providers;
 pub use providers::{DEFAULT_MAX_CHARS, Key, ProviderConfig, ProviderModel, ProviderTask};

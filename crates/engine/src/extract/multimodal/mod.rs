@@ -1,6 +1,7 @@
 //! `multimodal_extractor`: a video or a recording becomes segments, each with what is seen and said in it; an image, an
 //! animation or a text becomes one document in the same space.
 
+mod describe;
 pub(super) mod listen;
 mod plan;
 mod still;
@@ -9,8 +10,11 @@ mod video;
 pub(super) use plan::Recording;
 pub(super) use video::thumbnail;
 
-use super::{Configured, Definition, FileInput, Input, Output, Shape, image, parameters as p};
+use super::{
+    Configured, Definition, FileInput, Input, Output, Shape, embed_texts, image, parameters as p, response_shape,
+};
 use crate::Engine;
+use describe::{Describer, describes, description};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -41,7 +45,7 @@ pub(super) const SPLITTING: [p::Parameter; 6] = [
     p::one_of("sensitivity", "low", &["low", "medium", "high"], "How easily a scene ends, where no threshold is set."),
 ];
 
-const OTHERS: [p::Parameter; 21] = [
+const OTHERS: [p::Parameter; 20] = [
     p::boolean("run_multimodal_embedding", true, "Make a vector of what is seen, in a space that words share."),
     image::SPACE,
     p::boolean("run_transcription", false, "Write down what is said, with the time of each word."),
@@ -50,14 +54,26 @@ const OTHERS: [p::Parameter; 21] = [
     p::boolean("run_transcription_embedding", false, "Make a vector of what is said; writes it down, too."),
     p::boolean("enable_thumbnails", true, "Keep a frame of each segment as a JPEG of at most 640 pixels a side."),
     p::boolean("enable_segments", false, "Keep each segment as an MP4 of its own."),
-    p::integer("key_frames", Some(3), (1, 16), "Frames of a segment that its vector is the mean of."),
+    p::integer(
+        "key_frames",
+        Some(3),
+        (1, 16),
+        "Frames of a segment that its vector is the mean of; a language model sees at most 8.",
+    ),
     p::boolean("run_ocr", false, "Read the text in the middle frame of each segment, and in images."),
     p::boolean("run_ocr_embedding", false, "Make a vector of the text that is read; reads it, too."),
-    p::unavailable("run_video_description", p::no, "needs a model that describes, and none can be run here"),
-    p::unavailable("run_description_embedding", p::no, "needs a model that describes, and none can be run here"),
-    p::unavailable("response_shape", p::nothing, "needs a language model, which this version does not run"),
-    p::ignored("description_prompt", p::nothing, "Without effect: no model describes here."),
-    p::ignored("generation_config", p::nothing, "Without effect: no model describes here."),
+    p::boolean(
+        "run_video_description",
+        false,
+        "Have a language model describe each segment and image. Needs `llm_provider` and `llm_model`.",
+    ),
+    p::boolean("run_description_embedding", false, "Make a vector of each description; describes, too."),
+    p::ignored("description_prompt", p::nothing, "What a description is asked for with."),
+    p::ignored(
+        "generation_config",
+        p::nothing,
+        "How a language model writes: `temperature` (0.2), `top_p` and `max_output_tokens`.",
+    ),
     p::ignored("output_dimensionality", p::nothing, "Without effect: vectors have their model's size."),
     p::ignored("task_type", p::nothing, "Without effect: documents and queries are embedded alike."),
     p::ignored("embedding_task", p::nothing, "Without effect: documents and queries are embedded alike."),
@@ -72,6 +88,7 @@ fn parameter_schema() -> Value {
     {
         all.extend(others);
     }
+    response_shape::describe(&mut all);
     all
 }
 
@@ -107,6 +124,7 @@ const fn definition(version: &'static str, check: fn(&Fields) -> Result<Shape>) 
                 "transcription": { "type": "string" }, "transcription_language": { "type": "string" },
                 "words": { "type": "array" }, "labels": { "type": "array" }, "text": { "type": "string" },
                 "ocr_text": { "type": "string" },
+                "description": { "type": "string" }, "json_output": { "type": "object" },
                 "thumbnail_url": { "type": "string" }, "video_segment_url": { "type": "string" },
                 "segment_index": { "type": "integer" }, "total_segments": { "type": "integer" },
             } })
@@ -114,7 +132,8 @@ const fn definition(version: &'static str, check: fn(&Fields) -> Result<Shape>) 
         parameter_schema,
         default_parameters,
         position_fields: &["start_time", "end_time", "segment_index"],
-        wordless: &["labels", "words", "transcription_language", "thumbnail_url", "video_segment_url"],
+        // What is in `json_output` stands in fields of its own.
+        wordless: &["labels", "words", "transcription_language", "thumbnail_url", "video_segment_url", "json_output"],
         reads_source: false,
         check,
         run,
@@ -183,6 +202,9 @@ fn read_name(version: &str) -> String {
 fn said_name(version: &str) -> String {
     format!("multimodal_extractor_{version}_transcription_embedding")
 }
+fn described_name(version: &str) -> String {
+    format!("multimodal_extractor_{version}_description_embedding")
+}
 
 fn check(parameters: &Fields, version: &str) -> Result<Shape> {
     p::check(&SPLITTING, parameters)?;
@@ -202,11 +224,15 @@ fn check(parameters: &Fields, version: &str) -> Result<Shape> {
     if read.is("run_transcription_embedding") {
         vectors.push(text_index(said_name(version), &extractor, &["transcription_embedding"])?);
     }
-    if read.is("run_transcription_embedding") || read.is("run_ocr_embedding") {
+    let embedded = ["run_transcription_embedding", "run_ocr_embedding", "run_description_embedding"];
+    if embedded.iter().any(|name| read.is(name)) {
         models.push(Registry::default_text_model().to_owned());
     }
     if read.is("run_ocr_embedding") {
         vectors.push(text_index(read_name(version), &extractor, &["ocr_embedding"])?);
+    }
+    if read.is("run_description_embedding") {
+        vectors.push(text_index(described_name(version), &extractor, &["description_embedding"])?);
     }
     if reads(&read) {
         models.push(Registry::default_text_reader().to_owned());
@@ -214,35 +240,54 @@ fn check(parameters: &Fields, version: &str) -> Result<Shape> {
     if read.is("run_transcription") || read.is("run_transcription_embedding") {
         models.push(speech_model(parameters, "transcription_model")?.to_owned());
     }
-    Ok(Shape {
-        vectors,
-        fields: vec![
-            ("start_time", FieldType::Number),
-            ("end_time", FieldType::Number),
-            ("transcription", FieldType::String),
-            ("ocr_text", FieldType::String),
-            ("thumbnail_url", FieldType::String),
-            ("labels", FieldType::Array),
-        ],
-        models,
-    })
+    let mut fields = vec![
+        ("start_time", FieldType::Number),
+        ("end_time", FieldType::Number),
+        ("transcription", FieldType::String),
+        ("ocr_text", FieldType::String),
+        ("thumbnail_url", FieldType::String),
+        ("labels", FieldType::Array),
+    ];
+    if let Some(describer) = Describer::parse(parameters)? {
+        models.push(describer.model().to_owned());
+        fields.extend(describes(&read).then_some(("description", FieldType::String)));
+        fields.extend(describer.finds_fields().then_some(("json_output", FieldType::Object)));
+    }
+    Ok(Shape { vectors, fields, models })
 }
 
 fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> BoxFuture<'a, Result<Vec<Output>>> {
     Box::pin(async move {
+        let read = p::Read(&extractor.parameters);
+        let describer = Describer::parse(&extractor.parameters)?;
+        let mut outputs = Vec::new();
         if input.files.is_empty() {
             let text = input.values.get("text").and_then(Value::as_str).filter(|text| !text.trim().is_empty());
             let text = text.ok_or_else(|| {
                 Error::invalid("input", "has no video, audio, image or text: map one with `input_mappings`")
             })?;
-            return still::text(engine, extractor, text).await.map(|output| vec![output]);
+            let mut output = still::text(engine, extractor, text).await?;
+            if let Some(describer) = &describer {
+                describer.text(engine, &input.scope, &mut output).await?;
+            }
+            outputs.push(output);
         }
-        let mut outputs = Vec::new();
         for file in &input.files {
             match file.family() {
-                Family::Image => outputs.push(still::image(engine, extractor, file).await?),
-                _ => outputs.extend(video::segments(engine, extractor, file, &input.span).await?),
+                Family::Image => {
+                    let mut output = still::image(engine, extractor, file).await?;
+                    if let Some(describer) = &describer {
+                        let frames = read.integer("key_frames").unwrap_or(3);
+                        describer.image(engine, &input.scope, file, frames, &mut output).await?;
+                    }
+                    outputs.push(output);
+                }
+                _ => outputs.extend(video::segments(engine, extractor, file, &input, describer.as_ref()).await?),
             }
+        }
+        if read.is("run_description_embedding") {
+            let index = described_name(extractor.definition.version());
+            embed_texts(engine, &mut outputs, &index, description).await?;
         }
         Ok(outputs)
     })

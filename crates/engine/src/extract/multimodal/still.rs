@@ -9,7 +9,7 @@ use super::{read_name, read_text, reads, seen_name, text_in, video::mean};
 use crate::Engine;
 use std::sync::Arc;
 use strata_media::{
-    Filter, FrameRequest, FrameSampling, ImageOutput, ImageRequest, Picture, Resize, limits::THUMBNAIL_SIDE,
+    Filter, FrameRequest, FrameSampling, ImageOutput, ImageRequest, Picture, Resize, Source, limits::THUMBNAIL_SIDE,
 };
 use strata_model::{Error, Result, document::VectorValue};
 
@@ -59,20 +59,17 @@ pub(super) async fn image(engine: &Arc<Engine>, extractor: &Configured, file: &I
         return Ok(output);
     }
     let mut seen: Vec<Picture> = first.into_iter().collect();
-    if file.media_type == "image/gif" {
-        let probe = engine.media().probe(&source).await?;
-        if let (Some(duration_ms), Some(2..)) = (probe.duration_ms.filter(|d| *d > 0), probe.frame_count) {
-            let count = parameters.integer("key_frames").unwrap_or(3).max(1);
-            let times = (0..count).map(|n| duration_ms * (2 * n + 1) / (2 * count)).collect();
-            let size = Resize::Fit { width: THUMBNAIL_SIDE, height: THUMBNAIL_SIDE };
-            let request = FrameRequest { sampling: FrameSampling::Times(times), size, filter: Filter::Bicubic };
-            let mut frames = engine.media().frames(&source, &request).await?;
-            seen.clear();
-            while let Some(frame) = frames.next().await? {
-                seen.push(frame.picture);
-            }
-            output.put("duration", duration_ms as f64 / 1000.0);
+    if let Some(duration_ms) = duration_ms(engine, &source, file).await? {
+        let count = parameters.integer("key_frames").unwrap_or(3).max(1);
+        let times = (0..count).map(|n| duration_ms * (2 * n + 1) / (2 * count)).collect();
+        let size = Resize::Fit { width: THUMBNAIL_SIDE, height: THUMBNAIL_SIDE };
+        let request = FrameRequest { sampling: FrameSampling::Times(times), size, filter: Filter::Bicubic };
+        let mut frames = engine.media().frames(&source, &request).await?;
+        seen.clear();
+        while let Some(frame) = frames.next().await? {
+            seen.push(frame.picture);
         }
+        output.put("duration", duration_ms as f64 / 1000.0);
     }
     let eyes = Eyes::open(engine, &extractor.parameters).await?;
     let looks = futures::future::try_join_all(seen.iter().map(|picture| eyes.look(picture))).await?;
@@ -84,4 +81,13 @@ pub(super) async fn image(engine: &Arc<Engine>, extractor: &Configured, file: &I
         output.vectors.insert(seen_name(extractor.definition.version()), VectorValue::Dense(vector));
     }
     Ok(output)
+}
+
+/// How long an animation is, in milliseconds; `None` for a picture that stands still.
+pub(super) async fn duration_ms(engine: &Engine, source: &Source, file: &InputFile) -> Result<Option<u64>> {
+    if file.media_type != "image/gif" {
+        return Ok(None);
+    }
+    let probe = engine.media().probe(source).await?;
+    Ok(probe.duration_ms.filter(|duration| *duration > 0 && matches!(probe.frame_count, Some(2..))))
 }

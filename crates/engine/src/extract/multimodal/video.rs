@@ -1,12 +1,13 @@
 //! Videos and recordings: a document for each segment.
 
 use super::super::{
-    Configured, InputFile, NewArtifact, Output, Span, embed_texts,
+    Configured, Input, InputFile, NewArtifact, Output, embed_texts,
     image::{Eyes, keep_thumbnail, put_labels, stem},
     parameters::Read,
     streams,
 };
 use super::{
+    describe::Describer,
     listen::{self, Heard},
     plan::{self, Recording},
     read_name, read_text, reads, said_name, seen_name, speech_model, text_in,
@@ -45,12 +46,13 @@ pub(super) async fn segments(
     engine: &Arc<Engine>,
     extractor: &Configured,
     file: &InputFile,
-    span: &Span,
+    input: &Input,
+    describer: Option<&Describer>,
 ) -> Result<Vec<Output>> {
-    let _room = engine.heavy().await?;
+    let room = engine.heavy().await?;
     let parameters = Read(&extractor.parameters);
     let stored = engine.blobs.file(&file.hash).await?;
-    let recording = Recording::open(engine.media(), stored.path().to_owned().into(), span).await?;
+    let recording = Recording::open(engine.media(), stored.path().to_owned().into(), &input.span).await?;
     let planned = plan::segments(engine.media(), &recording, &parameters).await?;
     let embeds_speech = parameters.is("run_transcription_embedding");
     let has_sound = recording.probe.has_audio || !recording.has_pictures();
@@ -93,6 +95,12 @@ pub(super) async fn segments(
     }
     if parameters.is("enable_segments") && recording.has_pictures() {
         cut(engine, file, &recording, &planned, &mut outputs).await?;
+    }
+    // Others decode while a model writes.
+    drop(room);
+    if let Some(describer) = describer {
+        let frames = parameters.integer("key_frames").unwrap_or(3);
+        describer.segments(engine, &input.scope, &recording, &planned, frames, &mut outputs).await?;
     }
     Ok(outputs)
 }
