@@ -1,6 +1,7 @@
 //! A site is read page by page, as its `robots.txt` allows, and found by what its pages say.
 
-use crate::support::{Api, SOON, Server, wait_for, wait_for_task};
+use super::providers::{server_with_and, settings};
+use crate::support::{Api, SOON, Server, provider::Provider, wait_for, wait_for_task};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -145,4 +146,46 @@ fn what_cannot_be_read_fails_with_the_reason_and_private_addresses_are_not_asked
         }),
     );
     assert_eq!(refused.status, 422, "{}", refused.body);
+}
+
+#[test]
+fn a_language_model_finds_fields_of_each_page() {
+    let (site, provider) = (Site::open(), Provider::start());
+    let (server, _file) = server_with_and(&settings(&provider), &["--allow-private-urls"]);
+    let api = server.api();
+    let shape = json!({ "type": "object", "properties": { "words": { "type": "integer" } } });
+    let parameters = json!({
+        "retry_base_delay": 0.1, "chunk_strategy": "words", "chunk_size": 2, "chunk_overlap": 0,
+        "response_shape": shape, "llm_provider": "own", "llm_model": "writer",
+    });
+    let (status, chunks) = crawl(&api, "shaped", &site.url, parameters);
+    assert_eq!(status, "COMPLETED");
+    let asked: Vec<String> = provider
+        .seen()
+        .iter()
+        .map(|(_, _, body)| body["messages"][1]["content"].as_str().expect("a text").to_owned())
+        .collect();
+    assert_eq!(asked.len(), 4, "each page once: {asked:?}");
+    for title in ["Instruments", "Violins", "Drums", "Bows"] {
+        let text = asked.iter().find(|text| text.starts_with(title)).expect("the page is sent with its title");
+        let mut of_page = chunks.iter().filter(|chunk| chunk["title"] == title).peekable();
+        assert!(of_page.peek().is_some(), "{title}");
+        for chunk in of_page {
+            let words = chunk["words"].as_u64().map(|count| count as usize);
+            assert_eq!(words, Some(text.split_whitespace().count()), "{chunk}");
+            assert!(chunk["content"].as_str().is_some_and(|own| text.contains(own)), "{chunk}");
+        }
+    }
+    let collection = chunks[0]["collection_id"].as_str().expect("an id");
+    let described = api.get(&format!("/v1/collections/{collection}")).ok();
+    assert_eq!(described["output_schema"]["properties"]["words"]["type"], "integer", "{described}");
+
+    let nameless = api.post(
+        "/v1/collections",
+        json!({
+            "collection_name": "nameless", "source": { "type": "none" },
+            "feature_extractor": { "feature_extractor_name": "web_scraper", "version": "v1", "parameters": { "response_shape": "the tone" } },
+        }),
+    );
+    assert!(nameless.status == 422 && nameless.text("/error/message").contains("llm_model"), "{}", nameless.body);
 }

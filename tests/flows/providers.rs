@@ -11,14 +11,20 @@ const KEY: &str = "pk-0perat0r";
 const OWN_KEY: &str = "pk-0rganizati0n";
 
 /// A server with the providers that a file describes, which is read at every start.
-fn server_with(settings: &str) -> (Server, NamedTempFile) {
+pub(super) fn server_with(settings: &str) -> (Server, NamedTempFile) {
+    server_with_and(settings, &[])
+}
+
+/// The same with further arguments.
+pub(super) fn server_with_and(settings: &str, arguments: &[&str]) -> (Server, NamedTempFile) {
     let mut file = NamedTempFile::new().expect("a file");
     file.write_all(settings.as_bytes()).expect("it is written");
-    let server = Server::start_with(&["--providers", file.path().to_str().expect("a path of letters")]);
+    let providers = ["--providers", file.path().to_str().expect("a path of letters")];
+    let server = Server::start_with(&[&providers[..], arguments].concat());
     (server, file)
 }
 
-fn settings(provider: &Provider) -> String {
+pub(super) fn settings(provider: &Provider) -> String {
     format!(
         "[[providers]]\nname = \"own\"\nurl = \"{}\"\nkey = \"{KEY}\"\nallow_private = true\n\
          [[providers.models]]\nid = \"words\"\ntask = \"embed_text\"\ndimensions = {DIMENSIONS}\n\

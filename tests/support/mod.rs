@@ -18,6 +18,20 @@ pub use world::{World, ended, object, retriever_body, submit, text_collection, w
 
 use std::time::{Duration, Instant};
 
+/// Width and height that a JPEG says it has.
+pub fn jpeg_size(bytes: &[u8]) -> (u16, u16) {
+    assert_eq!(bytes.get(..2), Some(&[0xff, 0xd8][..]), "a JPEG");
+    let mut at = 2;
+    loop {
+        let (marker, length) = (bytes[at + 1], u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
+        if (0xc0..=0xc2).contains(&marker) {
+            let side = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+            return (side(at + 7), side(at + 5));
+        }
+        at += 2 + usize::from(length);
+    }
+}
+
 /// How long a test waits for something that should happen soon.
 pub const SOON: Duration = Duration::from_secs(60);
 

@@ -1,5 +1,8 @@
-//! A provider of models that is none: it speaks OpenAI's protocol, embeds by counting words, and fails on demand.
+//! A provider of models that is none: it speaks OpenAI's protocol, embeds by counting words, tells the shapes of
+//! pictures, and fails on demand.
 
+use super::jpeg_size;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -78,6 +81,9 @@ fn respond(path: &str, key: &str, model: &str, body: &Value, before: usize) -> (
         "failing-once" if before < 1 => return ("503 Service Unavailable", "", said("starting".into())),
         "refusing" => return ("401 Unauthorized", "", said(format!("wrong key: {key}"))),
         "unknown" => return ("404 Not Found", "", said(format!("no model `{model}` for {key}"))),
+        "picky" if shapes(body).first().is_some_and(|(width, height)| width > height) => {
+            return ("400 Bad Request", "", said("wide pictures are not looked at".into()));
+        }
         "away" => return ("302 Found", "Location: http://169.254.169.254/latest\r\n", String::new()),
         _ => {}
     }
@@ -109,10 +115,42 @@ fn counted(text: &str, size: usize) -> Vec<f32> {
     counts
 }
 
+/// The JPEGs in the last message of a request.
+pub fn pictures(body: &Value) -> Vec<Vec<u8>> {
+    let last = body["messages"].as_array().and_then(|messages| messages.last()).cloned().unwrap_or_default();
+    let urls = last["content"].as_array().into_iter().flatten().filter_map(|part| part["image_url"]["url"].as_str());
+    let decoded = urls.map(|url| {
+        let base64 = url.strip_prefix("data:image/jpeg;base64,").expect("the URI of a JPEG");
+        STANDARD.decode(base64).expect("base64")
+    });
+    decoded.collect()
+}
+
+/// Their widths and heights.
+fn shapes(body: &Value) -> Vec<(u16, u16)> {
+    pictures(body).iter().map(|jpeg| jpeg_size(jpeg)).collect()
+}
+
+/// What a model with eyes writes: that depends on what it is shown.
+fn looked(body: &Value) -> String {
+    let shapes = shapes(body);
+    let seen = match shapes.first() {
+        None => "Nothing is to be seen.",
+        Some((width, height)) if width > height => "A wide landscape with mountains and a lake.",
+        Some(_) => "A tall portrait of somebody who plays the violin.",
+    };
+    if body["response_format"].is_null() {
+        return seen.to_owned();
+    }
+    let widest = shapes.iter().map(|(width, _)| width).max();
+    json!({ "pictures": shapes.len(), "widest": widest, "start_time": -1, "empty": null }).to_string()
+}
+
 fn completion(body: &Value) -> Value {
     let last = body["messages"].as_array().and_then(|messages| messages.last()).cloned().unwrap_or_default();
     let text = last["content"].as_str().map_or_else(|| last["content"][0]["text"].to_string(), str::to_owned);
     let content = match body["response_format"]["type"].as_str() {
+        _ if matches!(body["model"].as_str(), Some("looker" | "picky")) => looked(body),
         Some(_) => {
             json!({ "words": text.split_whitespace().count(), "text": "not the text", "none": null }).to_string()
         }

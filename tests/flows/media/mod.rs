@@ -4,12 +4,13 @@ mod asked;
 mod course;
 mod custom;
 mod damaged;
+mod described;
 mod faces;
 mod pages;
 mod photos;
 mod recordings;
 
-use crate::support::{Api, Server, wait_for};
+use crate::support::{Api, Server, jpeg_size, wait_for};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -145,18 +146,4 @@ fn ffmpeg() -> PathBuf {
     let models = std::env::var_os("STRATA_MODELS").map(PathBuf::from).unwrap_or_default();
     let installed = models.join("ffmpeg/ffmpeg");
     if installed.is_file() { installed } else { "ffmpeg".into() }
-}
-
-/// Width and height that a JPEG says it has.
-fn jpeg_size(bytes: &[u8]) -> (u16, u16) {
-    assert_eq!(bytes.get(..2), Some(&[0xff, 0xd8][..]), "a JPEG");
-    let mut at = 2;
-    loop {
-        let (marker, length) = (bytes[at + 1], u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
-        if (0xc0..=0xc2).contains(&marker) {
-            let side = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-            return (side(at + 7), side(at + 5));
-        }
-        at += 2 + usize::from(length);
-    }
 }
