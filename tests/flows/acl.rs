@@ -225,10 +225,12 @@ fn what_may_be_read_and_not_written_is_refused_and_what_may_not_be_read_is_missi
 
     // Of many, those are changed that may be.
     let batch = |ids: &[&str]| {
-        let updates: Vec<Value> = ids.iter().map(|id| json!({ "document_id": id, "update_data": { "seen": 1 } })).collect();
+        let updates: Vec<Value> =
+            ids.iter().map(|id| json!({ "document_id": id, "update_data": { "seen": 1 } })).collect();
         json!({ "updates": updates })
     };
-    let done = barn.ann.post(&format!("{}/batch", barn.documents), batch(&["doc_ann", "doc_said", "doc_bob", "doc_common"]));
+    let done =
+        barn.ann.post(&format!("{}/batch", barn.documents), batch(&["doc_ann", "doc_said", "doc_bob", "doc_common"]));
     let done = done.ok();
     assert_eq!((&done["updated_count"], &done["failed_count"]), (&json!(2), &json!(2)), "{done}");
     let bulk = json!({ "filters": { "kind": "owl" }, "update_data": { "seen": 2 } });
@@ -258,7 +260,8 @@ fn brought(id: &str, angle: f64, acl: Option<Value>) -> Value {
 
 /// The names that a vector search finds, best first.
 fn nearest(api: &Api, filters: Option<Value>) -> Vec<String> {
-    let search = json!({ "feature_uri": "plane", "query": { "input_mode": "vector", "value": [1.0, 0.0] }, "top_k": 3 });
+    let search =
+        json!({ "feature_uri": "plane", "query": { "input_mode": "vector", "value": [1.0, 0.0] }, "top_k": 3 });
     let mut body = json!({ "stages": [stage("feature_search", json!({ "searches": [search], "final_top_k": 3 }))] });
     if let Some(filters) = filters {
         body["filters"] = filters;
@@ -283,7 +286,9 @@ fn a_search_finds_as_many_as_are_asked_for_of_what_may_be_read_and_a_change_coun
     let (ann, bob) = (key(&inside, "ann", &may, Some("ann")), key(&inside, "bob", &may, Some("bob")));
     let plain = key(&inside, "plain", &["read"], None);
     let own = ["ann-0", "ann-1", "ann-2"];
-    for filters in [None, Some(json!({ "even": true })), Some(json!({ "field": "name", "operator": "contains", "value": "-" }))] {
+    for filters in
+        [None, Some(json!({ "even": true })), Some(json!({ "field": "name", "operator": "contains", "value": "-" }))]
+    {
         assert_eq!(nearest(&ann, filters.clone()), own, "{filters:?}");
         assert_eq!(nearest(&bob, filters.clone()), ["bob-0", "bob-1", "bob-2"], "{filters:?}");
         assert!(nearest(&plain, filters.clone()).is_empty(), "{filters:?}");

@@ -155,7 +155,11 @@ mod tests {
         let public = json!({ "public": true, "write": ["ann"] });
         assert_eq!((may(&ann, &public), may(&other, &public)), ((true, true), (true, false)));
         assert_eq!(may(&other, &json!({ "read": [] })), (false, false), "an empty list lets nobody in");
-        assert_eq!(may(&other, &json!({ "owner": "bob", "read": null })), (true, true), "one that says nothing is none");
+        assert_eq!(
+            may(&other, &json!({ "owner": "bob", "read": null })),
+            (true, true),
+            "one that says nothing is none"
+        );
         assert!(other.may_read(None) && other.may_write(None));
     }
 

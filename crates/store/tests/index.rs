@@ -249,7 +249,7 @@ fn applies_finds_replaces_and_deletes() {
         [2]
     );
     let near = index
-        .search(C, &Query::Dense { index: "e".into(), vector: vec![0.0, 1.0] }, &Restriction::None, 2, None)
+        .search(C, &Reader::All, &Query::Dense { index: "e".into(), vector: vec![0.0, 1.0] }, &Restriction::None, 2, None)
         .unwrap();
     assert_eq!((near[0].document_seq, near[0].score), (2, 0.0));
     assert!(near[1].score > 1.0);
@@ -287,11 +287,17 @@ fn bad_vectors_are_left_out_and_bad_queries_refused() {
     assert_eq!(ids(&index, &words("words"), &Restriction::None, 10), [1]);
     assert_eq!(ids(&index, &dense(&[1.0, 0.0]), &Restriction::None, 10), [2]);
     for query in [dense(&[1.0]), dense(&[f32::NAN, 1.0]), Query::Dense { index: "s".into(), vector: vec![1.0, 0.0] }] {
-        assert!(matches!(index.search(C, &Reader::All, &query, &Restriction::None, 1, None), Err(Error::Invalid(_))), "{query:?}");
+        assert!(
+            matches!(index.search(C, &Reader::All, &query, &Restriction::None, 1, None), Err(Error::Invalid(_))),
+            "{query:?}"
+        );
     }
     let unknown = Query::Dense { index: "nope".into(), vector: vec![1.0] };
     assert!(matches!(index.search(C, &Reader::All, &unknown, &Restriction::None, 1, None), Err(Error::Unavailable(_))));
-    assert!(matches!(index.search("col_gone", &Reader::All, &words("x"), &Restriction::None, 1, None), Err(Error::Missing { .. })));
+    assert!(matches!(
+        index.search("col_gone", &Reader::All, &words("x"), &Restriction::None, 1, None),
+        Err(Error::Missing { .. })
+    ));
     assert_eq!(index.status().iter().find(|s| s.collection_id == C).unwrap().state, ShardState::Ready);
 }
 
@@ -689,9 +695,15 @@ fn few_shards_stay_open_and_dropped_ones_go() {
     feed.specs.lock().unwrap().remove("col_0");
     index.drop_collection("col_0").unwrap();
     assert!(!dir.path().join("col_0").exists());
-    assert!(matches!(index.search("col_0", &Reader::All, &words("x"), &Restriction::None, 1, None), Err(Error::Missing { .. })));
+    assert!(matches!(
+        index.search("col_0", &Reader::All, &words("x"), &Restriction::None, 1, None),
+        Err(Error::Missing { .. })
+    ));
     index.close();
-    assert!(matches!(index.search("col_1", &Reader::All, &words("x"), &Restriction::None, 1, None), Err(Error::Unavailable(_))));
+    assert!(matches!(
+        index.search("col_1", &Reader::All, &words("x"), &Restriction::None, 1, None),
+        Err(Error::Unavailable(_))
+    ));
 }
 
 /// Writers, searches, `optimize` and checkpoints at once: nothing is lost and nothing fails.

@@ -55,7 +55,8 @@ impl Engine {
             let (mut outcomes, mut roots) = (Vec::with_capacity(ids.len()), Vec::with_capacity(by_id.len()));
             for id in &ids {
                 let checked = by_id.get(id).ok_or_else(|| Error::missing("document", id));
-                let checked = checked.and_then(|document| access::check_change(&of, document).map(|()| document.clone()));
+                let checked =
+                    checked.and_then(|document| access::check_change(&of, document).map(|()| document.clone()));
                 let error = checked.map(|document| roots.push(document)).err().map(|error| error.to_string());
                 outcomes.push(ItemOutcome { document_id: id.clone(), error });
             }

@@ -24,12 +24,12 @@ pub use import::{Imported, MAX_PART, Part, Refused};
 pub use lineage::{Below, DecompositionTree, ObjectDocuments};
 pub(crate) use parents::{below_document, own_step};
 pub use read::{DocumentPage, DocumentQuery, Group, Next};
+pub use strata_model::acl::ACL;
 pub use strata_store::catalog::lineage::{Removed, TierCounts, Touch};
 pub use strata_store::catalog::{documents::Mark, payload::Place};
 pub(crate) use upsert::is_reserved;
 pub use upsert::{Upsert, Upserted};
 pub(crate) use vectors::read as read_vector;
-pub use strata_model::acl::ACL;
 
 use crate::{Engine, collections::load_collection};
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};

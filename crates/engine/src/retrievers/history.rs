@@ -213,7 +213,9 @@ mod tests {
         let bob = scope("a").seen_by(Reader::Principal("bob".into()));
         let sees = |scope: &Scope, id: &str| history.get(scope, id).is_some();
         assert!(sees(&ann, "exec_own") && sees(&scope("a"), "exec_own") && !sees(&bob, "exec_own"));
-        assert!(sees(&ann, "exec_1001") && history.page(&bob, &ListRequest::default(), |_| true).total == MAX_RECORDS - 1);
+        assert!(
+            sees(&ann, "exec_1001") && history.page(&bob, &ListRequest::default(), |_| true).total == MAX_RECORDS - 1
+        );
         history.add(&scope("a"), record(MAX_RECORDS + 2));
         let page = history.page(&bob, &ListRequest { limit: 2, ..ListRequest::default() }, |_| true);
         let ids: Vec<&str> = page.items.iter().map(|r| r.execution_id.as_str()).collect();

@@ -169,7 +169,8 @@ impl Engine {
         };
         let outcome = prepared.plan.execute_observed(&backend, asked, &watch).await;
         let reader = scope.reader.clone();
-        let record = begun.record(reader, prepared, &outcome, reports.into_inner(), self.catalog.now(), started.elapsed());
+        let record =
+            begun.record(reader, prepared, &outcome, reports.into_inner(), self.catalog.now(), started.elapsed());
         let execution_id = record.execution_id.clone();
         self.memory.history.add(scope, record);
         if let Ok(execution) = &outcome {

@@ -215,9 +215,7 @@ pub fn count(connection: &Connection, scope: &Scope, selection: Selection<'_>) -
     if is_whole && selection.filter.is_empty() {
         return size(connection, scope, selection.collection_id);
     }
-    if is_whole
-        && let Some(exact) = selection.candidates(connection, 1)?.filter(|found| found.is_exact)
-    {
+    if is_whole && let Some(exact) = selection.candidates(connection, 1)?.filter(|found| found.is_exact) {
         let mut clause = exact.query();
         let own = "? = (SELECT c.namespace_id FROM collections c WHERE c.collection_id = ?)";
         let collection = selection.collection_id.unwrap_or_default();

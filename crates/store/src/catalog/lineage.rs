@@ -10,9 +10,7 @@ use super::{
     objects::ObjectBlob,
     resources::Resource,
 };
-use rusqlite::{
-    Connection, OptionalExtension, Row, Transaction, params, params_from_iter, types::Value as SqlValue,
-};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter, types::Value as SqlValue};
 use std::collections::{BTreeMap, HashSet};
 use strata_model::{Error, Fields, Result, Scope, filter::Filter};
 
@@ -138,9 +136,8 @@ pub fn below(
         let mut values = vec![SqlValue::Text(parents), SqlValue::Text(scope.namespace_id.clone())];
         values.extend(readable.values.iter().cloned());
         values.push(most.into());
-        let found = many(connection, &sql, params_from_iter(values), |r| {
-            Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?))
-        })?;
+        let found =
+            many(connection, &sql, params_from_iter(values), |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?)))?;
         level.clear();
         for (seq, id) in found {
             if known.insert(id.clone()) {

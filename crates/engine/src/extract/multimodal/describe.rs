@@ -37,11 +37,8 @@ const TEMPERATURE: f64 = 0.2;
 /// What is asked for where no `description_prompt` is set.
 const PROMPT: &str = "Describe in a few sentences what is seen, who and what is there, and what happens. Say only what the pictures and the words show.";
 /// What a model is told, by the field that has it.
-const TOLD: [(&str, &str); 3] = [
-    ("transcription", "What is said in it:"),
-    ("ocr_text", "What is written in it:"),
-    ("text", "What it says:"),
-];
+const TOLD: [(&str, &str); 3] =
+    [("transcription", "What is said in it:"), ("ocr_text", "What is written in it:"), ("text", "What it says:")];
 
 /// What to ask of which model.
 pub(super) struct Describer {
