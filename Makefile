@@ -10,6 +10,8 @@ SDK := mixpeek==1.3.783
 FUZZER := schemathesis==4.32.5
 # What the metrics of rankings are compared with.
 ORACLE := pytrec_eval-terrier==0.5.11
+# An object store that speaks S3, for backups.
+S3 := 'moto[s3]==5.2.5' flask==3.1.3 flask-cors==6.0.5
 
 # Tests take nothing from the user's own directories: model and Python packages live beside the build.
 test crash soak check generated: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
@@ -89,7 +91,7 @@ prepare: $(VENV)/ready
 
 $(VENV)/ready: Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SDK) $(FUZZER) $(ORACLE)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SDK) $(FUZZER) $(ORACLE) $(S3)
 	touch $@
 
 clean-tests:

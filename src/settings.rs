@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use strata_engine::{
-    backups::{ExtraFile, Schedule},
+    backups::{Access, ExtraFile, Schedule},
     inference::ProviderConfig,
 };
 
@@ -59,6 +59,30 @@ struct BackupFile {
     every: Option<String>,
     keep: Option<usize>,
     with_keys: Option<bool>,
+    endpoint: Option<String>,
+    region: Option<String>,
+    access_key_id: Option<String>,
+    secret_access_key: Option<String>,
+}
+
+impl BackupFile {
+    /// How an object store is reached, as far as the file says it.
+    fn access(&self) -> Access {
+        Access {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            access_key_id: self.access_key_id.clone(),
+            secret_access_key: self.secret_access_key.clone(),
+        }
+    }
+}
+
+/// What the table `[backup]` of a configuration file says of reaching `place`; of a directory there is nothing to say.
+pub fn access(config: Option<&Path>, place: &str) -> Result<Access> {
+    match place.contains("://") {
+        true => Ok(File::read(config)?.backup.access()),
+        false => Ok(Access::default()),
+    }
 }
 
 impl File {
@@ -200,6 +224,7 @@ impl Settings {
 
 fn schedule(arguments: &ServeArguments, file: BackupFile) -> Result<Option<Schedule>> {
     let asked = &arguments.backup;
+    let access = file.access();
     let Some(to) = asked.to.clone().or(file.to) else { return Ok(None) };
     let every = asked.every.clone().or(file.every).unwrap_or_else(|| DEFAULT_BACKUP_EVERY.to_owned());
     let keep = asked.keep.or(file.keep).unwrap_or(DEFAULT_BACKUP_KEEP);
@@ -208,7 +233,7 @@ fn schedule(arguments: &ServeArguments, file: BackupFile) -> Result<Option<Sched
     }
     let with_keys = asked.with_keys || file.with_keys.unwrap_or(false);
     let files = configuration(arguments.config.as_deref(), arguments.providers.as_deref(), with_keys)?;
-    Ok(Some(Schedule { to, every: interval(&every)?, keep, with_keys, files }))
+    Ok(Some(Schedule { to, access, every: interval(&every)?, keep, with_keys, files }))
 }
 
 /// Reads a time such as `90s`, `30m`, `6h` or `1d`; a minute at least.
@@ -250,6 +275,11 @@ fn without_keys(path: &Path, text: &str) -> Result<String> {
     let mut table = parsed.map_err(|e| anyhow::anyhow!("`{}` is not TOML: {}", path.display(), e.message()))?;
     for key in ["bootstrap_key", "secrets_key"] {
         table.remove(key);
+    }
+    if let Some(toml::Value::Table(backup)) = table.get_mut("backup") {
+        for key in ["access_key_id", "secret_access_key"] {
+            backup.remove(key);
+        }
     }
     if let Some(toml::Value::Array(providers)) = table.get_mut("providers") {
         for provider in providers.iter_mut().filter_map(toml::Value::as_table_mut) {
@@ -319,7 +349,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("c.toml");
         let text =
-            "workers = 2\nsecrets_key = \"s3cret\"\n[[providers]]\nname = \"p\"\nkey = \"s3cret\"\nkey_env = \"K\"\n";
+            "workers = 2\nsecrets_key = \"s3cret\"\n[[providers]]\nname = \"p\"\nkey = \"s3cret\"\nkey_env = \"K\"\n\
+             [backup]\nregion = \"r\"\naccess_key_id = \"s3cret\"\nsecret_access_key = \"s3cret\"\n";
         std::fs::write(&path, text).expect("written");
         let files = configuration(Some(&path), None, false).expect("readable");
         let kept = String::from_utf8(files[0].bytes.clone()).expect("text");

@@ -13,12 +13,12 @@ use strata_store::{
 
 #[derive(Debug, clap::Args)]
 pub struct BackupArguments {
-    /// Where to: a directory, made if it is missing, or a URL
+    /// Where to: a directory, made if it is missing, or `s3://bucket/prefix`
     to: String,
     /// Data directory
     #[arg(long, env = "STRATA_DATA", value_name = "DIR", default_value = crate::settings::DEFAULT_DATA)]
     data: PathBuf,
-    /// The server's configuration file, to go in
+    /// The server's configuration file, to go in; its `[backup]` also says how an object store is reached
     #[arg(long, env = "STRATA_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The server's file of providers, to go in
@@ -34,8 +34,11 @@ pub struct BackupArguments {
 
 #[derive(Debug, clap::Args)]
 pub struct BackupsArguments {
-    /// A directory or a URL
+    /// A directory, or `s3://bucket/prefix`
     from: String,
+    /// The server's configuration file, whose `[backup]` says how an object store is reached
+    #[arg(long, env = "STRATA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Read every part and compare it with its hash
     #[arg(long)]
     verify: bool,
@@ -50,11 +53,12 @@ pub fn run(arguments: BackupArguments, output: Output) -> Result<()> {
         arguments.providers.as_deref(),
         arguments.with_keys,
     )?;
+    let access = crate::settings::access(arguments.config.as_deref(), &arguments.to)?;
     let order = strata_engine::backups::order(&arguments.data, files, arguments.with_keys)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let (made, pruned) = runtime.block_on(async {
         let seams = System::default();
-        let repository = Repository::open_or_make(&arguments.to).await?;
+        let repository = Repository::open_or_make_with(&arguments.to, &access).await?;
         let made = backup::make(&order, &repository, &seams)
             .await
             .with_context(|| format!("cannot back up `{}`", arguments.data.display()))?;
@@ -100,8 +104,9 @@ pub fn list(arguments: BackupsArguments, output: Output) -> Result<ExitCode> {
     if arguments.verify {
         return verify(&runtime, &arguments, output);
     }
+    let access = crate::settings::access(arguments.config.as_deref(), &arguments.from)?;
     let listed = runtime.block_on(async {
-        let repository = Repository::open(&arguments.from).await?;
+        let repository = Repository::open_with(&arguments.from, &access).await?;
         repository.manifests().await
     })?;
     let mut answer = Vec::new();
@@ -148,8 +153,9 @@ pub fn list(arguments: BackupsArguments, output: Output) -> Result<ExitCode> {
 }
 
 fn verify(runtime: &tokio::runtime::Runtime, arguments: &BackupsArguments, output: Output) -> Result<ExitCode> {
+    let access = crate::settings::access(arguments.config.as_deref(), &arguments.from)?;
     let found = runtime.block_on(async {
-        let repository = Repository::open(&arguments.from).await?;
+        let repository = Repository::open_with(&arguments.from, &access).await?;
         backup::verify(&repository, arguments.backup.as_deref()).await
     })?;
     output.print(&serde_json::to_value(&found)?, |out| {

@@ -7,8 +7,11 @@ use strata_store::backup::{self, Repository, Wanted};
 
 #[derive(Debug, clap::Args)]
 pub struct RestoreArguments {
-    /// Where from: a directory or a URL
+    /// Where from: a directory, or `s3://bucket/prefix`
     from: String,
+    /// The server's configuration file, whose `[backup]` says how an object store is reached
+    #[arg(long, env = "STRATA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The data directory to make; it must be empty or missing
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -22,10 +25,11 @@ pub struct RestoreArguments {
 
 pub fn run(arguments: RestoreArguments, output: Output) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let RestoreArguments { from, data, backup: backup_id, skip_damaged } = arguments;
+    let RestoreArguments { from, config, data, backup: backup_id, skip_damaged } = arguments;
+    let access = crate::settings::access(config.as_deref(), &from)?;
     let wanted = Wanted { backup_id, data_dir: data.clone(), skip_damaged };
     let restored = runtime.block_on(async {
-        let repository = Repository::open(&from).await?;
+        let repository = Repository::open_with(&from, &access).await?;
         backup::restore(&repository, &wanted).await
     });
     let restored = restored.with_context(|| format!("cannot restore into `{}`", data.display()))?;

@@ -1,6 +1,7 @@
 mod acl;
 mod audit;
 mod backup;
+mod backup_s3;
 mod clones;
 mod command_line;
 mod crawl;

@@ -10,7 +10,7 @@ use strata_store::{
 };
 use tokio::time::Instant;
 
-pub use strata_store::backup::ExtraFile;
+pub use strata_store::backup::{Access, ExtraFile};
 
 /// Files of the data directory that hold keys. Backups have them only where they were asked for.
 const KEY_FILES: [&str; 2] = ["admin.key", "secrets.key"];
@@ -23,8 +23,10 @@ const TELL: Duration = Duration::from_secs(10);
 /// When backups are made, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
-    /// A directory or a URL.
+    /// A directory, or `s3://bucket/prefix`.
     pub to: String,
+    /// How an object store is reached, where the environment does not say it.
+    pub access: Access,
     pub every: Duration,
     /// How many stay; at least one does.
     pub keep: usize,
@@ -81,7 +83,7 @@ async fn run(engine: &Engine, schedule: &Schedule) {
 
 /// Makes the backup that is due, if one is; answers how long none is.
 async fn turn(engine: &Engine, schedule: &Schedule, seams: &System, last: &mut Last) -> Result<Duration> {
-    let repository = Repository::open_or_make(&schedule.to).await?;
+    let repository = Repository::open_or_make_with(&schedule.to, &schedule.access).await?;
     // The last one may be of an earlier run of the server, or of the command line.
     let source = engine.catalog.read(copy::source).await?;
     let listed = repository.manifests().await?;

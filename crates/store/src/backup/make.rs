@@ -4,14 +4,10 @@ use super::{
     FAN_OUT, MAX_FILE_BYTES, PART_BYTES, PARTS, WHOLE_BYTES, chunks,
     manifest::{self, BlobSet, FileEntry, Manifest},
     mark::{Mark, Work},
+    remote::failure,
     repository::{Repository, blob_path, manifest_path},
 };
-use crate::{
-    Blobs,
-    blobs::{disk, failure},
-    catalog::copy,
-    seams::Seams,
-};
+use crate::{Blobs, blobs::disk, catalog::copy, seams::Seams};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::WriteMultipart;

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use strata_model::{Error, Result};
 
 const MARKS: &str = "marks";
+const TEXT: &[u8] = b"{}\n";
 /// How often a mark is written again.
 const BEAT: Duration = Duration::from_secs(60);
 /// Age beside a fresh mark at which one counts no more. Both ages are the store's, so clocks need not agree.
@@ -55,19 +56,18 @@ impl Mark {
     pub(super) async fn place(repository: &Repository, work: Work, seams: &dyn Seams) -> Result<Self> {
         let name = seams::random_hex(seams, &format!("{}-", work.as_str()), 16);
         let path = Path::from_iter([MARKS, name.as_str()]);
-        write(repository, &path).await?;
+        if !repository.create(&path, Bytes::from_static(TEXT)).await? {
+            return Err(Error::Conflict(format!("the mark `{name}` is somebody else's; try again")));
+        }
         let (kept, at) = (repository.clone(), path.clone());
         let beat = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(BEAT).await;
-                // One that a sweep took away stays away: its owner must learn of it.
-                let renewed = match kept.exists(&at).await {
+                match kept.renew(&at, Bytes::from_static(TEXT)).await {
+                    Ok(true) => {}
+                    // One that a sweep took away stays away: its owner must learn of it.
                     Ok(false) => return,
-                    Ok(true) => write(&kept, &at).await,
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = renewed {
-                    tracing::warn!(%error, "the mark of work on the backups could not be renewed");
+                    Err(error) => tracing::warn!(%error, "the mark of work on the backups could not be renewed"),
                 }
             }
         });
@@ -122,7 +122,7 @@ impl Mark {
 }
 
 async fn write(repository: &Repository, path: &Path) -> Result<()> {
-    repository.put(path, Bytes::from_static(b"{}\n")).await
+    repository.put(path, Bytes::from_static(TEXT)).await
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod chunks;
 mod make;
 mod manifest;
 mod mark;
+mod remote;
 mod repository;
 mod restore;
 pub mod retention;
@@ -30,6 +31,7 @@ mod verify;
 
 pub use make::{ExtraFile, Made, Order, make};
 pub use manifest::{BlobSet, Content, FileEntry, Manifest};
+pub use remote::Access;
 pub use repository::{Listed, Repository};
 pub use restore::{Restored, Wanted, restore};
 pub use verify::{Verified, verify};

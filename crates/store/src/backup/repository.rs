@@ -3,11 +3,14 @@
 use super::{
     FAN_OUT,
     manifest::{Manifest, parse_name},
+    remote::{self, Access, failure},
 };
-use crate::blobs::{disk, failure};
+use crate::blobs::disk;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use object_store::{ObjectStore, PutPayload, local::LocalFileSystem, path::Path, prefix::PrefixStore};
+use object_store::{
+    ObjectStore, PutMode, PutPayload, UpdateVersion, local::LocalFileSystem, path::Path, prefix::PrefixStore,
+};
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
@@ -15,7 +18,6 @@ use std::{
     time::SystemTime,
 };
 use strata_model::{Error, Result};
-use url::Url;
 
 /// The object that says what a repository is.
 const HEAD: &str = "strata-backups.json";
@@ -23,8 +25,6 @@ const HEAD_TEXT: &str = "{\"format\":1}\n";
 pub(super) const MANIFESTS: &str = "manifests";
 pub(super) const BLOBS: &str = "blobs";
 pub(super) const CHUNKS: &str = "chunks";
-/// Variables of the environment that object stores may read: addresses, regions and keys.
-const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
 /// A repository of backups; cheap to clone.
 #[derive(Clone)]
@@ -47,7 +47,12 @@ pub struct Listed {
 impl Repository {
     /// A repository that is there. `place` is a directory or a URL. [`Error::Missing`] where there is none.
     pub async fn open(place: &str) -> Result<Self> {
-        let repository = Self::connect(place, false)?;
+        Self::open_with(place, &Access::default()).await
+    }
+
+    /// [`Repository::open`], with what is said of the object store besides the environment.
+    pub async fn open_with(place: &str, access: &Access) -> Result<Self> {
+        let repository = Self::connect(place, access, false)?;
         match repository.get(&Path::from(HEAD)).await {
             Ok(_) => Ok(repository),
             Err(Error::Missing { .. }) => Err(Error::missing("backup repository", place)),
@@ -58,7 +63,12 @@ impl Repository {
     /// [`Repository::open`], or a new repository where nothing is. A place that holds something else is
     /// [`Error::Conflict`].
     pub async fn open_or_make(place: &str) -> Result<Self> {
-        let repository = Self::connect(place, true)?;
+        Self::open_or_make_with(place, &Access::default()).await
+    }
+
+    /// [`Repository::open_or_make`], with what is said of the object store besides the environment.
+    pub async fn open_or_make_with(place: &str, access: &Access) -> Result<Self> {
+        let repository = Self::connect(place, access, true)?;
         let head = Path::from(HEAD);
         match repository.get(&head).await {
             Err(Error::Missing { .. }) => {}
@@ -67,11 +77,12 @@ impl Repository {
         if repository.store.list(None).next().await.transpose().map_err(failure)?.is_some() {
             return Err(Error::Conflict(format!("`{place}` holds something else than backups; name an empty place")));
         }
-        repository.put(&head, Bytes::from_static(HEAD_TEXT.as_bytes())).await?;
+        // Where another backup has made the repository meanwhile, this one joins it: both write the same.
+        repository.create(&head, Bytes::from_static(HEAD_TEXT.as_bytes())).await?;
         Ok(repository)
     }
 
-    fn connect(place: &str, make: bool) -> Result<Self> {
+    fn connect(place: &str, access: &Access, make: bool) -> Result<Self> {
         let wrong = |why: &dyn std::fmt::Display| Error::invalid("place", format!("`{place}` cannot be used: {why}"));
         let name = place.to_owned();
         if !place.contains("://") {
@@ -84,16 +95,12 @@ impl Repository {
             let store = LocalFileSystem::new_with_prefix(&directory).map_err(failure)?;
             return Ok(Self { store: Arc::new(store), directory: Some(directory), name });
         }
-        let url = Url::parse(place).map_err(|e| wrong(&e))?;
+        let url = remote::parse(place)?;
         if url.scheme() == "file" {
             let directory = url.to_file_path().map_err(|()| wrong(&"it names no directory"))?;
-            return Self::connect(&directory.to_string_lossy(), make);
+            return Self::connect(&directory.to_string_lossy(), access, make);
         }
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
-            VARIABLES.iter().any(|prefix| name.starts_with(prefix)).then(|| (name.to_ascii_lowercase(), value))
-        });
-        let (store, prefix) = object_store::parse_url_opts(&url, variables).map_err(|e| wrong(&e))?;
+        let (store, prefix) = remote::connect(&url, access)?;
         Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), directory: None, name })
     }
 
@@ -106,6 +113,40 @@ impl Repository {
     pub(super) async fn put(&self, path: &Path, bytes: Bytes) -> Result<()> {
         self.store.put(path, PutPayload::from_bytes(bytes)).await.map_err(failure)?;
         self.sync(path).await
+    }
+
+    /// Writes an object that is not there yet; answers whether it was so. A store that cannot tell writes it anyway, and
+    /// so does a directory. Durable when this returns.
+    pub(super) async fn create(&self, path: &Path, bytes: Bytes) -> Result<bool> {
+        if self.directory.is_some() {
+            return self.put(path, bytes).await.map(|()| true);
+        }
+        match self.store.put_opts(path, PutPayload::from_bytes(bytes.clone()), PutMode::Create.into()).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) if remote::is_unknown(&error) => self.put(path, bytes).await.map(|()| true),
+            Err(error) => Err(failure(error)),
+        }
+    }
+
+    /// Writes an object again that is there; answers whether it was. In a store that compares before it writes, one that
+    /// somebody removes meanwhile does not come back.
+    pub(super) async fn renew(&self, path: &Path, bytes: Bytes) -> Result<bool> {
+        let e_tag = match self.store.head(path).await {
+            Ok(found) => found.e_tag,
+            Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(failure(error)),
+        };
+        if self.directory.is_some() || e_tag.is_none() {
+            return self.put(path, bytes).await.map(|()| true);
+        }
+        let mode = PutMode::Update(UpdateVersion { e_tag, version: None });
+        match self.store.put_opts(path, PutPayload::from_bytes(bytes.clone()), mode.into()).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::Precondition { .. } | object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) if remote::is_unknown(&error) => self.put(path, bytes).await.map(|()| true),
+            Err(error) => Err(failure(error)),
+        }
     }
 
     /// An object's bytes; [`Error::Missing`] where it is not there.
@@ -224,7 +265,9 @@ pub(super) fn chunk_path(hash: &str) -> Path {
 
 fn missing(error: object_store::Error, path: &Path) -> Error {
     match error {
-        object_store::Error::NotFound { .. } => Error::missing("backup part", path.to_string()),
+        error @ object_store::Error::NotFound { .. } if !remote::lacks_bucket(&error) => {
+            Error::missing("backup part", path.to_string())
+        }
         other => failure(other),
     }
 }
