@@ -19,6 +19,8 @@ use strata_engine::{
 pub const DEFAULT_DATA: &str = "strata-data";
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8800";
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8800";
+/// Sent as often, an event is given up after an hour.
+const DEFAULT_WEBHOOK_TRIES: u32 = 15;
 const DEFAULT_BACKUP_EVERY: &str = "6h";
 const DEFAULT_BACKUP_KEEP: usize = 14;
 
@@ -38,6 +40,7 @@ pub struct File {
     workers: Option<usize>,
     providers: Option<Vec<Provider>>,
     extractor_endpoints: Option<Vec<String>>,
+    webhook_tries: Option<u32>,
     #[serde(default)]
     backup: BackupFile,
     tls_cert: Option<PathBuf>,
@@ -137,6 +140,9 @@ pub struct ServeArguments {
     /// Where a custom extractor may listen: `http://host:port` or `unix:/path/of/a/socket`; may be repeated
     #[arg(long = "extractor-endpoint", env = "STRATA_EXTRACTOR_ENDPOINTS", value_name = "URL", value_delimiter = ',')]
     pub extractor_endpoints: Vec<String>,
+    /// How often an event is sent to a webhook that does not take it, with pauses that grow to ten minutes [default: 15]
+    #[arg(long, env = "STRATA_WEBHOOK_TRIES", value_name = "N")]
+    pub webhook_tries: Option<u32>,
     #[command(flatten)]
     pub backup: BackupArguments,
     #[command(flatten)]
@@ -175,6 +181,7 @@ pub struct Settings {
     pub workers: usize,
     pub providers: Vec<ProviderConfig>,
     pub extractor_endpoints: Vec<String>,
+    pub webhook_tries: u32,
     pub backups: Option<Schedule>,
     pub protection: Protection,
 }
@@ -196,6 +203,10 @@ impl Settings {
         if workers == 0 {
             bail!("`workers` must be at least 1");
         }
+        let webhook_tries = arguments.webhook_tries.or(file.webhook_tries).unwrap_or(DEFAULT_WEBHOOK_TRIES);
+        if webhook_tries == 0 {
+            bail!("`webhook_tries` must be at least 1");
+        }
         let described = match arguments.providers {
             Some(path) => providers::read(&path)?,
             None => file.providers.unwrap_or_default(),
@@ -212,6 +223,7 @@ impl Settings {
             sql_files: arguments.sql_files.or(file.sql_files),
             trust_proxy: arguments.trust_proxy || file.trust_proxy.unwrap_or(false),
             workers,
+            webhook_tries,
             backups,
             protection,
             extractor_endpoints: match arguments.extractor_endpoints.is_empty() {

@@ -38,6 +38,7 @@ pub fn run(arguments: DoctorArguments, output: Output) -> Result<ExitCode> {
             providers: Vec::new(),
             extractor_endpoints: Vec::new(),
             backups: None,
+            webhook_tries: None,
             allowed: strata_engine::protection::Allowed::default(),
         })
         .await

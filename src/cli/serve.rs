@@ -39,6 +39,7 @@ async fn serve(settings: Settings) -> Result<()> {
         providers: settings.providers,
         extractor_endpoints: settings.extractor_endpoints,
         backups: settings.backups,
+        webhook_tries: Some(settings.webhook_tries),
         allowed: settings.protection.allowed,
     })
     .await

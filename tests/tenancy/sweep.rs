@@ -8,7 +8,8 @@ const NOT_A_TENANTS: [&str; 8] =
     ["feature_extractor_id", "extractor_id", "stage_id", "tier_num", "ray_job_id", "token", "version", "model_id"];
 
 /// Parameters that name people, keys and other things of the whole organization; `keys.rs` looks at those.
-const OF_THE_ORGANIZATION: [&str; 5] = ["user_email", "key_name", "secret_name", "connection_identifier", "audit_id"];
+const OF_THE_ORGANIZATION: [&str; 6] =
+    ["user_email", "key_name", "secret_name", "connection_identifier", "audit_id", "identifier"];
 
 /// What is published is everybody's, by its public name.
 const PUBLIC: &str = "/v1/public/";

@@ -184,7 +184,7 @@ impl Engine {
                 let known = serde_json::to_value(known).map_err(strata_model::Error::internal)?;
                 row.body.insert(LEARNED.to_owned(), known);
                 row.body.insert(TRIED.to_owned(), Value::Object(tried));
-                resources::update(tx, Kind::Collection, &row)
+                resources::update_unseen(tx, Kind::Collection, &row)
             })
             .await?;
         if something {

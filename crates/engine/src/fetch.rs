@@ -173,6 +173,11 @@ impl Fetcher {
         self.check(next.as_str())
     }
 
+    /// Refuses a URL that is never asked: one that is no HTTP, holds a password, or names an address that is out of bounds.
+    pub fn judge(&self, url: &str) -> Result<()> {
+        self.check(url).map(drop)
+    }
+
     /// Whether the URL may be asked at all. Names are judged when they are resolved.
     fn check(&self, text: &str) -> Result<Url> {
         let url = Url::parse(text.trim()).map_err(|e| Error::invalid("url", format!("`{text}` is no URL: {e}")))?;

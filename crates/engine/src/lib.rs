@@ -51,6 +51,7 @@ pub mod transfers;
 mod upkeep;
 pub mod uploads;
 mod web;
+pub mod webhooks;
 
 pub use strata_store::faults::{Point as FaultPoint, arm as arm_fault};
 
@@ -96,6 +97,8 @@ pub struct Config {
     pub providers: Vec<inference::ProviderConfig>,
     /// Where custom extractors may listen: `http://host:port` or `unix:/path/of/a/socket`.
     pub extractor_endpoints: Vec<String>,
+    /// How often an event is sent to a webhook that does not take it; `None`: none is sent, all wait.
+    pub webhook_tries: Option<u32>,
     /// When backups are made, if they are.
     pub backups: Option<backups::Schedule>,
     /// How often keys may ask, how much an organization may have, and what of the disk stays free.
@@ -190,6 +193,7 @@ impl Engine {
         upkeep::start(&engine);
         protection::start(&engine);
         backups::start(&engine);
+        webhooks::start(&engine);
         Ok(engine)
     }
 

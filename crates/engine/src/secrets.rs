@@ -38,6 +38,7 @@ pub(crate) struct Vault {
 pub(crate) enum Place<'p> {
     Secret { organization_id: &'p str, name: &'p str },
     Connection { organization_id: &'p str, connection_id: &'p str },
+    Webhook { organization_id: &'p str, webhook_id: &'p str },
 }
 
 impl Place<'_> {
@@ -45,6 +46,7 @@ impl Place<'_> {
         let parts = match self {
             Self::Secret { organization_id, name } => ["secret", organization_id, name],
             Self::Connection { organization_id, connection_id } => ["connection", organization_id, connection_id],
+            Self::Webhook { organization_id, webhook_id } => ["webhook", organization_id, webhook_id],
         };
         id::sha256_parts(&parts.map(str::as_bytes))
     }
@@ -55,6 +57,7 @@ impl std::fmt::Display for Place<'_> {
         match self {
             Self::Secret { name, .. } => write!(f, "the secret `{name}`"),
             Self::Connection { connection_id, .. } => write!(f, "the credentials of the connection `{connection_id}`"),
+            Self::Webhook { webhook_id, .. } => write!(f, "what the webhook `{webhook_id}` keeps secret"),
         }
     }
 }
@@ -199,6 +202,7 @@ mod tests {
             providers: Vec::new(),
             extractor_endpoints: Vec::new(),
             backups: None,
+            webhook_tries: None,
             allowed: crate::protection::Allowed::default(),
         };
         let catalog = Catalog::open(&directory.path().join("catalog.db"), Arc::new(System::default())).unwrap();

@@ -3,6 +3,8 @@
 use strata_model::{Error, Result};
 use strata_store::seams::rfc3339;
 
+/// Microseconds in a second.
+pub(crate) const SECOND: i64 = 1_000_000;
 /// Microseconds in a day.
 pub(crate) const DAY: i64 = 86_400_000_000;
 

@@ -3,7 +3,7 @@
 use crate::Engine;
 use std::{sync::Arc, time::Duration};
 
-/// How often uploads, contents and the audit log are looked through.
+/// How often uploads, contents, the audit log and the queues of webhooks are looked through.
 const EVERY: Duration = Duration::from_secs(600);
 
 /// Sweeps what crashes left, then sweeps at intervals. Ends with the engine's queue.
@@ -21,6 +21,9 @@ pub(crate) fn start(engine: &Arc<Engine>) {
             }
             if let Err(error) = engine.sweep_audit().await {
                 tracing::warn!(%error, "old events of the audit log were not all removed; the next sweep tries again");
+            }
+            if let Err(error) = engine.sweep_webhooks().await {
+                tracing::warn!(%error, "queues of webhooks that are too long were not cut; the next sweep tries again");
             }
             tokio::time::sleep(EVERY).await;
         }

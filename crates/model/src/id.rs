@@ -20,6 +20,8 @@ pub const RETRIEVER: &str = "ret_";
 pub const PUBLICATION: &str = "pub_";
 pub const EXECUTION: &str = "exec_";
 pub const EVENT: &str = "evt_";
+/// A webhook.
+pub const WEBHOOK: &str = "wh_";
 pub const CONNECTION: &str = "conn_";
 pub const INTERACTION: &str = "int_";
 pub const ANNOTATION: &str = "ann_";

@@ -25,6 +25,10 @@ pub enum Point {
     CatalogWritten,
     /// It is committed; nobody has been told.
     CatalogCommitted,
+    /// An event waits for its receivers, in the transaction that makes it true.
+    EventQueued,
+    /// A receiver has been sent one and has answered or not; nothing is written down of it.
+    EventSent,
     /// An extractor has made its outputs; nothing of them is stored.
     DerivationMade,
     /// They are committed; what follows from them is not begun.
@@ -40,13 +44,15 @@ pub enum Point {
 }
 
 impl Point {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::BlobWritten,
         Self::BlobNamed,
         Self::BlobKept,
         Self::BlobRemoved,
         Self::CatalogWritten,
         Self::CatalogCommitted,
+        Self::EventQueued,
+        Self::EventSent,
         Self::DerivationMade,
         Self::DerivationCompleted,
         Self::IndexApplied,
@@ -63,6 +69,8 @@ impl Point {
             Self::BlobRemoved => "blob_removed",
             Self::CatalogWritten => "catalog_written",
             Self::CatalogCommitted => "catalog_committed",
+            Self::EventQueued => "event_queued",
+            Self::EventSent => "event_sent",
             Self::DerivationMade => "derivation_made",
             Self::DerivationCompleted => "derivation_completed",
             Self::IndexApplied => "index_applied",

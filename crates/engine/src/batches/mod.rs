@@ -19,6 +19,7 @@ use strata_store::catalog::{
     batches::{self as rows},
     derivations::{self, Counts},
     rusqlite::Transaction,
+    webhooks::{self, Event},
 };
 
 /// How a batch ends, from the counts of its derivations.
@@ -49,6 +50,30 @@ pub(crate) fn settle_one(tx: &Transaction<'_>, scope: &Scope, batch_id: &str, no
     rows::put(tx, &batch)?;
     if let Some(task) = &batch.task_id {
         rows::set_task_status(tx, task, &batch.status, now)?;
+    }
+    if batch.status != "CANCELED" {
+        tell_end(tx, &batch)?;
+    }
+    Ok(())
+}
+
+/// Tells whoever wants it what a batch has come to in each of its collections.
+fn tell_end(tx: &Transaction<'_>, batch: &Batch) -> Result<()> {
+    let event = Event::new("collection.documents.batch_completed", &batch.namespace_id);
+    if !webhooks::is_wanted(tx, &event)? {
+        return Ok(());
+    }
+    for (tier, collection_id, counts) in derivations::counts_by_tier(tx, &batch.batch_id)? {
+        webhooks::queue(tx, &event, || {
+            json!({
+                "collection_id": collection_id,
+                "batch_id": batch.batch_id,
+                "task_id": batch.task_id,
+                "tier": tier,
+                "status": batch.status,
+                "counts": counts,
+            })
+        })?;
     }
     Ok(())
 }

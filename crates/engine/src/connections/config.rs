@@ -334,6 +334,7 @@ mod tests {
             providers: Vec::new(),
             extractor_endpoints: Vec::new(),
             backups: None,
+            webhook_tries: None,
             allowed: crate::protection::Allowed::default(),
         }
     }

@@ -17,12 +17,15 @@ use strata_store::catalog::{
     derivations::{self as rows, Derivation, InputKind, Request},
     documents, objects,
     rusqlite::Transaction,
+    webhooks::{self, Event},
 };
 use strata_store::faults;
 
 /// While more derivations than `MANY` are in flight, a result waits for as long as `PATIENCE` for others to share its
 /// commit.
 const MANY: usize = 64;
+/// Most ids that one event names.
+const MAX_TOLD: usize = 1_000;
 const PATIENCE: Duration = Duration::from_millis(40);
 
 /// Writes the result; answers whether other collections now have work on it. A result that came too late (canceled,
@@ -89,6 +92,9 @@ impl Completing {
                 let left: Vec<i64> = before.iter().filter(|d| !kept.contains(&*d.document_id)).map(|d| d.seq).collect();
                 let (gone, _) = rows::remove_documents(tx, &left)?;
                 touched.extend(gone);
+                if !made.is_empty() {
+                    self.tell(tx, &scope, made)?;
+                }
                 made
             }
             _ => &before,
@@ -106,6 +112,23 @@ impl Completing {
         let followed = follow(engine, tx, &scope, leased, &work.collection, made, now)?;
         after(tx, leased, now)?;
         Ok((touched, followed))
+    }
+}
+
+impl Completing {
+    /// Tells whoever wants it which documents a collection has from one input.
+    fn tell(&self, tx: &Transaction<'_>, scope: &Scope, made: &[Document]) -> Result<()> {
+        let event = Event::new("collection.documents.written", &scope.namespace_id);
+        webhooks::queue(tx, &event, || {
+            let ids: Vec<&str> = made.iter().map(|document| document.document_id.as_str()).collect();
+            json!({
+                "collection_id": self.leased.collection_id,
+                "batch_id": self.leased.batch_id,
+                "input_id": self.leased.input_id,
+                "count": ids.len(),
+                "document_ids": ids.get(..MAX_TOLD).unwrap_or(&ids),
+            })
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     write::{changed, removed},
 };
 use crate::{Engine, collections::load_collection};
+use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use strata_model::{Error, Fields, Result, Scope, document::Document, filter::Filter};
 use strata_store::catalog::{
@@ -14,6 +15,8 @@ use strata_store::catalog::{
     browse::{self, Selection},
     documents,
     resources::{self, Kind},
+    rusqlite::Transaction,
+    webhooks::{self, Event},
 };
 
 /// Documents that one transaction of a bulk update changes, so that other writers get their turn.
@@ -32,6 +35,30 @@ pub struct BulkDeleted {
     pub receipt: Receipt,
     /// One for each document that was named or matched.
     pub outcomes: Vec<ItemOutcome>,
+}
+
+/// Most ids that one event names.
+const MAX_TOLD: usize = 1_000;
+
+/// Tells whoever wants it what became of several documents of a collection, if there are any.
+fn tell<'d>(
+    tx: &Transaction<'_>,
+    event_type: &'static str,
+    scope: &Scope,
+    collection_id: &str,
+    ids: impl Iterator<Item = &'d str>,
+) -> Result<()> {
+    let ids: Vec<&str> = ids.collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    webhooks::queue(tx, &Event::new(event_type, &scope.namespace_id), || {
+        json!({
+            "collection_id": collection_id,
+            "count": ids.len(),
+            "document_ids": ids.get(..MAX_TOLD).unwrap_or(&ids),
+        })
+    })
 }
 
 impl Engine {
@@ -61,6 +88,7 @@ impl Engine {
                 outcomes.push(ItemOutcome { document_id: id.clone(), error });
             }
             let (receipt, touched) = removed(tx, &of, &roots, cascade)?;
+            tell(tx, "documents.deleted.batch", &of, &within, roots.iter().map(|d| d.document_id.as_str()))?;
             Ok((BulkDeleted { receipt, outcomes }, touched))
         })
         .await
@@ -84,6 +112,7 @@ impl Engine {
             let outcome = |d: &Document| ItemOutcome { document_id: d.document_id.clone(), error: None };
             let outcomes = roots.iter().map(outcome).collect();
             let (receipt, touched) = removed(tx, &of, &roots, cascade)?;
+            tell(tx, "documents.deleted.batch", &of, &within, roots.iter().map(|d| d.document_id.as_str()))?;
             Ok((BulkDeleted { receipt, outcomes }, touched))
         })
         .await
@@ -91,9 +120,7 @@ impl Engine {
 
     async fn delete_many<F>(&self, wait: bool, work: F) -> Result<BulkDeleted>
     where
-        F: FnOnce(&strata_store::catalog::rusqlite::Transaction<'_>) -> Result<(BulkDeleted, Vec<(String, i64)>)>
-            + Send
-            + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<(BulkDeleted, Vec<(String, i64)>)> + Send + 'static,
     {
         let (deleted, touched) = self.catalog.write(work).await?;
         self.indexed(touched, wait).await;
@@ -132,6 +159,9 @@ impl Engine {
                     };
                     outcomes.push(ItemOutcome { document_id, error });
                 }
+                let done = outcomes.iter().filter(|outcome| outcome.error.is_none());
+                let ids = done.map(|outcome| outcome.document_id.as_str());
+                tell(tx, "documents.updated.batch", &of, &collection.id, ids)?;
                 Ok((outcomes, last_of_each(touched)))
             })
             .await?;
@@ -166,14 +196,16 @@ impl Engine {
             let touched = self
                 .catalog
                 .write(move |tx| {
-                    let mut touched = Vec::new();
+                    let (mut touched, mut ids) = (Vec::new(), Vec::new());
                     for document in documents::fetch(tx, &of, &part)? {
                         // It may have changed since the list was read.
                         if filter.matches(&document.view()) && access::check_change(&of, &document).is_ok() {
                             let (document, number) = changed(tx, &of, &document, &collection, &change, &now)?;
                             touched.push((document.collection_id, number));
+                            ids.push(document.document_id);
                         }
                     }
+                    tell(tx, "documents.updated.batch", &of, &collection.id, ids.iter().map(String::as_str))?;
                     Ok(touched)
                 })
                 .await?;

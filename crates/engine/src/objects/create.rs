@@ -7,7 +7,7 @@ use crate::{
     protection::Quotas,
 };
 use futures::{StreamExt, stream};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use strata_model::{Error, FieldError, Fields, Result, Scope, id, schema::FieldType};
 use strata_store::{
@@ -15,11 +15,14 @@ use strata_store::{
     catalog::{
         objects::{self, Object, SOFT_DELETED},
         rusqlite::Transaction,
+        webhooks::{self, Event},
     },
 };
 
 /// Objects of one request, and blobs of one object, that are prepared at once.
 const AT_ONCE: usize = 8;
+/// The event of several objects that one call has made.
+const CREATED_TOGETHER: &str = "objects.created.batch";
 
 /// How objects are made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -104,6 +107,7 @@ impl Engine {
         let bucket = self.bucket(scope, bucket).await?.bucket;
         let each = new.into_iter().map(|new| self.create_one(scope, &bucket, new, options.policy, |_| ()));
         let mut created: Vec<Result<Created>> = stream::iter(each).buffered(AT_ONCE).collect().await;
+        self.tell_created(scope, bucket.id(), &created).await?;
         if options.auto_process {
             let fresh = created.iter().flatten().filter(|c| c.replay.is_none());
             let ids: Vec<String> = fresh.map(|c| c.object.object_id.clone()).collect();
@@ -115,6 +119,24 @@ impl Engine {
             }
         }
         Ok(created)
+    }
+
+    /// Tells whoever wants it which objects one call has made; each has told of itself already.
+    async fn tell_created(&self, scope: &Scope, bucket_id: &str, created: &[Result<Created>]) -> Result<()> {
+        let fresh = created.iter().flatten().filter(|c| c.replay.is_none());
+        let ids: Vec<String> = fresh.map(|c| c.object.object_id.clone()).collect();
+        let (namespace_id, bucket_id) = (scope.namespace_id.clone(), bucket_id.to_owned());
+        let of = namespace_id.clone();
+        let is_wanted = self.catalog.read(move |c| webhooks::is_wanted(c, &Event::new(CREATED_TOGETHER, &of)));
+        if ids.is_empty() || !is_wanted.await? {
+            return Ok(());
+        }
+        let write = self.catalog.write(move |tx| {
+            webhooks::queue(tx, &Event::new(CREATED_TOGETHER, &namespace_id), || {
+                json!({ "bucket_id": bucket_id, "count": ids.len(), "object_ids": ids })
+            })
+        });
+        write.await
     }
 
     /// `tell` hears the object's id before it is written.

@@ -268,7 +268,7 @@ fn write_page(
                 if let Some(extractor) = replaced {
                     let current = load_collection(tx, scope, id)?;
                     let changed = with_extractor(tx, scope, &current, &extractor, &current.updated_at)?;
-                    resources::update(tx, Resource::Collection, &changed.to_row()?)?;
+                    resources::update_unseen(tx, Resource::Collection, &changed.to_row()?)?;
                 }
             }
             Table::Retrievers if in_place => namespace_rows::put_retriever(tx, &row)?,

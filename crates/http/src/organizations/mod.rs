@@ -1,4 +1,4 @@
-//! The organization; its users, their API keys, its secrets and its connections are in the submodules.
+//! The organization; its users, their API keys, its secrets, connections and webhooks are in the submodules.
 
 mod audit;
 mod connections;
@@ -6,6 +6,7 @@ mod keys;
 mod secrets;
 mod subjects;
 mod users;
+mod webhooks;
 
 pub(crate) use keys::{APIKeyCreateResponse, APIKeyListResponse, APIKeyModel, key_type, with_secret};
 pub(crate) use users::GenericSuccessResponse;
@@ -33,7 +34,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 const NO_LIMIT: i64 = 1_000_000;
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes()).merge(secrets::routes()).merge(connections::routes()).merge(audit::routes()).merge(subjects::routes())
+    OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes()).merge(secrets::routes()).merge(connections::routes()).merge(audit::routes()).merge(subjects::routes()).merge(webhooks::routes())
 }
 
 /// Requests a minute of each key, by what they do; 1000000 where they are not limited.

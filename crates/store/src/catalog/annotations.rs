@@ -5,6 +5,7 @@ use super::{
     documents::{from_json_column, json, rows},
     filter::Clause,
     from_sql,
+    webhooks::{self, Event},
 };
 use rusqlite::{Connection, Row, Transaction, params, params_from_iter, types::Value as SqlValue};
 use std::collections::BTreeMap;
@@ -84,7 +85,21 @@ pub fn insert(tx: &Transaction<'_>, scope: &Scope, a: &Annotation) -> Result<()>
         a.created_at,
         a.updated_at
     ];
-    tx.prepare_cached(sql).and_then(|mut s| s.execute(values)).map(drop).map_err(from_sql)
+    tx.prepare_cached(sql).and_then(|mut s| s.execute(values)).map_err(from_sql)?;
+    tell(tx, "annotation.created", scope, a)
+}
+
+/// Tells whoever wants it what became of an annotation.
+fn tell(tx: &Transaction<'_>, event_type: &'static str, scope: &Scope, a: &Annotation) -> Result<()> {
+    webhooks::queue(tx, &Event::new(event_type, &scope.namespace_id), || {
+        serde_json::json!({
+            "annotation_id": a.annotation_id,
+            "document_id": a.document_id,
+            "collection_id": a.collection_id,
+            "label": a.label,
+            "version": a.version,
+        })
+    })
 }
 
 /// Writes the edited annotation, and keeps what the edit replaced.
@@ -97,7 +112,8 @@ pub fn edit(tx: &Transaction<'_>, scope: &Scope, a: &Annotation, replaced: &Revi
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let r = replaced;
     let values = params![a.annotation_id, r.version, json(&r.prior)?, r.edited_at, r.edited_by, r.edited_by_type];
-    tx.prepare_cached(sql).and_then(|mut s| s.execute(values)).map(drop).map_err(from_sql)
+    tx.prepare_cached(sql).and_then(|mut s| s.execute(values)).map_err(from_sql)?;
+    tell(tx, "annotation.updated", scope, a)
 }
 
 /// An annotation of the scope. One of a document that is kept from the scope's reader is missing.
@@ -118,12 +134,10 @@ pub fn revisions(connection: &Connection, annotation_id: &str) -> Result<Vec<Rev
 
 /// Removes an annotation of the scope with its versions.
 pub fn delete(tx: &Transaction<'_>, scope: &Scope, annotation_id: &str) -> Result<()> {
-    get(tx, scope, annotation_id)?;
+    let gone = get(tx, scope, annotation_id)?;
     let sql = "DELETE FROM annotations WHERE annotation_id = ?1 AND namespace_id = ?2";
-    match tx.prepare_cached(sql).and_then(|mut s| s.execute([annotation_id, &scope.namespace_id])).map_err(from_sql)? {
-        0 => Err(Error::missing("annotation", annotation_id)),
-        _ => Ok(()),
-    }
+    tx.prepare_cached(sql).and_then(|mut s| s.execute([annotation_id, &scope.namespace_id])).map_err(from_sql)?;
+    tell(tx, "annotation.deleted", scope, &gone)
 }
 
 /// Which annotations of a namespace.

@@ -4,6 +4,7 @@ use super::{
     documents::from_json_column,
     filter::{OBJECT_COLUMNS, compile},
     from_sql,
+    webhooks::{self, Event, outbox::Of},
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter, types::Value as SqlValue};
 use strata_model::{Error, Fields, Result, Scope, filter::Filter};
@@ -154,6 +155,10 @@ pub fn known_objects(
 
 /// Writes a task whole.
 pub fn put_task(tx: &Transaction<'_>, t: &Task) -> Result<()> {
+    let before: Option<String> = tx
+        .prepare_cached("SELECT status FROM tasks WHERE task_id = ?1")
+        .and_then(|mut s| s.query_row([&t.task_id], |r| r.get(0)).optional())
+        .map_err(from_sql)?;
     let body = serde_json::to_string(&t.body).map_err(Error::internal)?;
     let sql = "INSERT INTO tasks (task_id, organization_id, namespace_id, task_type, status, batch_id, body, created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (task_id) DO UPDATE SET status = excluded.status,
@@ -169,12 +174,41 @@ pub fn put_task(tx: &Transaction<'_>, t: &Task) -> Result<()> {
         t.created_at,
         t.updated_at
     ];
-    tx.prepare_cached(sql).and_then(|mut s| s.execute(values)).map(drop).map_err(from_sql)
+    tx.prepare_cached(sql).and_then(|mut s| s.execute(values)).map_err(from_sql)?;
+    if before.as_ref() == Some(&t.status) { Ok(()) } else { tell_end(tx, t) }
 }
 
 pub fn set_task_status(tx: &Transaction<'_>, task_id: &str, status: &str, now: &str) -> Result<()> {
+    let sql = format!("{TASK} WHERE task_id = ?1");
+    let before = tx.prepare_cached(&sql).and_then(|mut s| s.query_row([task_id], task_row).optional());
+    let Some(before) = before.map_err(from_sql)? else { return Ok(()) };
     let sql = "UPDATE tasks SET status = ?2, updated_at = ?3 WHERE task_id = ?1";
-    tx.prepare_cached(sql).and_then(|mut s| s.execute([task_id, status, now])).map(drop).map_err(from_sql)
+    tx.prepare_cached(sql).and_then(|mut s| s.execute([task_id, status, now])).map_err(from_sql)?;
+    if before.status == status {
+        return Ok(());
+    }
+    tell_end(tx, &Task { status: status.to_owned(), ..before })
+}
+
+/// Tells whoever wants it that a task has come to its end, if it has.
+fn tell_end(tx: &Transaction<'_>, t: &Task) -> Result<()> {
+    let event_type = match t.status.as_str() {
+        "COMPLETED" | "COMPLETED_WITH_ERRORS" => "resource.executed",
+        "FAILED" => "resource.execution_failed",
+        _ => return Ok(()),
+    };
+    let namespace_id = t.namespace_id.as_deref();
+    let of = Of::Organization { organization_id: &t.organization_id, namespace_id };
+    webhooks::queue(tx, &Event { event_type, resource_type: "task", of }, || {
+        serde_json::json!({
+            "task_id": t.task_id,
+            "task_type": t.task_type,
+            "status": t.status,
+            "batch_id": t.batch_id,
+            "resource_type": "task",
+            "resource_id": t.task_id,
+        })
+    })
 }
 
 /// A task of the organization.

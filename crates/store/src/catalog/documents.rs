@@ -6,6 +6,7 @@ use super::{
     filter::Clause,
     from_sql,
     payload::{self, Place},
+    webhooks::{self, Event},
 };
 use rusqlite::{
     Connection, OptionalExtension, Row, ToSql, Transaction, params, params_from_iter, types::Value as SqlValue,
@@ -83,12 +84,24 @@ pub fn put(
     update(tx, seq, document, ordinal)?;
     artifacts::replace(tx, seq, &document.document_blobs)?;
     put_vectors(tx, seq, vectors)?;
+    tell(tx, "document.updated", &scope.namespace_id, document)?;
     Ok((seq, changed(tx, &document.collection_id, seq, false)?))
 }
 
 /// [`put`] of a document whose id is not there yet.
 pub fn add(tx: &Transaction<'_>, scope: &Scope, document: &Document, vectors: &Vectors) -> Result<(i64, i64)> {
     add_at(tx, scope, document, 0, vectors)
+}
+
+/// Tells whoever wants it what became of a document.
+fn tell(tx: &Transaction<'_>, event_type: &'static str, namespace_id: &str, document: &Document) -> Result<()> {
+    webhooks::queue(tx, &Event::new(event_type, namespace_id), || {
+        serde_json::json!({
+            "document_id": document.document_id,
+            "collection_id": document.collection_id,
+            "root_object_id": document.lineage.root_object_id,
+        })
+    })
 }
 
 /// Writes a new row and what comes with it. A sequence number is never used again, so there is nothing of it yet.
@@ -106,6 +119,7 @@ fn add_at(
     artifacts::add(tx, seq, &document.document_blobs)?;
     payload::add(tx, &document.collection_id, seq, &document.fields)?;
     counted(tx, &document.collection_id, 1)?;
+    tell(tx, "document.created", &scope.namespace_id, document)?;
     Ok((seq, note(tx, &document.collection_id, seq, false)?))
 }
 
@@ -249,11 +263,23 @@ pub fn key(connection: &Connection, seq: i64) -> Result<Option<String>> {
 pub fn remove(tx: &Transaction<'_>, seqs: &[i64]) -> Result<Vec<(String, i64)>> {
     let mut touched: Vec<(String, i64)> = Vec::new();
     for seq in seqs {
-        let gone: Option<(String, String)> = tx
-            .prepare_cached("DELETE FROM documents WHERE seq = ?1 RETURNING collection_id, fields")
-            .and_then(|mut s| s.query_row([seq], |r| Ok((r.get(0)?, r.get(1)?))).optional())
+        let sql = "DELETE FROM documents WHERE seq = ?1
+             RETURNING collection_id, fields, namespace_id, document_id, root_object_id";
+        let gone: Option<(String, String, String, String, Option<String>)> = tx
+            .prepare_cached(sql)
+            .and_then(|mut s| {
+                let read = |r: &Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?));
+                s.query_row([seq], read).optional()
+            })
             .map_err(from_sql)?;
-        let Some((collection, fields)) = gone else { continue };
+        let Some((collection, fields, namespace_id, document_id, root_object_id)) = gone else { continue };
+        webhooks::queue(tx, &Event::new("document.deleted", &namespace_id), || {
+            serde_json::json!({
+                "document_id": document_id,
+                "collection_id": collection,
+                "root_object_id": root_object_id,
+            })
+        })?;
         payload::remove(tx, &collection, *seq, &fields)?;
         counted(tx, &collection, -1)?;
         let change = changed(tx, &collection, *seq, true)?;
@@ -469,12 +495,16 @@ pub fn rewrite(tx: &Transaction<'_>, document: &Document, vectors: Option<&Vecto
         access::readers(document)?,
     ];
     payload::replace(tx, &document.collection_id, document.seq, &document.fields)?;
-    tx.prepare_cached(
-        "UPDATE documents SET fields = ?2, source_blobs = ?3, document_blobs = ?4, internal_metadata = ?5,
-         content_hash = ?6, updated_at = ?7, readers = ?8 WHERE seq = ?1",
-    )
-    .and_then(|mut s| s.execute(values))
-    .map_err(from_sql)?;
+    let namespace_id: Option<String> = tx
+        .prepare_cached(
+            "UPDATE documents SET fields = ?2, source_blobs = ?3, document_blobs = ?4, internal_metadata = ?5,
+             content_hash = ?6, updated_at = ?7, readers = ?8 WHERE seq = ?1 RETURNING namespace_id",
+        )
+        .and_then(|mut s| s.query_row(values, |r| r.get(0)).optional())
+        .map_err(from_sql)?;
+    if let Some(namespace_id) = namespace_id {
+        tell(tx, "document.updated", &namespace_id, document)?;
+    }
     artifacts::replace(tx, document.seq, &document.document_blobs)?;
     if let Some(vectors) = vectors {
         put_vectors(tx, document.seq, vectors)?;

@@ -3,7 +3,7 @@
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use rusqlite::Connection;
+use rusqlite::{Connection, hooks::Action};
 use std::{
     any::Any,
     num::NonZeroUsize,
@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+use tokio::sync::Notify;
 
 /// The tables that remembered queries may read, and no others.
 const TABLES: [&str; 5] = ["namespaces", "buckets", "collections", "collection_sources", "retrievers"];
@@ -20,6 +21,9 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// Every change of a document writes a row here.
 const CHANGES: &str = "changes";
+
+/// What is added here is work for whoever delivers events.
+const OUTBOX: [&str; 2] = ["webhook_deliveries", "webhook_routes"];
 
 type Entry = (u64, Arc<dyn Any + Send + Sync>);
 
@@ -39,6 +43,9 @@ pub(super) struct Memo {
     /// The same of documents.
     documents: AtomicU64,
     touched_documents: AtomicBool,
+    /// The running transaction added to the outbox.
+    touched_outbox: AtomicBool,
+    outbox: Notify,
     entries: Mutex<LruCache<String, Entry>>,
 }
 
@@ -50,6 +57,8 @@ impl Memo {
             touched: AtomicBool::new(false),
             documents: AtomicU64::new(0),
             touched_documents: AtomicBool::new(false),
+            touched_outbox: AtomicBool::new(false),
+            outbox: Notify::new(),
             entries,
         })
     }
@@ -57,11 +66,13 @@ impl Memo {
     /// Watches the connection that writes.
     pub(super) fn watch(self: &Arc<Self>, connection: &Connection) {
         let memo = self.clone();
-        let note = move |_, _: &str, table: &str, _| {
+        let note = move |action: Action, _: &str, table: &str, _| {
             if TABLES.contains(&table) {
                 memo.touched.store(true, Ordering::Relaxed);
             } else if table == CHANGES {
                 memo.touched_documents.store(true, Ordering::Relaxed);
+            } else if action == Action::SQLITE_INSERT && OUTBOX.contains(&table) {
+                memo.touched_outbox.store(true, Ordering::Relaxed);
             }
         };
         connection.update_hook(Some(note));
@@ -75,6 +86,14 @@ impl Memo {
         if self.touched_documents.swap(false, Ordering::Relaxed) {
             self.documents.fetch_add(1, Ordering::SeqCst);
         }
+        if self.touched_outbox.swap(false, Ordering::Relaxed) {
+            self.outbox.notify_one();
+        }
+    }
+
+    /// Waits until a transaction has added to the outbox, or does not, where one has since this was last waited for.
+    pub(super) async fn outbox_changed(&self) {
+        self.outbox.notified().await;
     }
 
     pub(super) fn state(&self) -> State {

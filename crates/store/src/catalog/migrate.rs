@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0010_audit.sql"),
     include_str!("migrations/0011_transfers.sql"),
     include_str!("migrations/0012_access_lists.sql"),
+    include_str!("migrations/0013_webhooks.sql"),
 ];
 
 /// The schema that this version knows.

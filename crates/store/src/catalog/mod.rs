@@ -35,6 +35,7 @@ pub mod snapshots;
 pub mod subjects;
 pub mod transfers;
 pub mod usage;
+pub mod webhooks;
 mod write;
 
 pub use error::from_sql;
@@ -70,6 +71,7 @@ impl Catalog {
         let mut connection = connect(path)?;
         migrate::run(&mut connection)?;
         let readers = read::Readers::new(path, read::READERS)?;
+        webhooks::register(&connection, seams.clone())?;
         let memo = memo::Memo::new();
         memo.watch(&connection);
         Ok(Self {
@@ -167,6 +169,11 @@ impl Catalog {
     /// [`State`] now; taken before the reads that it is to stand for.
     pub fn state(&self) -> State {
         self.memo.state()
+    }
+
+    /// Waits until events have been queued, or the ways that they go have changed, since this was last waited for.
+    pub async fn outbox_changed(&self) {
+        self.memo.outbox_changed().await;
     }
 
     /// [`Catalog::read`] on the caller's own thread, which must be allowed to block.

@@ -1,8 +1,13 @@
 //! Rows of the resources that share one shape: an id, a name that is unique in its namespace, and a body of JSON.
 //! Buckets, collections, retrievers, data sets of evaluations and custom extractors.
 
-use super::{documents::from_json_column, from_sql};
+use super::{
+    documents::from_json_column,
+    from_sql,
+    webhooks::{self, Event},
+};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde_json::json;
 use strata_model::{Error, Fields, Result, Scope};
 
 /// Which resource. Its table and the name of its id column follow from it.
@@ -84,11 +89,28 @@ pub fn insert(tx: &Transaction<'_>, kind: Kind, resource: &Resource) -> Result<(
     let body = serde_json::to_string(&resource.body).map_err(Error::internal)?;
     let values =
         params![resource.id, resource.namespace_id, resource.name, body, resource.created_at, resource.updated_at];
-    tx.prepare_cached(&sql).and_then(|mut s| s.execute(values)).map_err(|e| taken(e, kind, &resource.name)).map(drop)
+    tx.prepare_cached(&sql).and_then(|mut s| s.execute(values)).map_err(|e| taken(e, kind, &resource.name))?;
+    tell(tx, kind, "collection.created", resource)
+}
+
+/// Tells whoever wants it what became of a collection; of the others there are no events.
+fn tell(tx: &Transaction<'_>, kind: Kind, event_type: &'static str, resource: &Resource) -> Result<()> {
+    if kind != Kind::Collection {
+        return Ok(());
+    }
+    webhooks::queue(tx, &Event::new(event_type, &resource.namespace_id), || {
+        json!({ "collection_id": resource.id, "collection_name": resource.name })
+    })
 }
 
 /// Writes name, body and `updated_at`.
 pub fn update(tx: &Transaction<'_>, kind: Kind, resource: &Resource) -> Result<()> {
+    update_unseen(tx, kind, resource)?;
+    tell(tx, kind, "collection.updated", resource)
+}
+
+/// [`update`] of what the server keeps there for itself: nobody is told.
+pub fn update_unseen(tx: &Transaction<'_>, kind: Kind, resource: &Resource) -> Result<()> {
     let sql = format!(
         "UPDATE {} SET name = ?3, body = ?4, updated_at = ?5 WHERE {} = ?1 AND namespace_id = ?2",
         kind.table(),

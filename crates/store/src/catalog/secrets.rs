@@ -50,6 +50,7 @@ pub fn count(connection: &Connection, organization_id: &str) -> Result<usize> {
 
 /// Whether anything is sealed, of any organization: then the key that sealed it must not be replaced.
 pub fn any(connection: &Connection) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM secrets) OR EXISTS (SELECT 1 FROM connections WHERE sealed IS NOT NULL)";
+    let sql = "SELECT EXISTS (SELECT 1 FROM secrets) OR EXISTS (SELECT 1 FROM connections WHERE sealed IS NOT NULL)
+         OR EXISTS (SELECT 1 FROM webhooks WHERE sealed IS NOT NULL)";
     connection.query_row(sql, [], |row| row.get(0)).map_err(from_sql)
 }

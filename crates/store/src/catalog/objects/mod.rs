@@ -8,11 +8,13 @@ use super::{
     documents::from_json_column,
     filter::{Clause, OBJECT_COLUMNS, compile, order_by},
     from_sql,
+    webhooks::{self, Event},
 };
 use rusqlite::{
     Connection, OptionalExtension, Row, ToSql, Transaction, params, params_from_iter, types::Value as SqlValue,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use strata_model::{Error, Fields, Result, Scope, filter::Filter, schema::FieldType};
 
 /// A stored object.
@@ -144,7 +146,21 @@ pub fn insert(tx: &Transaction<'_>, scope: &Scope, o: &Object) -> Result<()> {
             o.updated_at,
         ],
     )?;
-    refer(tx, o)
+    refer(tx, o)?;
+    tell(tx, "object.created", scope, &o.object_id, &o.bucket_id)
+}
+
+/// Tells whoever wants it what became of an object.
+fn tell(
+    tx: &Transaction<'_>,
+    event_type: &'static str,
+    scope: &Scope,
+    object_id: &str,
+    bucket_id: &str,
+) -> Result<()> {
+    webhooks::queue(tx, &Event::new(event_type, &scope.namespace_id), || {
+        json!({ "object_id": object_id, "bucket_id": bucket_id })
+    })
 }
 
 /// Writes everything but identity and `created_at`. Answers the hashes that the object no longer refers to.
@@ -175,6 +191,7 @@ pub fn update(tx: &Transaction<'_>, scope: &Scope, o: &Object) -> Result<Vec<Str
         rows(tx, "SELECT DISTINCT hash FROM object_blobs WHERE object_id = ?", &[&o.object_id], |r| r.get(0))?;
     run(tx, "DELETE FROM object_blobs WHERE object_id = ?1", [&o.object_id])?;
     refer(tx, o)?;
+    tell(tx, "object.updated", scope, &o.object_id, &o.bucket_id)?;
     Ok(before.into_iter().filter(|hash| o.blobs.iter().all(|b| b.hash != *hash)).collect())
 }
 

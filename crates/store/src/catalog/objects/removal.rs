@@ -2,10 +2,13 @@
 //! with the bytes that nothing else refers to.
 
 use super::{rows, run};
-use crate::catalog::{artifacts, documents, from_sql};
+use crate::catalog::{
+    artifacts, documents, from_sql,
+    webhooks::{self, Event},
+};
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use strata_model::{Error, Result, Scope};
 
@@ -72,9 +75,11 @@ fn one(tx: &Transaction<'_>, scope: &Scope, object_id: &str, removed: &mut Remov
         |r| r.get::<_, String>(0),
     )?);
     run(tx, "UPDATE uploads SET blob_hash = NULL WHERE object_id = ?1 AND namespace_id = ?2", ids)?;
-    if run(tx, "DELETE FROM objects WHERE object_id = ?1 AND namespace_id = ?2", ids)? == 0 {
-        return Err(Error::missing("object", object_id));
-    }
+    let sql = "DELETE FROM objects WHERE object_id = ?1 AND namespace_id = ?2 RETURNING bucket_id";
+    let gone: Option<String> =
+        tx.prepare_cached(sql).and_then(|mut s| s.query_row(ids, |r| r.get(0)).optional()).map_err(from_sql)?;
+    let bucket_id = gone.ok_or_else(|| Error::missing("object", object_id))?;
+    super::tell(tx, "object.deleted", scope, object_id, &bucket_id)?;
     removed.receipt.objects += 1;
     let descending: Vec<(i64, String, String)> = rows(
         tx,
@@ -216,14 +221,18 @@ pub fn soft_delete(
             continue;
         }
         marked += 1;
-        let descending: Vec<(i64, String)> = rows(
+        super::tell(tx, "object.updated", scope, object_id, bucket_id)?;
+        let descending: Vec<(i64, String, String)> = rows(
             tx,
-            "SELECT seq, collection_id FROM documents WHERE root_object_id = ? AND namespace_id = ?",
+            "SELECT seq, collection_id, document_id FROM documents WHERE root_object_id = ? AND namespace_id = ?",
             &[object_id.as_str(), &scope.namespace_id],
-            |r| Ok((r.get(0)?, r.get(1)?)),
+            |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
         )?;
-        for (seq, collection) in descending {
+        for (seq, collection, document_id) in descending {
             let change = documents::changed(tx, &collection, seq, false)?;
+            webhooks::queue(tx, &Event::new("document.updated", &scope.namespace_id), || {
+                json!({ "document_id": document_id, "collection_id": collection, "root_object_id": object_id })
+            })?;
             touched.insert(collection, change);
         }
         run(
