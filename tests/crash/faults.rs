@@ -1,19 +1,22 @@
 //! A walk through every place where state moves: the server dies there, or the step fails there, under work of all kinds.
 //! After each, what was acknowledged is there once, what was begun comes to its end, and `strata doctor` finds nothing.
 
+use crate::support::receiver::Receiver;
 use crate::support::{Answer, Api, Random, SOON, Server, ended, object, text_collection, wait_for};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// The places that the server has. A new one is walked by itself; it is named here so that none is lost unnoticed.
-const PLACES: [&str; 12] = [
+const PLACES: [&str; 14] = [
     "blob_written",
     "blob_named",
     "blob_kept",
     "blob_removed",
     "catalog_written",
     "catalog_committed",
+    "event_queued",
+    "event_sent",
     "derivation_made",
     "derivation_completed",
     "index_applied",
@@ -40,6 +43,8 @@ struct Walk {
     derived: String,
     direct: String,
     kept: Acknowledged,
+    /// Who is told of every object.
+    told: Receiver,
 }
 
 #[test]
@@ -63,8 +68,12 @@ fn the_server_comes_back_whole_from_a_fault_at_every_place() {
 
 impl Walk {
     fn begin() -> Self {
-        let mut server = Server::start();
+        let mut server = Server::start_with(&["--allow-private-urls", "--webhook-tries", "1000"]);
         let api = server.api();
+        let told = Receiver::start();
+        let channel = json!({ "channel": "webhook", "configs": { "url": told.url } });
+        let hook = json!({ "webhook_name": "walk", "event_types": ["object.created"], "channels": [channel] });
+        api.post("/v1/organizations/webhooks", hook).ok();
         let properties =
             json!({ "title": { "type": "string" }, "year": { "type": "integer" }, "content": { "type": "text" } });
         let body = json!({ "bucket_name": "walk", "bucket_schema": { "properties": properties } });
@@ -72,7 +81,7 @@ impl Walk {
         let derived = text_collection(&api, "derived", &bucket);
         let direct = text_collection(&api, "direct", &bucket);
         server.stop();
-        Self { server, bucket, derived, direct, kept: Acknowledged::default() }
+        Self { server, bucket, derived, direct, kept: Acknowledged::default(), told }
     }
 
     /// Works until the fault has been met or the work is done; answers whether it was met.
@@ -165,6 +174,12 @@ impl Walk {
                 false => {}
             }
         }
+        // What was acknowledged is told of, whatever became of it since.
+        wait_for("every object to be told of", SOON * 2, || {
+            let events = self.told.events("object.created");
+            let is_told = |id: &&String| events.iter().any(|event| event["payload"]["object_id"] == id.as_str());
+            self.kept.objects.values().all(|id| is_told(&id)).then_some(())
+        });
         let documents = numbers(&api, &format!("/v1/collections/{}/documents/list", self.direct), "document_id", fault);
         for (n, id) in &self.kept.documents {
             assert_eq!(documents.get(n), Some(id), "{fault}: document {n}");

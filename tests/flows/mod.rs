@@ -21,4 +21,5 @@ mod removal;
 mod sql_lookup;
 mod standalone;
 mod subjects;
+mod webhooks;
 mod words;

@@ -7,6 +7,7 @@ mod openapi;
 pub mod postgres;
 pub mod provider;
 mod random;
+pub mod receiver;
 mod server;
 mod world;
 
