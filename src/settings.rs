@@ -19,7 +19,7 @@ use strata_engine::{
 pub const DEFAULT_DATA: &str = "strata-data";
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8800";
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8800";
-/// Sent as often, an event is given up after an hour.
+/// With as many tries an event is given up after an hour.
 const DEFAULT_WEBHOOK_TRIES: u32 = 15;
 const DEFAULT_BACKUP_EVERY: &str = "6h";
 const DEFAULT_BACKUP_KEEP: usize = 14;

@@ -157,7 +157,7 @@ fn a_backup_in_an_object_store_grows_is_verified_thinned_out_and_restored() {
     assert!(other.contains("does not exist"), "{other}");
 
     let third = backup(&["--keep", "1"]);
-    assert_eq!(third["pruned"]["backups"], json!([first["backup_id"], second["backup_id"]]));
+    assert_eq!(third["pruned"]["backups"], json!([second["backup_id"], first["backup_id"]]));
     let left = store.succeed(&["backups", &to, "--verify"]);
     assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
 

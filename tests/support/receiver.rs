@@ -44,7 +44,8 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let seen: Arc<Mutex<Vec<Received>>> = Arc::default();
-        let (kept, answer): (_, Arc<Answering>) = (seen.clone(), Arc::new(answer));
+        let kept = seen.clone();
+        let answer: Arc<Answering> = Arc::new(answer);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (kept, answer) = (kept.clone(), answer.clone());

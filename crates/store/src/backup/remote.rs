@@ -73,7 +73,8 @@ pub(super) fn connect(url: &Url, access: &Access) -> Result<(Box<dyn ObjectStore
         object_store::Error::UnknownConfigurationKey { key, .. } => wrong(&format!("`{key}` is no setting")),
         _ => wrong(&"a variable that begins with `AWS_` has a value that is none"),
     })?;
-    Ok((Box::new(store), prefix))
+    let store: Box<dyn ObjectStore> = Box::new(store);
+    Ok((store, prefix))
 }
 
 fn configured(url: &Url, access: &Access, variables: impl Iterator<Item = (String, String)>) -> AmazonS3Builder {
