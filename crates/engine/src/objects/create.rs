@@ -107,7 +107,10 @@ impl Engine {
         let bucket = self.bucket(scope, bucket).await?.bucket;
         let each = new.into_iter().map(|new| self.create_one(scope, &bucket, new, options.policy, |_| ()));
         let mut created: Vec<Result<Created>> = stream::iter(each).buffered(AT_ONCE).collect().await;
-        self.tell_created(scope, bucket.id(), &created).await?;
+        // They are there, whatever becomes of this.
+        if let Err(error) = self.tell_created(scope, bucket.id(), &created).await {
+            tracing::error!(%error, "the event of several objects was not queued; those of each of them were");
+        }
         if options.auto_process {
             let fresh = created.iter().flatten().filter(|c| c.replay.is_none());
             let ids: Vec<String> = fresh.map(|c| c.object.object_id.clone()).collect();
