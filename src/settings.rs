@@ -360,8 +360,7 @@ mod tests {
     fn keys_stay_out_of_the_configuration_that_is_backed_up() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("c.toml");
-        let text =
-            "workers = 2\nsecrets_key = \"s3cret\"\n[[providers]]\nname = \"p\"\nkey = \"s3cret\"\nkey_env = \"K\"\n\
+        let text = "workers = 2\nsecrets_key = \"s3cret\"\n[[providers]]\nname = \"p\"\nkey = \"s3cret\"\nkey_env = \"K\"\n\
              [backup]\nregion = \"r\"\naccess_key_id = \"s3cret\"\nsecret_access_key = \"s3cret\"\n";
         std::fs::write(&path, text).expect("written");
         let files = configuration(Some(&path), None, false).expect("readable");

@@ -249,7 +249,14 @@ fn applies_finds_replaces_and_deletes() {
         [2]
     );
     let near = index
-        .search(C, &Reader::All, &Query::Dense { index: "e".into(), vector: vec![0.0, 1.0] }, &Restriction::None, 2, None)
+        .search(
+            C,
+            &Reader::All,
+            &Query::Dense { index: "e".into(), vector: vec![0.0, 1.0] },
+            &Restriction::None,
+            2,
+            None,
+        )
         .unwrap();
     assert_eq!((near[0].document_seq, near[0].score), (2, 0.0));
     assert!(near[1].score > 1.0);

@@ -135,9 +135,11 @@ impl Engine {
             return Ok(());
         }
         let write = self.catalog.write(move |tx| {
-            webhooks::queue(tx, &Event::new(CREATED_TOGETHER, &namespace_id), || {
-                json!({ "bucket_id": bucket_id, "count": ids.len(), "object_ids": ids })
-            })
+            webhooks::queue(
+                tx,
+                &Event::new(CREATED_TOGETHER, &namespace_id),
+                || json!({ "bucket_id": bucket_id, "count": ids.len(), "object_ids": ids }),
+            )
         });
         write.await
     }

@@ -55,8 +55,8 @@ pub(super) fn connect(url: &Url, access: &Access) -> Result<(Box<dyn ObjectStore
         return Err(wrong(&"it is a directory, `file://` or `s3://bucket/prefix`"));
     }
     let prefix = Path::from_url_path(url.path()).map_err(|e| wrong(&e))?;
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let builder = configured(url, access, variables);
     let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
     let (key, secret) = (AmazonS3ConfigKey::AccessKeyId, AmazonS3ConfigKey::SecretAccessKey);

@@ -315,9 +315,11 @@ pub fn remove_collection(tx: &Transaction<'_>, scope: &Scope, collection_id: &st
          ON v.document_seq = d.seq WHERE d.collection_id = ?1 AND d.namespace_id = ?2 GROUP BY d.collection_id"
     );
     let counts = many(tx, &sql, [collection_id, &scope.namespace_id], removed_row)?;
-    webhooks::queue(tx, &Event::new("collection.deleted", &scope.namespace_id), || {
-        serde_json::json!({ "collection_id": collection_id })
-    })?;
+    webhooks::queue(
+        tx,
+        &Event::new("collection.deleted", &scope.namespace_id),
+        || serde_json::json!({ "collection_id": collection_id }),
+    )?;
     let derivations = run(tx, "DELETE FROM derivations WHERE collection_id = ?1", [collection_id])?;
     run(tx, "DELETE FROM changes WHERE collection_id = ?1", [collection_id])?;
     run(

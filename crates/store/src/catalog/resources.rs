@@ -98,9 +98,11 @@ fn tell(tx: &Transaction<'_>, kind: Kind, event_type: &'static str, resource: &R
     if kind != Kind::Collection {
         return Ok(());
     }
-    webhooks::queue(tx, &Event::new(event_type, &resource.namespace_id), || {
-        json!({ "collection_id": resource.id, "collection_name": resource.name })
-    })
+    webhooks::queue(
+        tx,
+        &Event::new(event_type, &resource.namespace_id),
+        || json!({ "collection_id": resource.id, "collection_name": resource.name }),
+    )
 }
 
 /// Writes name, body and `updated_at`.

@@ -151,16 +151,12 @@ pub fn insert(tx: &Transaction<'_>, scope: &Scope, o: &Object) -> Result<()> {
 }
 
 /// Tells whoever wants it what became of an object.
-fn tell(
-    tx: &Transaction<'_>,
-    event_type: &'static str,
-    scope: &Scope,
-    object_id: &str,
-    bucket_id: &str,
-) -> Result<()> {
-    webhooks::queue(tx, &Event::new(event_type, &scope.namespace_id), || {
-        json!({ "object_id": object_id, "bucket_id": bucket_id })
-    })
+fn tell(tx: &Transaction<'_>, event_type: &'static str, scope: &Scope, object_id: &str, bucket_id: &str) -> Result<()> {
+    webhooks::queue(
+        tx,
+        &Event::new(event_type, &scope.namespace_id),
+        || json!({ "object_id": object_id, "bucket_id": bucket_id }),
+    )
 }
 
 /// Writes everything but identity and `created_at`. Answers the hashes that the object no longer refers to.

@@ -230,9 +230,11 @@ pub fn soft_delete(
         )?;
         for (seq, collection, document_id) in descending {
             let change = documents::changed(tx, &collection, seq, false)?;
-            webhooks::queue(tx, &Event::new("document.updated", &scope.namespace_id), || {
-                json!({ "document_id": document_id, "collection_id": collection, "root_object_id": object_id })
-            })?;
+            webhooks::queue(
+                tx,
+                &Event::new("document.updated", &scope.namespace_id),
+                || json!({ "document_id": document_id, "collection_id": collection, "root_object_id": object_id }),
+            )?;
             touched.insert(collection, change);
         }
         run(

@@ -2,8 +2,8 @@
 
 pub mod outbox;
 
-pub use outbox::{Event, is_wanted, queue};
 pub(super) use outbox::register;
+pub use outbox::{Event, is_wanted, queue};
 
 use super::{
     documents::{from_json_column, json, rows},
@@ -81,7 +81,8 @@ pub struct Wanted {
 
 /// Adds a webhook; an id or a name that is taken is [`Error::Conflict`].
 pub fn insert(tx: &Transaction<'_>, w: &Webhook, wanted: &Wanted) -> Result<()> {
-    let sql = "INSERT INTO webhooks (webhook_id, organization_id, name, body, sealed, is_active, created_by, created_at,
+    let sql =
+        "INSERT INTO webhooks (webhook_id, organization_id, name, body, sealed, is_active, created_by, created_at,
          updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let values = params![
         w.webhook_id,
@@ -103,8 +104,7 @@ pub fn insert(tx: &Transaction<'_>, w: &Webhook, wanted: &Wanted) -> Result<()> 
 pub fn update(tx: &Transaction<'_>, w: &Webhook, wanted: &Wanted) -> Result<()> {
     let sql = "UPDATE webhooks SET name = ?3, body = ?4, sealed = ?5, is_active = ?6, updated_at = ?7
          WHERE webhook_id = ?1 AND organization_id = ?2";
-    let values =
-        params![w.webhook_id, w.organization_id, w.name, json(&w.body)?, w.sealed, w.is_active, w.updated_at];
+    let values = params![w.webhook_id, w.organization_id, w.name, json(&w.body)?, w.sealed, w.is_active, w.updated_at];
     if tx.execute(sql, values).map_err(|e| taken(e, w))? == 0 {
         return Err(Error::missing("webhook", &w.webhook_id));
     }

@@ -81,7 +81,8 @@ pub fn queue(tx: &Transaction<'_>, event: &Event<'_>, payload: impl FnOnce() -> 
         Of::Namespace(namespace_id) => Some(namespace_id),
         Of::Organization { namespace_id, .. } => namespace_id,
     };
-    let sql = "INSERT INTO webhook_events (organization_id, namespace_id, event_type, resource_type, payload, created_at)
+    let sql =
+        "INSERT INTO webhook_events (organization_id, namespace_id, event_type, resource_type, payload, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, strata_now())";
     let values = params![organization_id, namespace_id, event.event_type, event.resource_type, json(&payload())?];
     let seq = tx.prepare_cached(sql).and_then(|mut s| s.insert(values)).map_err(from_sql)?;
@@ -147,7 +148,8 @@ fn event_id(seq: i64, created_at: &str) -> String {
 
 /// The first event that waits for a channel of an active webhook.
 pub fn head(connection: &Connection, address: &Address) -> Result<Option<Delivery>> {
-    let sql = "SELECT e.seq, e.namespace_id, e.event_type, e.resource_type, e.payload, e.created_at, d.attempts, d.due_at
+    let sql =
+        "SELECT e.seq, e.namespace_id, e.event_type, e.resource_type, e.payload, e.created_at, d.attempts, d.due_at
          FROM webhook_deliveries d JOIN webhook_events e ON e.seq = d.event_seq
          WHERE d.webhook_id = ?1 AND d.is_dead = 0 AND d.channel = ?2 ORDER BY d.event_seq LIMIT 1";
     let Some(webhook) = active(connection, &address.webhook_id)? else { return Ok(None) };
@@ -177,7 +179,8 @@ fn run(tx: &Transaction<'_>, sql: &str, values: &[&dyn ToSql]) -> Result<usize> 
 /// Takes an event off the queue of a channel that has it.
 pub fn delivered(tx: &Transaction<'_>, delivery: &Delivery, now: &str) -> Result<()> {
     let (webhook_id, channel, seq) = (&delivery.webhook.webhook_id, delivery.channel, delivery.seq);
-    let sql = "DELETE FROM webhook_deliveries WHERE webhook_id = ?1 AND is_dead = 0 AND channel = ?2 AND event_seq = ?3";
+    let sql =
+        "DELETE FROM webhook_deliveries WHERE webhook_id = ?1 AND is_dead = 0 AND channel = ?2 AND event_seq = ?3";
     run(tx, sql, &[webhook_id, &channel, &seq])?;
     forget_event(tx, seq)?;
     let sql = "UPDATE webhooks SET delivered = delivered + 1, consecutive_failures = 0, last_error = NULL,
@@ -259,7 +262,8 @@ pub fn drop_surplus(tx: &Transaction<'_>, most: usize, step: usize, now: &str) -
         let old: Vec<(i64, i64)> = rows(tx, sql, &values, |r| Ok((r.get(0)?, r.get(1)?)))?;
         forget(tx, &old)?;
         let error = format!("events were dropped: more than {most} waited");
-        let sql = "UPDATE webhooks SET dropped = dropped + ?2, last_failed_at = ?3, last_error = ?4 WHERE webhook_id = ?1";
+        let sql =
+            "UPDATE webhooks SET dropped = dropped + ?2, last_failed_at = ?3, last_error = ?4 WHERE webhook_id = ?1";
         run(tx, sql, &[&webhook_id, &surplus, &now, &error])?;
         left -= surplus;
         count += old.len();
