@@ -66,7 +66,7 @@ use std::{
 use strata_infer::Registry;
 use strata_model::{Error, Result};
 use strata_store::{
-    Blobs, Catalog,
+    Blobs, Catalog, disk,
     index::{EdgeConfig, EdgeIndex, Index},
     room::Room,
     seams::System,
@@ -143,7 +143,7 @@ pub struct Engine {
 impl Engine {
     /// Opens the data directory, makes what a fresh one needs, and starts the workers.
     pub async fn open(config: Config) -> Result<Arc<Self>> {
-        std::fs::create_dir_all(&config.data_dir)
+        disk::make_dirs(&config.data_dir)
             .map_err(|e| Error::internal(format!("cannot make `{}`: {e}", config.data_dir.display())))?;
         let catalog = Catalog::open(&config.data_dir.join("catalog.db"), Arc::new(System::default()))?;
         let room = Arc::new(Room::new(config.data_dir.clone(), config.allowed.reserve_bytes));

@@ -1,11 +1,12 @@
 //! Files of the data directory that hold keys: readable by their owner only.
 
-use std::{io::Write, path::Path};
+use std::path::Path;
 use strata_model::{Error, Result};
+use strata_store::disk;
 
 /// Replaces the file whole, readable by its owner only, and synced.
 pub(crate) fn write(file: &Path, text: &str) -> Result<()> {
-    replace(file, text).map_err(|e| match e.kind() {
+    disk::replace_private(file, format!("{text}\n").as_bytes()).map_err(|e| match e.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             Error::Full(format!("the disk is full: `{}` was not written", file.display()))
         }
@@ -30,31 +31,6 @@ pub(crate) fn read(file: &Path) -> Result<Option<String>> {
         }
     }
     Ok(Some(text))
-}
-
-fn replace(file: &Path, text: &str) -> std::io::Result<()> {
-    let draft = file.with_extension("key.new");
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    // One that a crash left behind may have other permissions.
-    match std::fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut open = options.open(&draft)?;
-    writeln!(open, "{text}")?;
-    open.sync_all()?;
-    std::fs::rename(&draft, file)?;
-    #[cfg(unix)]
-    if let Some(directory) = file.parent() {
-        std::fs::File::open(directory)?.sync_all()?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -90,8 +90,17 @@ impl Vault {
     /// The value. [`Error::Unavailable`] where this server's key did not seal it for this place.
     pub async fn open(&self, catalog: &Catalog, place: Place<'_>, sealed: &[u8]) -> Result<Vec<u8>> {
         let wrong = || Error::Unavailable(format!("{place} does not open with this server's secrets key; set it anew"));
+        let (version, body) = sealed.split_first().ok_or_else(wrong)?;
+        if *version > VERSION {
+            return Err(Error::Unavailable(format!(
+                "{place} is sealed in form {version} and this version of strata knows {VERSION}: use the newer one, or set \
+                 it anew"
+            )));
+        }
         let cipher = self.cipher(catalog).await?;
-        let body = sealed.strip_prefix(&[VERSION]).ok_or_else(wrong)?;
+        if *version != VERSION {
+            return Err(wrong());
+        }
         let (nonce, hidden) = body.split_at_checked(NONCE_BYTES).ok_or_else(wrong)?;
         let payload = Payload { msg: hidden, aad: &place.authenticated() };
         cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| wrong())

@@ -7,6 +7,7 @@
 //! the catalog names, and none of it may go meanwhile.
 
 use crate::{
+    disk::{self, NewFile},
     faults::{Point, reach},
     room::Room,
 };
@@ -25,7 +26,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use strata_model::{Error, Result, id};
-use tokio::{io::AsyncWriteExt, sync::Notify};
+use tokio::sync::Notify;
 
 /// Where unfinished uploads are written, below the local directory.
 const INCOMING: &str = "incoming";
@@ -121,11 +122,12 @@ impl Drop for Removal {
 impl Blobs {
     /// A local directory, made if it is missing.
     pub fn local(directory: PathBuf) -> Result<Self> {
-        std::fs::create_dir_all(&directory).map_err(|e| disk(&e))?;
-        clear_abandoned(&directory.join(INCOMING))?;
+        disk::make_dirs(&directory).map_err(|e| io_failure(&e))?;
+        // Young files may belong to a server that runs.
+        disk::clear_abandoned(&directory.join(INCOMING), ABANDONED).map_err(|e| io_failure(&e))?;
         // Made now: on a full disk a removal must not need a new file.
-        open_lock(&directory).map_err(|e| disk(&e))?;
-        let store = LocalFileSystem::new_with_prefix(&directory).map_err(failure)?.with_automatic_cleanup(true);
+        open_lock(&directory).map_err(|e| io_failure(&e))?;
+        let store = LocalFileSystem::new_with_prefix(&directory).map_err(failure)?;
         // Nothing is kept free.
         let room = Arc::new(Room::new(directory.clone(), 0));
         Ok(Self { store: Arc::new(store), directory: Some(directory), claims: Arc::default(), room })
@@ -157,7 +159,8 @@ impl Blobs {
             Some(directory) if !is_there => {
                 self.room.check()?;
                 let temporary = Temporary::new(directory).await?;
-                write_whole(&temporary.0, bytes).await?;
+                let file = temporary.0.clone();
+                blocking(move || disk::write_new(&file, &bytes)).await?;
                 self.name(&temporary, &hash).await?;
             }
             // It may be as young as this call, and its name not on disk yet.
@@ -170,16 +173,13 @@ impl Blobs {
 
     /// Gives a file that is synced its name; durable when this returns.
     async fn name(&self, temporary: &Temporary, hash: &str) -> Result<()> {
-        reach(Point::BlobWritten).map_err(|e| disk(&e))?;
+        reach(Point::BlobWritten).map_err(|e| io_failure(&e))?;
         let Some(directory) = &self.directory else { return Err(Error::internal("a store without files")) };
-        let path = directory.join(path_of(hash).as_ref());
-        if let Some(parent) = path.parent() {
-            tokio::fs::create_dir_all(parent).await.map_err(|e| disk(&e))?;
-        }
-        tokio::fs::rename(&temporary.0, &path).await.map_err(|e| disk(&e))?;
-        reach(Point::BlobNamed).map_err(|e| disk(&e))?;
+        let (from, to) = (temporary.0.clone(), directory.join(path_of(hash).as_ref()));
+        blocking(move || disk::give_name(&from, &to)).await?;
+        reach(Point::BlobNamed).map_err(|e| io_failure(&e))?;
         self.sync(hash).await?;
-        reach(Point::BlobKept).map_err(|e| disk(&e))
+        reach(Point::BlobKept).map_err(|e| io_failure(&e))
     }
 
     /// Stores what `stream` yields, at most `max_bytes` of it, holding no more than one piece in memory. Durable and
@@ -247,12 +247,12 @@ impl Blobs {
     /// dropped. Removals under way end first. [`Error::Busy`] where another one keeps all, or removals do not end.
     pub async fn keep_all(&self) -> Result<KeptAll> {
         let Some(directory) = &self.directory else { return Ok(KeptAll { _lock: None }) };
-        let lock = open_lock(directory).map_err(|e| disk(&e))?;
+        let lock = open_lock(directory).map_err(|e| io_failure(&e))?;
         let deadline = tokio::time::Instant::now() + KEEP_WAIT;
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(KeptAll { _lock: Some(lock) }),
-                Err(TryLockError::Error(error)) => return Err(disk(&error)),
+                Err(TryLockError::Error(error)) => return Err(io_failure(&error)),
                 Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
@@ -313,27 +313,38 @@ impl Blobs {
         all.try_filter_map(move |meta| std::future::ready(Ok(old(meta)))).boxed()
     }
 
-    /// Removes the content. Removing what is not there is no error.
+    /// Removes the content. Removing what is not there is no error. The removal may be undone by a power cut: the content is
+    /// then there again and nobody refers to it, which the sweep at the next start finds.
     pub async fn delete(&self, hash: &str) -> Result<()> {
-        match self.store.delete(&path_of(hash)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => reach(Point::BlobRemoved).map_err(|e| disk(&e)),
-            Err(e) => Err(failure(e)),
+        let path = path_of(hash);
+        match self.directory.clone() {
+            Some(directory) => {
+                let file = directory.join(path.as_ref());
+                blocking(move || disk::remove_and_tidy(&file, &directory)).await?;
+            }
+            None => match self.store.delete(&path).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(e) => return Err(failure(e)),
+            },
         }
+        reach(Point::BlobRemoved).map_err(|e| io_failure(&e))
     }
 
     async fn sync(&self, hash: &str) -> Result<()> {
-        let Some(directory) = self.directory.clone() else { return Ok(()) };
+        let Some(directory) = &self.directory else { return Ok(()) };
         let file = directory.join(path_of(hash).as_ref());
-        let synced = tokio::task::spawn_blocking(move || {
-            std::fs::File::open(&file)?.sync_all()?;
-            // The new names must be durable too: the file's folder, and the two above that may be new.
-            for parent in file.ancestors().skip(1).take(3) {
-                std::fs::File::open(parent)?.sync_all()?;
-            }
-            Ok::<_, std::io::Error>(())
-        });
-        synced.await.map_err(Error::internal)?.map_err(|e| disk(&e))
+        let sync = move || {
+            disk::sync_file(&file)?;
+            // The new names must be durable too: in the file's folder, and in the two above that may be new.
+            disk::sync_name(&file, 3)
+        };
+        blocking(sync).await
     }
+}
+
+/// Runs `work` where it may block.
+async fn blocking(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Result<()> {
+    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?.map_err(|e| io_failure(&e))
 }
 
 /// A file that goes when this does, unless it was renamed.
@@ -343,7 +354,8 @@ impl Temporary {
     /// One that is not there yet, below a store's directory.
     async fn new(directory: &std::path::Path) -> Result<Self> {
         let incoming = directory.join(INCOMING);
-        tokio::fs::create_dir_all(&incoming).await.map_err(|e| disk(&e))?;
+        let folder = incoming.clone();
+        blocking(move || disk::make_dirs_unsynced(&folder)).await?;
         let mut name = [0u8; 16];
         getrandom::fill(&mut name).map_err(Error::internal)?;
         Ok(Self(incoming.join(hex::encode(name))))
@@ -352,19 +364,8 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        drop(std::fs::remove_file(&self.0));
+        drop(disk::remove_file(&self.0));
     }
-}
-
-/// Writes and syncs a new file.
-async fn write_whole(path: &std::path::Path, bytes: Bytes) -> Result<()> {
-    let path = path.to_owned();
-    let write = move || {
-        let mut file = std::fs::File::create_new(path)?;
-        std::io::Write::write_all(&mut file, &bytes)?;
-        file.sync_all()
-    };
-    tokio::task::spawn_blocking(write).await.map_err(Error::internal)?.map_err(|e| disk(&e))
 }
 
 /// Writes and syncs a new file; answers SHA-256 in hex and size.
@@ -372,7 +373,7 @@ async fn write_file<S>(path: &std::path::Path, stream: S, max_bytes: u64, room: 
 where
     S: Stream<Item = Result<Bytes>> + Send,
 {
-    let mut file = tokio::fs::File::create_new(path).await.map_err(|e| disk(&e))?;
+    let mut file = NewFile::create(path).await.map_err(|e| io_failure(&e))?;
     let mut hasher = Sha256::new();
     let mut size_bytes = 0u64;
     tokio::pin!(stream);
@@ -386,10 +387,9 @@ where
         }
         room.check()?;
         hasher.update(&piece);
-        file.write_all(&piece).await.map_err(|e| disk(&e))?;
+        file.write(&piece).await.map_err(|e| io_failure(&e))?;
     }
-    file.flush().await.map_err(|e| disk(&e))?;
-    file.sync_all().await.map_err(|e| disk(&e))?;
+    file.finish().await.map_err(|e| io_failure(&e))?;
     Ok((hex::encode(hasher.finalize()), size_bytes))
 }
 
@@ -402,23 +402,6 @@ fn removal_permit(directory: &std::path::Path) -> std::result::Result<File, TryL
     let file = open_lock(directory).map_err(TryLockError::Error)?;
     file.try_lock_shared()?;
     Ok(file)
-}
-
-/// Removes what uploads of a dead process left behind. Young files may belong to a server that runs.
-fn clear_abandoned(incoming: &std::path::Path) -> Result<()> {
-    let entries = match std::fs::read_dir(incoming) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(disk(&error)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(|e| disk(&e))?;
-        let modified = entry.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-        if modified.elapsed().is_ok_and(|age| age > ABANDONED) {
-            std::fs::remove_file(entry.path()).map_err(|e| disk(&e))?;
-        }
-    }
-    Ok(())
 }
 
 fn path_of(hash: &str) -> Path {
@@ -437,14 +420,14 @@ pub(crate) fn failure(error: object_store::Error) -> Error {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(at) = source {
         if let Some(io) = at.downcast_ref::<std::io::Error>() {
-            return disk(io);
+            return io_failure(io);
         }
         source = at.source();
     }
     Error::internal(error)
 }
 
-pub(crate) fn disk(error: &std::io::Error) -> Error {
+pub(crate) fn io_failure(error: &std::io::Error) -> Error {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             Error::Full(format!("the disk is full: {error}"))

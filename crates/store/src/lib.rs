@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod blobs;
 pub mod catalog;
+pub mod disk;
 pub mod faults;
 pub mod index;
 pub mod room;

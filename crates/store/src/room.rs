@@ -1,7 +1,7 @@
 //! Room on a disk. What maps files into memory must not run out of it: a page that the disk cannot hold ends the process.
 //! So the room is looked at before, and less than a reserve counts as none.
 
-use crate::blobs::disk;
+use crate::blobs::io_failure;
 use parking_lot::Mutex;
 use std::{
     path::{Path, PathBuf},
@@ -53,7 +53,7 @@ impl Room {
         {
             return Ok(free);
         }
-        let free = free_bytes(&self.directory).map_err(|e| disk(&e))?;
+        let free = free_bytes(&self.directory).map_err(|e| io_failure(&e))?;
         *seen = Some((Instant::now(), free));
         Ok(free)
     }

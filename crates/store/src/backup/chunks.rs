@@ -5,7 +5,7 @@ use super::{
     manifest::Content,
     repository::{Repository, chunk_path},
 };
-use crate::blobs::disk;
+use crate::{blobs::io_failure, disk::NewFile};
 use bytes::Bytes;
 use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 use futures::{StreamExt, TryStreamExt};
@@ -16,7 +16,6 @@ use std::{
     path::Path,
 };
 use strata_model::{Error, Result, id};
-use tokio::io::AsyncWriteExt;
 
 /// Stores a file that nobody changes meanwhile, but for the chunks that are `known`. Answers the bytes written, too.
 pub(super) async fn store_file(
@@ -24,12 +23,12 @@ pub(super) async fn store_file(
     known: &HashSet<String>,
     file: &Path,
 ) -> Result<(Content, u64)> {
-    let size_bytes = tokio::fs::metadata(file).await.map_err(|e| disk(&e))?.len();
+    let size_bytes = tokio::fs::metadata(file).await.map_err(|e| io_failure(&e))?.len();
     let count = size_bytes.div_ceil(CHUNK_BYTES as u64);
     let store = |number: u64| async move {
         let file = file.to_owned();
         let read = tokio::task::spawn_blocking(move || read_piece(&file, number));
-        store_piece(repository, known, read.await.map_err(Error::internal)?.map_err(|e| disk(&e))?).await
+        store_piece(repository, known, read.await.map_err(Error::internal)?.map_err(|e| io_failure(&e))?).await
     };
     let mut stored = futures::stream::iter(0..count).map(store).buffered(FAN_OUT);
     let mut content = Content { size_bytes, chunks: Vec::new() };
@@ -69,7 +68,7 @@ async fn store_piece(repository: &Repository, known: &HashSet<String>, piece: Ve
         packed.write_all(&piece)?;
         packed.finish()
     });
-    let packed = packing.await.map_err(Error::internal)?.map_err(|e| disk(&e))?;
+    let packed = packing.await.map_err(Error::internal)?.map_err(|e| io_failure(&e))?;
     let written = packed.len() as u64;
     repository.put(&chunk_path(&hash), Bytes::from(packed)).await?;
     Ok((hash, written))
@@ -86,18 +85,17 @@ fn read_piece(file: &Path, number: u64) -> std::io::Result<Vec<u8>> {
 /// Writes and syncs a new file. [`Error::Conflict`] names a chunk that is missing or damaged.
 pub(super) async fn restore_file(repository: &Repository, content: &Content, file: &Path) -> Result<()> {
     let mut pieces = pieces(repository, content);
-    let mut out = tokio::fs::File::create_new(file).await.map_err(|e| disk(&e))?;
+    let mut out = NewFile::create(file).await.map_err(|e| io_failure(&e))?;
     let mut size_bytes = 0;
     while let Some(piece) = pieces.try_next().await? {
         size_bytes += piece.len() as u64;
-        out.write_all(&piece).await.map_err(|e| disk(&e))?;
+        out.write(&piece).await.map_err(|e| io_failure(&e))?;
     }
     if size_bytes != content.size_bytes {
         let expected = content.size_bytes;
         return Err(Error::Conflict(format!("the chunks hold {size_bytes} bytes instead of {expected}")));
     }
-    out.flush().await.map_err(|e| disk(&e))?;
-    out.sync_all().await.map_err(|e| disk(&e))
+    out.finish().await.map_err(|e| io_failure(&e))
 }
 
 /// The pieces of a content, in order.

@@ -1,16 +1,21 @@
 //! Making a backup, beside whatever serves the directory. See the module above for why it is consistent.
 
 use super::{
-    FAN_OUT, MAX_FILE_BYTES, PART_BYTES, PARTS, WHOLE_BYTES, chunks,
+    FAN_OUT, MAX_FILE_BYTES, WHOLE_BYTES, chunks,
+    incoming::Incoming,
     manifest::{self, BlobSet, FileEntry, Manifest},
     mark::{Mark, Work},
     remote::failure,
     repository::{Repository, blob_path, manifest_path},
 };
-use crate::{Blobs, blobs::disk, catalog::copy, seams::Seams};
+use crate::{
+    Blobs,
+    blobs::io_failure,
+    catalog::copy,
+    seams::Seams,
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::WriteMultipart;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::{
@@ -80,6 +85,8 @@ pub async fn make(order: &Order, repository: &Repository, seams: &dyn Seams) -> 
     if !catalog.is_file() {
         return Err(Error::missing("catalog", catalog.display().to_string()));
     }
+    let looked_at = catalog.clone();
+    tokio::task::spawn_blocking(move || copy::check(&looked_at)).await.map_err(Error::internal)??;
     let blobs = Blobs::local(order.data_dir.join("blobs"))?;
     let mark = Mark::place(repository, Work::Backup, seams).await?;
     let made = under(&mark, order, &catalog, &blobs, repository, seams).await;
@@ -152,10 +159,10 @@ struct Workshop(PathBuf);
 impl Workshop {
     fn make(folder: PathBuf) -> Result<Self> {
         match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(disk(&error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_failure(&error)),
             _ => {}
         }
-        std::fs::create_dir(&folder).map_err(|e| disk(&e))?;
+        std::fs::create_dir(&folder).map_err(|e| io_failure(&e))?;
         Ok(Self(folder))
     }
 }
@@ -195,7 +202,7 @@ struct Copied {
 /// first two digits of the hashes, so that a 256th of them is in memory.
 async fn copy_blobs(blobs: &Blobs, snapshot: &Path, repository: &Repository, list: &Path) -> Result<Copied> {
     let mut copied = Copied::default();
-    let mut lines = tokio::fs::File::create_new(list).await.map_err(|e| disk(&e))?;
+    let mut lines = tokio::fs::File::create_new(list).await.map_err(|e| io_failure(&e))?;
     for first in 0..=u8::MAX {
         let prefix = hex::encode([first]);
         let (path, wanted) = (snapshot.to_owned(), prefix.clone());
@@ -234,9 +241,9 @@ async fn copy_blobs(blobs: &Blobs, snapshot: &Path, repository: &Repository, lis
             copied.size_bytes += size_bytes;
             text.push_str(&chunks::to_line(&hash, size_bytes));
         }
-        lines.write_all(text.as_bytes()).await.map_err(|e| disk(&e))?;
+        lines.write_all(text.as_bytes()).await.map_err(|e| io_failure(&e))?;
     }
-    lines.flush().await.map_err(|e| disk(&e))?;
+    lines.flush().await.map_err(|e| io_failure(&e))?;
     Ok(copied)
 }
 
@@ -267,27 +274,24 @@ async fn copy_blob(blobs: &Blobs, repository: &Repository, hash: &str) -> Result
 
 async fn copy_parts(blobs: &Blobs, repository: &Repository, hash: &str) -> Result<One> {
     let path = blob_path(hash);
-    let upload = repository.store.put_multipart(&path).await.map_err(failure)?;
-    let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-    let sent = send(blobs, hash, &mut upload).await;
+    let mut incoming = Incoming::begin(repository, &path).await?;
+    let sent = send(blobs, hash, &mut incoming).await;
     if !matches!(&sent, Ok((found, _)) if found == hash) {
-        upload.abort().await.map_err(failure)?;
+        incoming.abort().await?;
         return sent.map(|_| One::Lost);
     }
-    upload.finish().await.map_err(failure)?;
-    repository.sync(&path).await?;
+    incoming.finish(repository, &path).await?;
     sent.map(|(_, size_bytes)| One::Written(size_bytes))
 }
 
 /// Sends a content; answers the SHA-256 of what was sent, and its bytes.
-async fn send(blobs: &Blobs, hash: &str, upload: &mut WriteMultipart) -> Result<(String, u64)> {
+async fn send(blobs: &Blobs, hash: &str, incoming: &mut Incoming) -> Result<(String, u64)> {
     let mut pieces = blobs.stream(hash, None).await?;
     let (mut hasher, mut size_bytes) = (Sha256::new(), 0);
     while let Some(piece) = pieces.try_next().await? {
         hasher.update(&piece);
         size_bytes += piece.len() as u64;
-        upload.wait_for_capacity(PARTS).await.map_err(failure)?;
-        upload.put(piece);
+        incoming.write(piece).await?;
     }
     Ok((hex::encode(hasher.finalize()), size_bytes))
 }

@@ -86,10 +86,11 @@ impl Mark {
         Ok(())
     }
 
-    /// Whether a backup is under way. Marks of those that stand still are taken away.
+    /// Whether a backup is under way. Marks of those that stand still are taken away, and of sweeps that do.
     pub(super) async fn is_beside_a_backup(&self) -> Result<bool> {
+        let (_, dead_sweeps) = self.others(Work::Sweep).await?;
         let (fresh, stale) = self.others(Work::Backup).await?;
-        for name in stale {
+        for name in stale.into_iter().chain(dead_sweeps) {
             self.repository.remove(&Path::from_iter([MARKS, name.as_str()])).await?;
         }
         Ok(!fresh.is_empty())

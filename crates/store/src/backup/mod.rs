@@ -10,6 +10,7 @@
 //! | `blobs/<2 digits>/<SHA-256>` | a content as it is |
 //! | `chunks/<2 digits>/<SHA-256>` | a piece of a catalog, a list of contents or a file, compressed (zlib); named by what it is uncompressed |
 //! | `marks/…` | who works on the repository right now |
+//! | `drafts/…` | in a directory: what is being written and has no name yet |
 //!
 //! Contents and chunks are named by their hash, so what is there is not written again, and every backup is whole: any may
 //! be removed without the others. What no manifest names is swept when a backup is thinned out ([`retention`]).
@@ -20,6 +21,7 @@
 //! long that takes. Writes go on; what they add is in the next backup.
 
 mod chunks;
+mod incoming;
 mod make;
 mod manifest;
 mod mark;

@@ -2,15 +2,17 @@
 
 use super::{
     FAN_OUT,
+    incoming::{self, DRAFTS},
     manifest::{Manifest, parse_name},
     remote::{self, Access, failure},
 };
-use crate::blobs::disk;
+use crate::{blobs::io_failure, disk};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
     ObjectStore, PutMode, PutPayload, UpdateVersion, local::LocalFileSystem, path::Path, prefix::PrefixStore,
 };
+use serde::Deserialize;
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
@@ -22,6 +24,8 @@ use strata_model::{Error, Result};
 /// The object that says what a repository is.
 const HEAD: &str = "strata-backups.json";
 const HEAD_TEXT: &str = "{\"format\":1}\n";
+/// The layout of repositories that this version writes.
+const FORMAT: u32 = 1;
 pub(super) const MANIFESTS: &str = "manifests";
 pub(super) const BLOBS: &str = "blobs";
 pub(super) const CHUNKS: &str = "chunks";
@@ -30,8 +34,8 @@ pub(super) const CHUNKS: &str = "chunks";
 #[derive(Clone)]
 pub struct Repository {
     pub(super) store: Arc<dyn ObjectStore>,
-    /// The local directory, where durability needs a sync that the object store does not do by itself.
-    directory: Option<PathBuf>,
+    /// The local directory, which is written without the object store: that syncs nothing.
+    pub(super) directory: Option<PathBuf>,
     name: String,
 }
 
@@ -45,7 +49,8 @@ pub struct Listed {
 }
 
 impl Repository {
-    /// A repository that is there. `place` is a directory or a URL. [`Error::Missing`] where there is none.
+    /// A repository that is there. `place` is a directory or a URL. [`Error::Missing`] where there is none,
+    /// [`Error::Conflict`] where a newer version has made it.
     pub async fn open(place: &str) -> Result<Self> {
         Self::open_with(place, &Access::default()).await
     }
@@ -54,7 +59,7 @@ impl Repository {
     pub async fn open_with(place: &str, access: &Access) -> Result<Self> {
         let repository = Self::connect(place, access, false)?;
         match repository.get(&Path::from(HEAD)).await {
-            Ok(_) => Ok(repository),
+            Ok(head) => check_head(place, &head).map(|()| repository),
             Err(Error::Missing { .. }) => Err(Error::missing("backup repository", place)),
             Err(error) => Err(error),
         }
@@ -69,14 +74,26 @@ impl Repository {
     /// [`Repository::open_or_make`], with what is said of the object store besides the environment.
     pub async fn open_or_make_with(place: &str, access: &Access) -> Result<Self> {
         let repository = Self::connect(place, access, true)?;
+        if let Some(directory) = &repository.directory {
+            incoming::clear_drafts(directory).await?;
+        }
         let head = Path::from(HEAD);
         match repository.get(&head).await {
             Err(Error::Missing { .. }) => {}
-            other => return other.map(|_| repository),
+            Ok(found) => return check_head(place, &found).map(|()| repository),
+            Err(error) => return Err(error),
         }
-        if repository.store.list(None).next().await.transpose().map_err(failure)?.is_some() {
-            return Err(Error::Conflict(format!("`{place}` holds something else than backups; name an empty place")));
+        let drafts = Path::from(DRAFTS);
+        let mut there = repository.store.list(None);
+        while let Some(other) = there.try_next().await.map_err(failure)? {
+            // A draft is of somebody who makes the repository, or died while making it.
+            if !other.location.prefix_matches(&drafts) {
+                return Err(Error::Conflict(format!(
+                    "`{place}` holds something else than backups; name an empty place"
+                )));
+            }
         }
+        drop(there);
         // Where another backup has made the repository meanwhile, this one joins it: both write the same.
         repository.create(&head, Bytes::from_static(HEAD_TEXT.as_bytes())).await?;
         Ok(repository)
@@ -88,7 +105,8 @@ impl Repository {
         if !place.contains("://") {
             let directory = PathBuf::from(place);
             if make {
-                make_directory(&directory).map_err(|e| wrong(&e))?;
+                // Backups hold everything that the catalog does, so what is made here is its owner's alone.
+                disk::make_private_dirs(&directory).map_err(|e| wrong(&e))?;
             } else if !directory.is_dir() {
                 return Err(Error::missing("backup repository", place));
             }
@@ -111,8 +129,7 @@ impl Repository {
 
     /// Writes an object whole. Durable when this returns.
     pub(super) async fn put(&self, path: &Path, bytes: Bytes) -> Result<()> {
-        self.store.put(path, PutPayload::from_bytes(bytes)).await.map_err(failure)?;
-        self.sync(path).await
+        incoming::put(self, path, bytes).await
     }
 
     /// Writes an object that is not there yet; answers whether it was so. A store that cannot tell writes it anyway, and
@@ -170,8 +187,13 @@ impl Repository {
         }
     }
 
-    /// Removes an object. Removing what is not there is no error.
+    /// Removes an object. Removing what is not there is no error. In a directory the removal is durable after
+    /// [`Repository::sync_folder`].
     pub(super) async fn remove(&self, path: &Path) -> Result<()> {
+        if let Some(directory) = &self.directory {
+            let file = directory.join(path.as_ref());
+            return blocking(move || disk::remove_file(&file)).await;
+        }
         match self.store.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failure(error)),
@@ -187,10 +209,16 @@ impl Repository {
         self.store.list(Some(folder)).map_ok(entry).map_err(failure).boxed()
     }
 
-    /// The contents that are there and whose hashes begin with these two digits, with their sizes in bytes.
+    /// The contents that are there and whose hashes begin with these two digits, with their sizes in bytes. They are there
+    /// for good when this returns: a backup that died, or one beside this one, may have written them a moment ago.
     pub(super) async fn blobs(&self, prefix: &str) -> Result<HashMap<String, u64>> {
-        let found = self.list(&Path::from_iter([BLOBS, prefix]));
-        found.map_ok(|(hash, size_bytes, _)| (hash, size_bytes)).try_collect().await
+        let folder = Path::from_iter([BLOBS, prefix]);
+        let found = self.list(&folder).map_ok(|(hash, size_bytes, _)| (hash, size_bytes));
+        let found: HashMap<String, u64> = found.try_collect().await?;
+        if !found.is_empty() {
+            self.sync_folder(&folder).await?;
+        }
+        Ok(found)
     }
 
     /// The manifests, oldest first.
@@ -235,20 +263,45 @@ impl Repository {
         Ok(known)
     }
 
-    pub(super) async fn sync(&self, path: &Path) -> Result<()> {
+    /// Makes names that were given and taken in a folder durable, and the folder's own. The folder is there.
+    pub(super) async fn sync_folder(&self, folder: &Path) -> Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
-        let file = directory.join(path.as_ref());
-        let depth = path.parts().count();
-        let synced = tokio::task::spawn_blocking(move || {
-            std::fs::File::open(&file)?.sync_all()?;
-            // The new names must be durable too, up to the repository's own folder.
-            for parent in file.ancestors().skip(1).take(depth) {
-                std::fs::File::open(parent)?.sync_all()?;
-            }
-            Ok::<_, std::io::Error>(())
-        });
-        synced.await.map_err(Error::internal)?.map_err(|e| disk(&e))
+        let inner = directory.join(folder.as_ref());
+        let levels = folder.parts().count();
+        let sync = move || {
+            disk::sync_dir(&inner)?;
+            disk::sync_name(&inner, levels)
+        };
+        blocking(sync).await
     }
+}
+
+/// Runs `work` where it may block.
+pub(super) async fn blocking(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Result<()> {
+    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?.map_err(|e| io_failure(&e))
+}
+
+/// What can be read of the head of a repository of any layout.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
+fn check_head(place: &str, bytes: &[u8]) -> Result<()> {
+    let head: Head = serde_json::from_slice(bytes).map_err(|_| {
+        Error::Conflict(format!(
+            "`{HEAD}` of the backups in `{place}` is damaged; delete it where there is no backup yet, else let it hold \
+             `{}`",
+            HEAD_TEXT.trim_end()
+        ))
+    })?;
+    if head.format > FORMAT {
+        return Err(Error::Conflict(format!(
+            "the backups in `{place}` have format {}; this version of strata knows {FORMAT}: use the newer one",
+            head.format
+        )));
+    }
+    Ok(())
 }
 
 pub(super) fn manifest_path(name: &str) -> Path {
@@ -272,17 +325,21 @@ fn missing(error: object_store::Error, path: &Path) -> Error {
     }
 }
 
-/// Backups hold everything that the catalog does, so a directory that is made here is its owner's alone.
-fn make_directory(directory: &std::path::Path) -> std::io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_repository_of_a_newer_layout_is_refused_with_both_numbers() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().to_str().unwrap();
+        Repository::open_or_make(place).await.unwrap();
+        Repository::open(place).await.unwrap();
+        std::fs::write(directory.path().join(HEAD), "{\"format\":2,\"more\":[]}").unwrap();
+        for refused in [Repository::open(place).await, Repository::open_or_make(place).await] {
+            let error = refused.err().unwrap().to_string();
+            assert!(error.contains("format 2") && error.contains("knows 1"), "{error}");
+        }
+        assert_eq!(std::fs::read(directory.path().join(HEAD)).unwrap(), b"{\"format\":2,\"more\":[]}");
     }
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt;
-        builder.mode(0o700);
-    }
-    builder.create(directory)
 }

@@ -7,10 +7,13 @@ use super::{
     manifest::{Content, FileEntry, Manifest},
     repository::{Repository, blob_path},
 };
-use crate::{Blobs, blobs::disk, catalog::copy};
+use crate::{Blobs, blobs::io_failure, catalog::copy, disk};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 use strata_model::{Error, Result};
 
 /// What to restore, and where.
@@ -41,11 +44,12 @@ pub struct Restored {
 /// Restores a backup. [`Error::Conflict`] where the directory is not empty, or says what of the backup is damaged;
 /// [`Error::Missing`] where there is no such backup. On an error nothing is left.
 pub async fn restore(repository: &Repository, wanted: &Wanted) -> Result<Restored> {
-    let target = std::path::absolute(&wanted.data_dir).map_err(|e| disk(&e))?;
+    let target = std::path::absolute(&wanted.data_dir).map_err(|e| io_failure(&e))?;
     check_empty(&target)?;
     let manifest = repository.manifest(wanted.backup_id.as_deref()).await?;
+    copy::check_known(manifest.schema)?;
     let draft = Draft::make(&target, &manifest.backup_id)?;
-    let catalog = draft.0.join("catalog.db");
+    let catalog = draft.folder.join("catalog.db");
     chunks::restore_file(repository, &manifest.catalog, &catalog).await.map_err(|e| of("the catalog", e))?;
     let examined = tokio::task::spawn_blocking(move || copy::examine(&catalog));
     examined.await.map_err(Error::internal)??;
@@ -58,11 +62,11 @@ pub async fn restore(repository: &Repository, wanted: &Wanted) -> Result<Restore
         files: Vec::new(),
         lost: manifest.lost.clone(),
     };
-    let blobs = Blobs::local(draft.0.join("blobs"))?;
+    let blobs = Blobs::local(draft.folder.join("blobs"))?;
     restore_blobs(repository, &manifest.blobs.list, &blobs, wanted.skip_damaged, &mut restored).await?;
     check_count(&manifest, &restored)?;
     for file in &manifest.files {
-        restore_extra(repository, file, &draft.0).await?;
+        restore_extra(repository, file, &draft.folder).await?;
         restored.files.push(file.name.clone());
     }
     tokio::task::spawn_blocking(move || draft.publish(&target)).await.map_err(Error::internal)??;
@@ -79,48 +83,72 @@ fn check_empty(target: &Path) -> Result<()> {
             ))),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(disk(&error)),
+        Err(error) => Err(io_failure(&error)),
     }
 }
 
 /// The directory while it is made, beside the one that it becomes. It goes when this does, unless it was published.
-struct Draft(PathBuf);
+struct Draft {
+    folder: PathBuf,
+    /// Goes with the process, so that the next one knows what was left behind.
+    _lock: Option<File>,
+}
 
 impl Draft {
+    /// Drafts that restores into the same place left behind go.
     fn make(target: &Path, backup_id: &str) -> Result<Self> {
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(Error::invalid("data", format!("`{}` cannot be a data directory", target.display())));
         };
-        let name = name.to_string_lossy();
-        let folder = parent.join(format!(".{name}.restore-{backup_id}-{}", std::process::id()));
-        std::fs::create_dir_all(parent).map_err(|e| disk(&e))?;
-        std::fs::create_dir(&folder).map_err(|e| disk(&e))?;
-        Ok(Self(folder))
+        let prefix = format!(".{}.restore-", name.to_string_lossy());
+        let make = || {
+            disk::make_dirs(parent)?;
+            remove_dead(parent, &prefix)?;
+            let folder = parent.join(format!("{prefix}{backup_id}-{}", std::process::id()));
+            disk::make_new_dir_unsynced(&folder)?;
+            let lock = lock(&folder);
+            Ok::<_, std::io::Error>(Self { folder, _lock: lock })
+        };
+        make().map_err(|e| io_failure(&e))
     }
 
     /// Gives the directory its name. Durable when this returns.
     fn publish(self, target: &Path) -> Result<()> {
         let publish = || {
-            sync_directory(&self.0)?;
-            match std::fs::remove_dir(target) {
+            disk::sync_dir(&self.folder)?;
+            match disk::remove_empty_dir(target) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            std::fs::rename(&self.0, target)?;
-            target.parent().map_or(Ok(()), sync_directory)
+            disk::rename(&self.folder, target)?;
+            target.parent().map_or(Ok(()), disk::sync_dir)
         };
-        publish().map_err(|e| disk(&e))
+        publish().map_err(|e| io_failure(&e))
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
+        drop(disk::remove_tree(&self.folder));
     }
 }
 
-fn sync_directory(directory: &Path) -> std::io::Result<()> {
-    std::fs::File::open(directory)?.sync_all()
+/// The lock of a directory for this process; `None` where directories cannot be locked, or another process has it.
+fn lock(directory: &Path) -> Option<File> {
+    let open = File::open(directory).ok()?;
+    open.try_lock().ok().map(|()| open)
+}
+
+/// Removes drafts that no process holds.
+fn remove_dead(parent: &Path, prefix: &str) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(parent)? {
+        let entry = entry?;
+        let is_draft = entry.file_name().to_string_lossy().starts_with(prefix);
+        if is_draft && let Some(_lock) = lock(&entry.path()) {
+            disk::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Says of which part a fault is.
@@ -191,29 +219,15 @@ fn check_count(manifest: &Manifest, restored: &Restored) -> Result<()> {
 
 async fn restore_extra(repository: &Repository, file: &FileEntry, directory: &Path) -> Result<()> {
     let path = directory.join(&file.name);
-    if file.private {
-        make_private(&path).map_err(|e| disk(&e))?;
-    }
+    let is_private = file.private;
     let mut bytes = Vec::new();
     let mut pieces = chunks::pieces(repository, &file.content);
     while let Some(piece) = pieces.try_next().await.map_err(|e| of(&file.name, e))? {
         bytes.extend_from_slice(&piece);
     }
-    let write = move || {
-        std::fs::write(&path, bytes)?;
-        std::fs::File::open(&path)?.sync_all()
+    let write = move || match is_private {
+        true => disk::write_new_private(&path, &bytes),
+        false => disk::write_new(&path, &bytes),
     };
-    tokio::task::spawn_blocking(write).await.map_err(Error::internal)?.map_err(|e| disk(&e))
-}
-
-/// An empty file that only its owner may read, so that what is written into it never was anybody else's.
-fn make_private(path: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    options.open(path).map(drop)
+    tokio::task::spawn_blocking(write).await.map_err(Error::internal)?.map_err(|e| io_failure(&e))
 }

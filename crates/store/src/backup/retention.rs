@@ -5,7 +5,7 @@ use super::{
     chunks::{self, Lines},
     manifest::Manifest,
     mark::{Mark, Work},
-    repository::{BLOBS, CHUNKS, Listed, Repository, manifest_path},
+    repository::{BLOBS, CHUNKS, Listed, MANIFESTS, Repository, manifest_path},
 };
 use crate::seams::Seams;
 use futures::{StreamExt, TryStreamExt};
@@ -37,6 +37,8 @@ pub async fn prune(repository: &Repository, source: &str, keep: usize, seams: &d
     if old.is_empty() {
         return Ok(pruned);
     }
+    // Else a power cut might bring back a backup whose contents are gone.
+    repository.sync_folder(&Path::from(MANIFESTS)).await?;
     let mark = Mark::place(repository, Work::Sweep, seams).await?;
     let swept = sweep(repository, &mark, &mut pruned).await;
     mark.remove().await;

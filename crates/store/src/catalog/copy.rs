@@ -113,11 +113,9 @@ pub fn references(path: &Path, prefix: &str) -> Result<Vec<(String, Option<u64>)
 pub fn examine(path: &Path) -> Result<()> {
     let connection = open(path)?;
     let version = migrate::version(&connection)?;
-    if version == 0 || version > migrate::LATEST {
-        return Err(Error::Conflict(format!(
-            "the catalog has schema {version}, and this version of strata knows 1 to {}: use the newer one",
-            migrate::LATEST
-        )));
+    migrate::check_known(version as u64)?;
+    if version == 0 {
+        return Err(Error::Conflict("the catalog is empty, so it is none".into()));
     }
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(from_sql)?;
     if found != "ok" {
@@ -126,8 +124,20 @@ pub fn examine(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether [`copy`] would take the catalog at `path`, which is opened and not changed. Blocks.
+pub fn check(path: &Path) -> Result<()> {
+    migrate::check_file(path)?;
+    check_schema(&open(path)?)
+}
+
+/// Whether this version of the program reads a catalog of this schema. [`Error::Conflict`] where it is too new.
+pub fn check_known(schema: u64) -> Result<()> {
+    migrate::check_known(schema)
+}
+
 fn check_schema(connection: &Connection) -> Result<()> {
     let version = migrate::version(connection)?;
+    migrate::check_known(version as u64)?;
     if version != migrate::LATEST {
         return Err(Error::Conflict(format!(
             "the catalog has schema {version} and this version of strata has {}: use the version that serves it, or start \

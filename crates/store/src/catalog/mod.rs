@@ -65,9 +65,11 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Opens or makes the catalog at `path` and brings its schema up to date. A catalog made by a newer version is
-    /// refused, untouched.
+    /// Opens or makes the catalog at `path` and brings its schema up to date. [`Error::Conflict`] where a newer version of
+    /// the program has made it; it is untouched then.
     pub fn open(path: &Path, seams: Arc<dyn Seams>) -> Result<Self> {
+        // Connecting already changes how the file is written.
+        migrate::check_file(path)?;
         let mut connection = connect(path)?;
         migrate::run(&mut connection)?;
         let readers = read::Readers::new(path, read::READERS)?;

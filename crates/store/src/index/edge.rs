@@ -4,6 +4,7 @@
 //! optimises and checkpoints; one rebuilder builds shards for changed specs beside the serving ones. Calls into a shard
 //! and their locks are [`super::slot`]'s story.
 
+use super::manifest;
 use super::queue::Queue;
 use super::shard::{Fault, Shard, same_layout};
 use super::slot::Slot;
@@ -392,7 +393,7 @@ impl Inner {
             Err(Fault(reason)) => {
                 tracing::warn!(collection_id = slot.id, "the index of `{}` is rebuilt: {reason}", slot.id);
                 metrics::counter!("strata_index_set_aside_total").increment(1);
-                let _ = fs::remove_dir_all(&dir);
+                let _ = manifest::remove(&dir);
                 None
             }
         });
@@ -650,7 +651,7 @@ impl Inner {
         if let Some(broken) = serving.take() {
             let dir = broken.dir.clone();
             drop(broken);
-            let _ = fs::remove_dir_all(dir);
+            let _ = manifest::remove(&dir);
         }
         let fresh = match self.feed.spec(&slot.id) {
             Ok(Some(spec)) => self.fresh(slot, spec).ok(),

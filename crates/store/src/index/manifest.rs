@@ -4,17 +4,23 @@
 //! still running) or `closed`. The manifest holds the spec, the last applied change, and every file's size; a closed shard's
 //! also every file's hash. A closed shard must match exactly. An open one may have grown, so only what cannot have
 //! happened counts as damage there.
+//!
+//! Files and directories of a shard are the engine's, which syncs them by rules of its own; this module's are replaced as
+//! [`crate::disk`] does it. Whatever a power cut leaves of a shard either agrees with its manifest or is built anew.
 
 use super::ShardSpec;
+use crate::disk;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Grows with every change to what shards hold: layout, payload form, tokenizer.
 pub(super) const FORMAT: u32 = 1;
+/// How the names of this module's own files begin; an unfinished one may lie beside them.
+const OWN: &str = "strata.";
 const MANIFEST: &str = "strata.manifest";
 const STATE: &str = "strata.state";
 /// Files are hashed whole up to this size, then sampled.
@@ -42,7 +48,7 @@ impl State {
         [Self::Loading, Self::Open, Self::Closed].into_iter().find(|s| s.as_str() == text)
     }
     pub(super) fn write(self, dir: &Path) -> io::Result<()> {
-        replace(&dir.join(STATE), self.as_str().as_bytes())
+        disk::replace(&dir.join(STATE), self.as_str().as_bytes())
     }
 }
 
@@ -98,7 +104,7 @@ impl Manifest {
         let mut bytes = hex::encode(Sha256::digest(&body)).into_bytes();
         bytes.push(b'\n');
         bytes.extend(body);
-        replace(&dir.join(MANIFEST), &bytes)
+        disk::replace(&dir.join(MANIFEST), &bytes)
     }
 
     /// The manifest of a shard whose files agree with it. `Err` says what is doubtful.
@@ -111,10 +117,11 @@ impl Manifest {
         let bytes = fs::read(dir.join(MANIFEST)).map_err(|e| format!("its manifest cannot be read: {e}"))?;
         let body = bytes.get(65..).filter(|body| bytes[..64] == *hex::encode(Sha256::digest(body)).as_bytes());
         let body = body.ok_or("its manifest is damaged")?;
-        let manifest: Self = serde_json::from_slice(body).map_err(|e| format!("its manifest is damaged: {e}"))?;
-        if manifest.format != FORMAT {
-            return Err(format!("it has format {} and this is format {FORMAT}", manifest.format));
+        let Format { format } = serde_json::from_slice(body).map_err(|e| format!("its manifest is damaged: {e}"))?;
+        if format != FORMAT {
+            return Err(format!("it has format {format} and this version of strata has {FORMAT}"));
         }
+        let manifest: Self = serde_json::from_slice(body).map_err(|e| format!("its manifest is damaged: {e}"))?;
         match state {
             State::Closed => manifest.verify_closed(dir)?,
             State::Open | State::Loading => manifest.verify_open(dir)?,
@@ -159,6 +166,23 @@ impl Manifest {
     }
 }
 
+/// What can be read of a manifest of any format.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// Removes a shard that is not to be trusted, or not needed, any more. What is left of it after a crash in between is never
+/// loaded: half of a shard would agree with its manifest wherever whole segments are gone.
+pub(super) fn remove(dir: &Path) -> io::Result<()> {
+    disk::remove_file(&dir.join(STATE))?;
+    match disk::sync_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    disk::remove_tree(dir)
+}
+
 /// Relative paths of every file below `dir` but this module's own.
 fn files(dir: &Path) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
@@ -169,7 +193,7 @@ fn files(dir: &Path) -> io::Result<Vec<String>> {
             let path = below.join(entry.file_name());
             if entry.file_type()?.is_dir() {
                 left.push(path);
-            } else if let Some(text) = path.to_str().filter(|t| *t != MANIFEST && *t != STATE) {
+            } else if let Some(text) = path.to_str().filter(|text| !text.starts_with(OWN)) {
                 found.push(text.to_owned());
             }
         }
@@ -195,15 +219,104 @@ fn hash(path: &Path) -> io::Result<String> {
     Ok(hex::encode(hasher.finalize()))
 }
 
-/// Writes, syncs and renames into place, so that a reader finds the old bytes or the new.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::witness::{Cut, Recording};
+
+    const CUTS: [Cut; 6] =
+        [Cut::Strict, Cut::Killed, Cut::Torn(1), Cut::Torn(2), Cut::Torn(3), Cut::Torn(4)];
+
+    /// A shard's directory with three segments and a log, and no manifest.
+    fn shard(dir: &Path) {
+        for path in ["segments/a/data.bin", "segments/b/data.bin", "segments/c/data.bin", "wal/open-1"] {
+            let path = dir.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "data").unwrap();
+        }
+    }
+
+    fn manifest(applied: i64) -> Manifest {
+        let spec = ShardSpec {
+            collection_id: "col_1".into(),
+            vectors: Vec::new(),
+            payload: Vec::new(),
+            language: None,
+        };
+        Manifest::new(spec, applied, 3, 0, BTreeSet::new())
+    }
+
+    fn segments(dir: &Path) -> usize {
+        fs::read_dir(dir.join("segments")).map_or(0, Iterator::count)
+    }
+
+    #[test]
+    fn what_a_power_cut_leaves_of_a_removed_shard_is_not_loaded_unless_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path().join("1");
+        shard(&dir);
+        manifest(7).write_open(&dir).unwrap();
+        State::Open.write(&dir).unwrap();
+        let recording = Recording::begin(directory.path());
+        remove(&dir).unwrap();
+        let cuts: Vec<Cut> = (0..60).map(Cut::Torn).chain([Cut::Strict, Cut::Killed]).collect();
+        recording.at_every_step(&cuts, |left, _| {
+            let dir = left.join("1");
+            if Manifest::verified(&dir).is_ok() {
+                assert_eq!(segments(&dir), 3, "half a shard would be served");
+            }
+            remove(&dir).unwrap();
+            assert!(!dir.exists());
+        });
+    }
+
+    #[test]
+    fn a_shard_that_was_closed_or_is_marked_anew_is_readable_or_built_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path().join("1");
+        shard(&dir);
+        let recording = Recording::begin(directory.path());
+        State::Open.write(&dir).unwrap();
+        manifest(7).write_open(&dir).unwrap();
+        recording.promise("7");
+        recording.take_back("7");
+        manifest(8).write_closed(&dir).unwrap();
+        State::Closed.write(&dir).unwrap();
+        recording.promise("8");
+        // The next start.
+        recording.take_back("8");
+        State::Loading.write(&dir).unwrap();
+        recording.at_every_step(&CUTS, |left, promised| {
+            let dir = left.join("1");
+            let found = Manifest::verified(&dir).map(|(manifest, _)| manifest.applied.to_string());
+            if let Some(promised) = promised.first() {
+                assert_eq!(found.as_ref(), Ok(promised));
+            }
+            // A closed shard must match exactly, so what is left of a mark under way must not count.
+            if let Err(why) = &found {
+                assert!(!why.contains("is not in its manifest"), "{why}");
+            }
+            // The next run marks it again, and leaves no draft behind.
+            manifest(9).write_closed(&dir).unwrap();
+            State::Closed.write(&dir).unwrap();
+            assert_eq!(Manifest::verified(&dir).unwrap().0.applied, 9);
+            assert!(fs::read_dir(&dir).unwrap().all(|entry| entry.unwrap().path().extension() != Some("new".as_ref())));
+        });
+    }
+
+    #[test]
+    fn a_shard_of_another_format_is_built_anew_and_both_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path();
+        shard(dir);
+        State::Open.write(dir).unwrap();
+        for format in [FORMAT + 1, FORMAT - 1] {
+            // What else is in it may be unreadable.
+            let body = format!("{{\"format\":{format},\"spec\":7}}");
+            let text = format!("{}\n{body}", hex::encode(Sha256::digest(body.as_bytes())));
+            fs::write(dir.join(MANIFEST), text).unwrap();
+            let why = Manifest::verified(dir).err().unwrap();
+            assert!(why.contains(&format!("format {format} and")) && why.contains(&FORMAT.to_string()), "{why}");
+        }
     }
 }

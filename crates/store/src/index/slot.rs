@@ -5,8 +5,8 @@
 //! only a read of `serving`, which is written under `maintenance` and `writer` alone, so an `optimize` never blocks them.
 
 use super::ShardState;
-use super::manifest::replace;
 use super::shard::{Fault, Shard};
+use crate::disk;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::fs;
@@ -124,7 +124,7 @@ impl Slot {
     /// Names `shard` as the one to serve from now on, also after a restart.
     pub(super) fn make_current(&self, shard: &Shard) -> Result<(), Fault> {
         let name = shard.dir.file_name().and_then(|n| n.to_str()).ok_or("a shard's directory has no name")?;
-        Ok(replace(&self.root.join(CURRENT), name.as_bytes())?)
+        Ok(disk::replace(&self.root.join(CURRENT), name.as_bytes())?)
     }
     pub(super) fn remove_files(&self) -> std::io::Result<()> {
         match fs::remove_dir_all(&self.root) {
