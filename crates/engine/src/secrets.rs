@@ -235,6 +235,9 @@ mod tests {
         for other in [secret("org_2", "key"), secret("org_1", "kex"), secret("org_1k", "ey"), connection] {
             assert!(matches!(vault.open(&catalog, other, &sealed).await, Err(Error::Unavailable(_))), "{other}");
         }
+        let newer = [&[VERSION + 1][..], &sealed[1..]].concat();
+        let refused = vault.open(&catalog, secret("org_1", "key"), &newer).await.unwrap_err().to_string();
+        assert!(refused.contains("form 2") && refused.contains("knows 1"), "{refused}");
         for at in [0, 1, 30, sealed.len() - 1] {
             let mut changed = sealed.clone();
             changed[at] ^= 1;

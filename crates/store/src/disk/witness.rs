@@ -111,7 +111,7 @@ impl Recording {
                     Cut::Torn(seed) => Cut::Torn(seed.wrapping_add(number as u64 * 0x9e37)),
                     other => *other,
                 };
-                let _told = Told(format!("{cut:?} before step {number} of {}: {:?}", steps.len(), steps.get(number)));
+                let _told = Told(format!("{cut:?} before step {number} of {}: {}", steps.len(), say(steps.get(number))));
                 let left = tempfile::tempdir().unwrap();
                 disk.leave(cut, left.path());
                 look(left.path(), &promised);
@@ -127,6 +127,15 @@ impl Recording {
                 None => {}
             }
         }
+    }
+}
+
+/// A step in words, without bytes.
+fn say(step: Option<&Step>) -> String {
+    match step {
+        Some(Step::Change(Change::Write(path, bytes))) => format!("{} bytes into `{}`", bytes.len(), path.display()),
+        Some(other) => format!("{other:?}"),
+        None => "nothing more".to_owned(),
     }
 }
 
