@@ -14,12 +14,12 @@ ORACLE := pytrec_eval-terrier==0.5.11
 S3 := 'moto[s3]==5.2.5' flask==3.1.3 flask-cors==6.0.5
 
 # Tests take nothing from the user's own directories: model and Python packages live beside the build.
-test crash soak check generated: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
+test crash soak check generated fixtures: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
 test crash soak check: export STRATA_TEST_PYTHON := $(VENV)/bin/python
 # Real photos, recordings, videos and PDFs.
 test crash soak check bench: export STRATA_TEST_FILES := $(or $(STRATA_TEST_FILES),$(TARGET)/test-files)
 
-.PHONY: demo test check lint crash soak fuzz bench compat generated prepare clean-tests
+.PHONY: demo test check lint crash soak fuzz bench compat generated fixtures prepare clean-tests
 
 demo:
 	./scripts/demo.sh
@@ -83,6 +83,10 @@ compat generated:
 	$(CARGO) run --quiet --package strata -- compat
 	$(CARGO) run --quiet --package strata -- openapi > $(TARGET)/openapi.json
 	mv $(TARGET)/openapi.json tests/contract/openapi.json
+
+# What is missing of the fixtures of stored formats, made by this program; what is there stays.
+fixtures: prepare
+	$(PYTHON) tests/fixtures/formats/make.py $(TARGET)/debug/strata
 
 prepare: $(VENV)/ready
 	$(CARGO) build --workspace

@@ -4,6 +4,7 @@ mod contract;
 mod crash;
 mod floors;
 mod flows;
+mod formats;
 mod model;
 mod support;
 mod tenancy;

@@ -62,6 +62,14 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Reads a manifest as it was stored. [`Error::Conflict`] where a newer version of the program has written it.
+    pub fn read(stored: &serde_json::Value, snapshot_id: &str) -> Result<Self> {
+        let format = stored.get("format").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        check_format(format, snapshot_id)?;
+        Self::deserialize(stored)
+            .map_err(|e| Error::Conflict(format!("the manifest of snapshot `{snapshot_id}` is damaged: {e}")))
+    }
+
     pub fn rows_of(&self, table: Table) -> u64 {
         self.rows.get(table.name()).copied().unwrap_or(0)
     }
@@ -108,6 +116,15 @@ fn line(packed: &mut ZlibEncoder<Vec<u8>>, value: &impl Serialize) -> Result<usi
     Ok(text.len())
 }
 
+fn check_format(format: u64, snapshot_id: &str) -> Result<()> {
+    if format <= u64::from(FORMAT) {
+        return Ok(());
+    }
+    Err(Error::Conflict(format!(
+        "snapshot `{snapshot_id}` has format {format}; this version of strata knows 1 to {FORMAT}: use the newer one"
+    )))
+}
+
 /// The rows of a part. [`Error::Conflict`] where it is damaged, or another than the one that is meant.
 pub fn read_part(bytes: &[u8], snapshot_id: &str, part: usize, entry: &PartEntry) -> Result<Vec<Fields>> {
     let damaged = |why: &str| Error::Conflict(format!("part {part} of snapshot `{snapshot_id}` is damaged: {why}"));
@@ -120,12 +137,7 @@ pub fn read_part(bytes: &[u8], snapshot_id: &str, part: usize, entry: &PartEntry
     let mut lines = text.lines();
     let head = lines.next().and_then(|first| serde_json::from_str::<Head>(first).ok());
     let head = head.ok_or_else(|| damaged("it has no head"))?;
-    if head.format > FORMAT {
-        return Err(Error::Conflict(format!(
-            "snapshot `{snapshot_id}` has format {}; this version of strata knows {FORMAT}: use the newer one",
-            head.format
-        )));
-    }
+    check_format(u64::from(head.format), snapshot_id)?;
     if head.snapshot_id != snapshot_id || head.part != part || head.table != entry.table {
         return Err(damaged("it is another one"));
     }
@@ -163,6 +175,22 @@ mod tests {
     fn rows_come_back_as_they_were() {
         let (bytes, entry) = part();
         assert_eq!(read_part(&bytes, "snap_1", 2, &entry).unwrap(), [row(0), row(1), row(2)]);
+    }
+
+    #[test]
+    fn a_newer_format_is_told_from_damage() {
+        let head = Head { format: FORMAT + 1, snapshot_id: "snap_1".into(), part: 2, table: Table::Buckets };
+        let (bytes, rows) = PartWriter::new(head).unwrap().finish().unwrap();
+        let (sha256, size_bytes) = (id::sha256_hex(&bytes), bytes.len() as u64);
+        let entry = PartEntry { table: Table::Buckets, rows, sha256, size_bytes };
+        let of_part = read_part(&bytes, "snap_1", 2, &entry).unwrap_err();
+        let of_manifest = Manifest::read(&json!({ "format": FORMAT + 1, "other": [] }), "snap_1").unwrap_err();
+        for error in [of_part, of_manifest] {
+            let text = error.to_string();
+            assert!(text.contains(&format!("format {}", FORMAT + 1)) && text.contains("knows 1 to"), "{text}");
+        }
+        let damaged = Manifest::read(&json!({ "format": FORMAT }), "snap_1").unwrap_err();
+        assert!(damaged.to_string().contains("damaged"), "{damaged}");
     }
 
     #[test]

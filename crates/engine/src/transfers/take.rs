@@ -96,9 +96,7 @@ impl Choice {
 /// The manifest of a snapshot that is complete.
 pub(crate) fn manifest(snapshot: &Snapshot) -> Result<Option<Manifest>> {
     match snapshot.body.get(MANIFEST) {
-        Some(kept) if snapshot.status == "completed" => {
-            serde_json::from_value(kept.clone()).map(Some).map_err(Error::internal)
-        }
+        Some(kept) if snapshot.status == "completed" => Manifest::read(kept, &snapshot.snapshot_id).map(Some),
         _ => Ok(None),
     }
 }

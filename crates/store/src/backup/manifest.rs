@@ -59,7 +59,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    pub(super) const FORMAT: u32 = FORMAT;
+    /// The form of manifests, chunks and names that this version writes.
+    pub const FORMAT: u32 = FORMAT;
 
     /// The file's bytes and its name.
     pub(super) fn write(&self) -> Result<(Vec<u8>, String)> {
@@ -79,7 +80,7 @@ impl Manifest {
         let format = serde_json::from_slice::<Format>(bytes).map_err(|_| damaged())?.format;
         if format > FORMAT {
             return Err(Error::Conflict(format!(
-                "the manifest `{name}` has format {format}; this version of strata knows {FORMAT}: use the newer one"
+                "the manifest `{name}` has format {format}; this version of strata knows 1 to {FORMAT}: use the newer one"
             )));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|_| damaged())?;

@@ -297,7 +297,7 @@ fn check_head(place: &str, bytes: &[u8]) -> Result<()> {
     })?;
     if head.format > FORMAT {
         return Err(Error::Conflict(format!(
-            "the backups in `{place}` have format {}; this version of strata knows {FORMAT}: use the newer one",
+            "the backups in `{place}` have format {}; this version of strata knows 1 to {FORMAT}: use the newer one",
             head.format
         )));
     }
@@ -338,7 +338,7 @@ mod tests {
         std::fs::write(directory.path().join(HEAD), "{\"format\":2,\"more\":[]}").unwrap();
         for refused in [Repository::open(place).await, Repository::open_or_make(place).await] {
             let error = refused.err().unwrap().to_string();
-            assert!(error.contains("format 2") && error.contains("knows 1"), "{error}");
+            assert!(error.contains("format 2") && error.contains("knows 1 to 1"), "{error}");
         }
         assert_eq!(std::fs::read(directory.path().join(HEAD)).unwrap(), b"{\"format\":2,\"more\":[]}");
     }

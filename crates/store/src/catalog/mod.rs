@@ -52,6 +52,9 @@ use std::{
 use strata_model::{Error, Result};
 use tokio::sync::Semaphore;
 
+/// The number of the newest schema that this version of the program knows, which it brings every catalog to.
+pub const SCHEMA: u64 = migrate::LATEST as u64;
+
 /// A handle to the catalog; cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
