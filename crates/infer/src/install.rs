@@ -6,7 +6,7 @@
 use crate::archive::Unpacked;
 use crate::entry::{Client, Hub, Member, ModelEntry, ModelFile, Origin, Source};
 use crate::limits::{DOWNLOAD_TIMEOUT, MAX_CLIENT_MESSAGE_BYTES, MAX_HUB_FILE_BYTES};
-use crate::registry::{FileState, INSTALLED, Pin, PullReport, Registry, check, disk, hash_file};
+use crate::registry::{FileState, INSTALLED, INSTALLED_FORMAT, Pin, PullReport, Registry, check, disk, hash_file};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -186,7 +186,7 @@ fn run(mut client: Command, name: &str, what: &str) -> Result<()> {
 
 /// Copies every file of a model from a hub into `staged`, with the pins of what was found; answers their size in bytes.
 fn stage_from_hub(hub: &Hub, from: &Path, staged: &Path) -> Result<u64> {
-    let (mut written, mut total) = (String::new(), 0);
+    let (mut written, mut total) = (format!("format {INSTALLED_FORMAT}\n"), 0);
     for file in hub.files {
         let (plain, path) = (from.join(file.name), staged.join(file.name));
         let reader = File::open(&plain)

@@ -22,8 +22,12 @@ pub(crate) struct Pin {
     pub sha256: String,
 }
 
-/// File in the directory of a model from a hub with a line for each other file: SHA-256, size and name.
+/// File in the directory of a model from a hub: the word `format` and its number, then a line for each other file with
+/// SHA-256, size and name. The first line is missing in what was written before there was a number.
 pub(crate) const INSTALLED: &str = "installed.txt";
+/// The form of [`INSTALLED`] that this version writes. Of a newer one nothing is known, so the model counts as damaged and
+/// is pulled again.
+pub(crate) const INSTALLED_FORMAT: u32 = 1;
 
 /// What a quick look (names and sizes, no hashes) says of a model's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -305,7 +309,14 @@ impl Registry {
             return entry.files_here().map(|file| (file.name, Some(file.pin()))).collect();
         };
         let written = std::fs::read_to_string(self.path(entry).join(INSTALLED)).unwrap_or_default();
+        let format = written.lines().next().and_then(|line| line.strip_prefix("format "));
+        let is_known =
+            format.is_none_or(|format| format.parse::<u32>().is_ok_and(|format| format <= INSTALLED_FORMAT));
         let pin = |name: &str| {
+            if !is_known {
+                // No file is like that.
+                return Some(Pin { size_bytes: u64::MAX, sha256: String::new() });
+            }
             let parts = written.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
             let line = parts.filter(|parts| parts.len() == 3).find(|parts| parts[2] == name)?;
             Some(Pin { size_bytes: line[1].parse().ok()?, sha256: line[0].to_owned() })
@@ -414,5 +425,30 @@ pub(crate) fn hash_file(path: &Path) -> io::Result<String> {
             return Ok(hex::encode(hasher.finalize()));
         }
         hasher.update(&piece[..n]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_list_of_files_that_a_newer_version_wrote_is_not_relied_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path().to_owned());
+        let entry = Registry::resolve("ms_marco_minilm_l6_v2").unwrap();
+        let home = dir.path().join(entry.id);
+        std::fs::create_dir(&home).unwrap();
+        let mut lines = String::new();
+        for file in entry.hub.unwrap().files {
+            std::fs::write(home.join(file.name), "abc").unwrap();
+            lines += &format!("{} 3 {}\n", strata_model::id::sha256_hex(b"abc"), file.name);
+        }
+        let (good, bad) = (InstallState::Installed, InstallState::Damaged);
+        for (head, state) in [("", good), ("format 1\n", good), ("format 2\n", bad)] {
+            std::fs::write(home.join(INSTALLED), format!("{head}{lines}")).unwrap();
+            assert_eq!(registry.state(entry), state, "{head}");
+        }
     }
 }
