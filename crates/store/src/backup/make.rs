@@ -8,12 +8,7 @@ use super::{
     remote::failure,
     repository::{Repository, blob_path, manifest_path},
 };
-use crate::{
-    Blobs,
-    blobs::io_failure,
-    catalog::copy,
-    seams::Seams,
-};
+use crate::{Blobs, blobs::io_failure, catalog::copy, seams::Seams};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -215,6 +210,11 @@ async fn copy_blobs(blobs: &Blobs, snapshot: &Path, repository: &Repository, lis
         let one = |(hash, size_bytes): (String, Option<u64>)| {
             let stored = there.get(&hash).copied();
             async move {
+                // No row tells the size of an artifact.
+                let size_bytes = match (stored, size_bytes) {
+                    (Some(_), None) => blobs.size(&hash).await?,
+                    _ => size_bytes,
+                };
                 match (stored, size_bytes) {
                     // One of another size was cut off by a crash.
                     (Some(stored), Some(size_bytes)) if stored == size_bytes => Ok((hash, One::There(stored))),

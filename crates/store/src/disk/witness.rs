@@ -413,7 +413,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let draft = directory.path().join("draft");
         let recording = Recording::begin(directory.path());
-        std::fs::write(&draft, vec![7; 2_000]).unwrap();
+        std::fs::write(&draft, vec![7u8; 2_000]).unwrap();
         note(Change::Create(draft.clone()));
         note(Change::Write(draft.clone(), vec![7; 2_000]));
         disk::rename(&draft, &directory.path().join("named")).unwrap();
