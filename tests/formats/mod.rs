@@ -85,5 +85,6 @@ fn assert_world(api: &Api, whose: &str) {
 #[track_caller]
 fn assert_healthy(data: &Path, whose: &str) {
     let checks = succeed(&["doctor"], Some(data));
-    assert!(checks.as_array().is_some_and(|checks| checks.iter().all(|check| check["ok"] == true)), "{whose}: {checks}");
+    let is_good = checks.as_array().is_some_and(|checks| checks.iter().all(|check| check["ok"] == true));
+    assert!(is_good, "{whose}: {checks}");
 }

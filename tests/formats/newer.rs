@@ -37,7 +37,8 @@ fn a_directory_of_a_newer_schema_is_refused_by_every_command_as_it_is() {
 
 /// Changes the only manifest of a repository as a newer version would have written it.
 fn rewrite_manifest(place: &Path, from: &str, to: &str) {
-    let entry = std::fs::read_dir(place.join("manifests")).expect("listed").next().expect("a manifest").expect("an entry");
+    let mut entries = std::fs::read_dir(place.join("manifests")).expect("listed");
+    let entry = entries.next().expect("a manifest").expect("an entry");
     let name = entry.file_name().into_string().expect("UTF-8");
     let text = std::fs::read_to_string(entry.path()).expect("read");
     assert!(text.contains(from), "`{from}` is in {text}");
@@ -69,12 +70,12 @@ fn a_backup_of_a_newer_version_is_refused_and_nothing_is_restored_of_it() {
     assert!(said.contains(&format!("format {}", format + 1)) && said.contains(&format!("1 to {format}")), "{said}");
 
     std::fs::write(place.join("strata-backups.json"), format!("{{\"format\":{}}}\n", format + 1)).expect("written");
-    for arguments in [&["restore"][..], &["backups"], &["backups", "--verify"]] {
-        let arguments: Vec<&str> =
-            arguments[..1].iter().copied().chain([place.to_str().expect("UTF-8")]).chain(arguments[1..].to_vec()).collect();
-        let said = fail(&arguments, (arguments[0] == "restore").then_some(target.as_path()));
+    let from = place.to_str().expect("UTF-8");
+    for arguments in [&["restore", from][..], &["backups", from], &["backups", from, "--verify"]] {
+        let said = fail(arguments, (arguments[0] == "restore").then_some(target.as_path()));
         assert!(said.contains(&format!("format {}", format + 1)) && said.contains("1 to"), "{said}");
     }
-    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("listed").map(|e| e.expect("an entry").file_name()).collect();
+    let entries = std::fs::read_dir(dir.path()).expect("listed");
+    let left: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
     assert_eq!(left, ["backups"], "nothing was made");
 }

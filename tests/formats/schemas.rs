@@ -14,7 +14,8 @@ fn a_catalog_of_every_schema_is_brought_up_to_date_shown_and_searched() {
         // It goes on from there.
         let bucket = api.list("/v1/buckets/list")[0]["bucket_id"].as_str().expect("an id").to_owned();
         let collection = api.list("/v1/collections/list")[0]["collection_id"].as_str().expect("an id").to_owned();
-        let made = api.post(&format!("/v1/buckets/{bucket}/objects"), object("Snow", 2004, "Snow covers the mountains."));
+        let snow = object("Snow", 2004, "Snow covers the mountains.");
+        let made = api.post(&format!("/v1/buckets/{bucket}/objects"), snow);
         let (_, task) = submit(&api, &bucket, &[made.text("/object_id").to_owned()], &collection);
         assert_eq!(wait_for_task(&api, &task), "COMPLETED", "{whose}");
         assert_eq!(api.list(&format!("/v1/collections/{collection}/documents/list")).len(), 4, "{whose}");

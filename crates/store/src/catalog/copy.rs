@@ -124,7 +124,7 @@ pub fn examine(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether [`copy`] would take the catalog at `path`, which is opened and not changed. Blocks.
+/// Whether [`copy`] would take the catalog at `path`; one of a newer version stays as it is. Blocks.
 pub fn check(path: &Path) -> Result<()> {
     migrate::check_file(path)?;
     check_schema(&open(path)?)

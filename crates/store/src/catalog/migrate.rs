@@ -36,8 +36,8 @@ pub(super) fn check_known(version: u64) -> Result<()> {
         return Ok(());
     }
     Err(Error::Conflict(format!(
-        "the catalog has schema {version} and this version of strata knows 1 to {LATEST}: run the version that wrote it or a \
-         newer one, or restore a backup of this version into a new directory; nothing was changed"
+        "the catalog has schema {version} and this version of strata knows 1 to {LATEST}: run the version that wrote it \
+         or a newer one, or restore a backup of this version into a new directory; nothing was changed"
     )))
 }
 

@@ -111,7 +111,8 @@ impl Recording {
                     Cut::Torn(seed) => Cut::Torn(seed.wrapping_add(number as u64 * 0x9e37)),
                     other => *other,
                 };
-                let _told = Told(format!("{cut:?} before step {number} of {}: {}", steps.len(), say(steps.get(number))));
+                let step = say(steps.get(number));
+                let _told = Told(format!("{cut:?} before step {number} of {}: {step}", steps.len()));
                 let left = tempfile::tempdir().unwrap();
                 disk.leave(cut, left.path());
                 look(left.path(), &promised);

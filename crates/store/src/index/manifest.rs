@@ -224,8 +224,7 @@ mod tests {
     use super::*;
     use crate::disk::witness::{Cut, Recording};
 
-    const CUTS: [Cut; 6] =
-        [Cut::Strict, Cut::Killed, Cut::Torn(1), Cut::Torn(2), Cut::Torn(3), Cut::Torn(4)];
+    const CUTS: [Cut; 6] = [Cut::Strict, Cut::Killed, Cut::Torn(1), Cut::Torn(2), Cut::Torn(3), Cut::Torn(4)];
 
     /// A shard's directory with three segments and a log, and no manifest.
     fn shard(dir: &Path) {

@@ -139,7 +139,8 @@ fn a_backup_that_was_made_is_whole_wherever_the_power_goes() {
             let next = data.back_up(&place).await;
             thin_out(&place, &next.source).await;
             assert_eq!(whole(&place).await, BTreeSet::from([next.backup_id]));
-            assert_eq!(files_under(&place), expected_files(&place).await, "no draft, no mark and nothing unnamed stays");
+            let expected = expected_files(&place).await;
+            assert_eq!(files_under(&place), expected, "no draft, no mark and nothing unnamed stays");
         });
     });
 }

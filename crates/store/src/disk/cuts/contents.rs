@@ -1,7 +1,10 @@
 //! The blob store.
 
 use super::{CUTS, files_under, runtime};
-use crate::{Blobs, disk::witness::Recording};
+use crate::{
+    Blobs,
+    disk::{self, witness::Recording},
+};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use std::{path::Path, time::Duration};
@@ -71,5 +74,25 @@ fn contents_that_were_promised_are_there_and_whole_wherever_the_power_goes() {
             let rest = files_under(&left.join("data"));
             assert_eq!(rest, [Path::new("blobs/removals.lock")], "drafts of the dead and what was removed are gone");
         });
+    });
+}
+
+#[test]
+fn a_content_that_a_killed_writer_named_is_made_durable_before_it_is_promised() {
+    let runtime = runtime();
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = store(directory.path());
+    let recording = Recording::begin(directory.path());
+    // It died between the name and the syncing of the directories.
+    let hash = id::sha256_hex(TEXTS[0].as_bytes());
+    let folder = directory.path().join("data/blobs").join(&hash[..2]).join(&hash[2..4]);
+    disk::make_dirs_unsynced(&folder).unwrap();
+    disk::write_new(&folder.join(&hash), TEXTS[0].as_bytes()).unwrap();
+    runtime.block_on(blobs.put(Bytes::from_static(TEXTS[0].as_bytes()))).unwrap();
+    recording.promise(hash);
+    recording.at_every_step(&CUTS, |left, promised| {
+        for hash in promised {
+            assert_eq!(runtime.block_on(store(left).get(hash)).unwrap(), TEXTS[0]);
+        }
     });
 }

@@ -12,7 +12,10 @@ fn a_file_that_is_replaced_holds_the_old_text_or_the_new_one() {
         disk::make_dirs(&home).unwrap();
         let replace = |text: &str| {
             let file = home.join("admin.key");
-            if is_private { disk::replace_private(&file, text.as_bytes()) } else { disk::replace(&file, text.as_bytes()) }
+            match is_private {
+                true => disk::replace_private(&file, text.as_bytes()),
+                false => disk::replace(&file, text.as_bytes()),
+            }
         };
         let texts = ["the first text", "the second", "the third, which is longer"];
         for text in texts {
