@@ -9,7 +9,7 @@
 //! - What a removal must not outlive is synced away first.
 //!
 //! In this crate's own tests a witness is told of each change, in order, and makes of them what a power cut could leave at
-//! any of them (`disk/witness.rs`, `disk/cuts/`). There is no trait and no second disk: the program has one, and a test
+//! any of them (`disk/image.rs`, `disk/cuts/`). There is no trait and no second disk: the program has one, and a test
 //! needs the order of what is done to it, not another.
 //!
 //! What does not go through here: SQLite's and the index engine's own files, which follow rules of their own; files that
@@ -19,6 +19,8 @@
 
 #[cfg(test)]
 mod cuts;
+#[cfg(test)]
+mod image;
 #[cfg(test)]
 pub(crate) mod witness;
 
