@@ -310,8 +310,7 @@ impl Registry {
         };
         let written = std::fs::read_to_string(self.path(entry).join(INSTALLED)).unwrap_or_default();
         let format = written.lines().next().and_then(|line| line.strip_prefix("format "));
-        let is_known =
-            format.is_none_or(|format| format.parse::<u32>().is_ok_and(|format| format <= INSTALLED_FORMAT));
+        let is_known = format.is_none_or(|format| format.parse::<u32>().is_ok_and(|format| format <= INSTALLED_FORMAT));
         let pin = |name: &str| {
             if !is_known {
                 // No file is like that.

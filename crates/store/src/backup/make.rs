@@ -5,7 +5,6 @@ use super::{
     incoming::Incoming,
     manifest::{self, BlobSet, FileEntry, Manifest},
     mark::{Mark, Work},
-    remote::failure,
     repository::{Repository, blob_path, manifest_path},
 };
 use crate::{Blobs, blobs::io_failure, catalog::copy, seams::Seams};

@@ -236,12 +236,8 @@ mod tests {
     }
 
     fn manifest(applied: i64) -> Manifest {
-        let spec = ShardSpec {
-            collection_id: "col_1".into(),
-            vectors: Vec::new(),
-            payload: Vec::new(),
-            language: None,
-        };
+        let spec =
+            ShardSpec { collection_id: "col_1".into(), vectors: Vec::new(), payload: Vec::new(), language: None };
         Manifest::new(spec, applied, 3, 0, BTreeSet::new())
     }
 

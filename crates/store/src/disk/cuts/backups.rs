@@ -46,7 +46,8 @@ impl Data {
         let hash = blobs.put(Bytes::from_static(text.as_bytes())).await.unwrap();
         let write = self.catalog().write_blocking(move |tx| {
             let size_bytes = text.len() as i64;
-            tx.execute("INSERT INTO blobs VALUES (?1, ?2, 'text/plain', 't')", (&hash, size_bytes)).map_err(from_sql)?;
+            tx.execute("INSERT INTO blobs VALUES (?1, ?2, 'text/plain', 't')", (&hash, size_bytes))
+                .map_err(from_sql)?;
             tx.execute(
                 "INSERT INTO objects (object_id, namespace_id, bucket_id, status, content_hash, fields, blobs, body,
                      created_at, updated_at)
@@ -151,23 +152,24 @@ fn a_content_that_a_killed_backup_left_is_made_durable_before_one_counts_on_it()
     let data = Data::new();
     let home = tempfile::tempdir().unwrap();
     let place = home.path().join("backups");
-    runtime.block_on(async {
-        data.add("first").await;
-        Repository::open_or_make(place.to_str().unwrap()).await.unwrap();
-        let recording = Recording::begin(home.path());
-        // It died between the name and the syncing of the directories.
-        let hash = id::sha256_hex(b"first");
-        let folder = place.join("blobs").join(&hash[..2]);
-        disk::make_dirs_unsynced(&folder).unwrap();
-        disk::write_new(&folder.join(&hash), b"first").unwrap();
-        let made = data.back_up(&place).await;
-        assert_eq!(made.new_blobs, 0, "what is there is not written again");
-        recording.promise(made.backup_id.as_str());
-        recording
-    })
-    .at_every_step(&CUTS, |left, promised| {
-        if !promised.is_empty() {
-            assert_eq!(runtime.block_on(whole(&left.join("backups"))), *promised);
-        }
-    });
+    runtime
+        .block_on(async {
+            data.add("first").await;
+            Repository::open_or_make(place.to_str().unwrap()).await.unwrap();
+            let recording = Recording::begin(home.path());
+            // It died between the name and the syncing of the directories.
+            let hash = id::sha256_hex(b"first");
+            let folder = place.join("blobs").join(&hash[..2]);
+            disk::make_dirs_unsynced(&folder).unwrap();
+            disk::write_new(&folder.join(&hash), b"first").unwrap();
+            let made = data.back_up(&place).await;
+            assert_eq!(made.new_blobs, 0, "what is there is not written again");
+            recording.promise(made.backup_id.as_str());
+            recording
+        })
+        .at_every_step(&CUTS, |left, promised| {
+            if !promised.is_empty() {
+                assert_eq!(runtime.block_on(whole(&left.join("backups"))), *promised);
+            }
+        });
 }
