@@ -23,6 +23,9 @@ pub const DEFAULT_URL: &str = "http://127.0.0.1:8800";
 const DEFAULT_WEBHOOK_TRIES: u32 = 15;
 const DEFAULT_BACKUP_EVERY: &str = "6h";
 const DEFAULT_BACKUP_KEEP: usize = 14;
+const DEFAULT_ROTATE_SIGNING_EVERY: &str = "30d";
+/// Keys that sign URLs are looked after every ten minutes, and there is a bound of how many there are.
+const MIN_ROTATE_SIGNING_EVERY: Duration = Duration::from_secs(3_600);
 
 /// The configuration file, as written: every key is optional and an unknown one is an error.
 #[derive(Debug, Default, Deserialize)]
@@ -41,6 +44,7 @@ pub struct File {
     providers: Option<Vec<Provider>>,
     extractor_endpoints: Option<Vec<String>>,
     webhook_tries: Option<u32>,
+    rotate_signing_every: Option<String>,
     #[serde(default)]
     backup: BackupFile,
     tls_cert: Option<PathBuf>,
@@ -143,6 +147,9 @@ pub struct ServeArguments {
     /// How often an event is sent to a webhook that does not take it, with pauses that grow to ten minutes [default: 15]
     #[arg(long, env = "STRATA_WEBHOOK_TRIES", value_name = "N")]
     pub webhook_tries: Option<u32>,
+    /// How old the key that signs URLs gets before a new one does, such as `12h` or `30d` [default: 30d]
+    #[arg(long, env = "STRATA_ROTATE_SIGNING_EVERY", value_name = "TIME")]
+    pub rotate_signing_every: Option<String>,
     #[command(flatten)]
     pub backup: BackupArguments,
     #[command(flatten)]
@@ -182,6 +189,7 @@ pub struct Settings {
     pub providers: Vec<ProviderConfig>,
     pub extractor_endpoints: Vec<String>,
     pub webhook_tries: u32,
+    pub rotate_signing_every: Duration,
     pub backups: Option<Schedule>,
     pub protection: Protection,
 }
@@ -198,6 +206,11 @@ impl Settings {
             quotas: file.quotas,
         };
         let protection = Protection::settle(arguments.protection, protected)?;
+        let signing = arguments.rotate_signing_every.or(file.rotate_signing_every);
+        let rotate_signing_every = interval(signing.as_deref().unwrap_or(DEFAULT_ROTATE_SIGNING_EVERY))?;
+        if rotate_signing_every < MIN_ROTATE_SIGNING_EVERY {
+            bail!("`rotate_signing_every` must be at least `1h`");
+        }
         let listen = arguments.listen.or(file.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
         let workers = arguments.workers.or(file.workers).unwrap_or_else(default_workers);
         if workers == 0 {
@@ -224,6 +237,7 @@ impl Settings {
             trust_proxy: arguments.trust_proxy || file.trust_proxy.unwrap_or(false),
             workers,
             webhook_tries,
+            rotate_signing_every,
             backups,
             protection,
             extractor_endpoints: match arguments.extractor_endpoints.is_empty() {
@@ -354,6 +368,17 @@ mod tests {
         for wrong in ["", "6", "h", "1s", "6 h", "1w", "99999999999999999999d", "9999d"] {
             assert!(interval(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn keys_that_sign_have_a_period_of_an_hour_at_least() {
+        let settle = |text: &str| {
+            let arguments = ServeArguments { models: Some("/m".into()), ..Default::default() };
+            Settings::settle(arguments, toml::from_str(text).expect("valid file")).map(|s| s.rotate_signing_every)
+        };
+        assert_eq!(settle("").expect("a default"), Duration::from_secs(30 * 86_400));
+        assert_eq!(settle("rotate_signing_every = \"2h\"").expect("valid"), Duration::from_secs(7_200));
+        assert!(settle("rotate_signing_every = \"59m\"").is_err());
     }
 
     #[test]

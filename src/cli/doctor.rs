@@ -37,6 +37,7 @@ pub fn run(arguments: DoctorArguments, output: Output) -> Result<ExitCode> {
             workers: settings.workers,
             providers: Vec::new(),
             extractor_endpoints: Vec::new(),
+            rotate_signing_every: None,
             backups: None,
             webhook_tries: None,
             allowed: strata_engine::protection::Allowed::default(),

@@ -1,4 +1,4 @@
-//! `strata keys`: the API keys of the user whose key is in use.
+//! `strata keys`: the API keys of the user whose key is in use, and the key of the server that signs URLs.
 
 use super::{Client, Output, ServerArguments, cell, table};
 use crate::client::{expect_text, percent_encode};
@@ -39,6 +39,8 @@ enum KeysCommand {
     Revoke { name: String },
     /// Replace a key's secret; the new one is shown this once
     Rotate { name: String },
+    /// Sign the URLs of files with a new key from now on; URLs that are out work until they expire
+    RotateSigning,
 }
 
 pub fn run(arguments: KeysArguments, output: Output) -> Result<()> {
@@ -74,7 +76,19 @@ pub fn run(arguments: KeysArguments, output: Output) -> Result<()> {
             let answer = client.post(&format!("{keys}/{}/rotate", percent_encode(&name)), &json!({}))?;
             output.print(&answer, |out| print_secret(out, &answer))
         }
+        KeysCommand::RotateSigning => rotate_signing(&client, output),
     }
+}
+
+fn rotate_signing(client: &Client, output: Output) -> Result<()> {
+    let answer = client.post("/organizations/signing-keys/rotate", &json!({}))?;
+    let rows: Vec<Vec<String>> = answer["keys"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice)
+        .iter()
+        .map(|key| ["key_id", "created_at", "verifies_until"].iter().map(|field| cell(key, field)).collect())
+        .collect();
+    output.print(&answer, |out| table(out, &["KEY", "CREATED", "VERIFIES UNTIL"], &rows))
 }
 
 /// The secret alone on stdout, so that a script can take it.

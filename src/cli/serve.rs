@@ -38,6 +38,7 @@ async fn serve(settings: Settings) -> Result<()> {
         workers: settings.workers,
         providers: settings.providers,
         extractor_endpoints: settings.extractor_endpoints,
+        rotate_signing_every: Some(settings.rotate_signing_every),
         backups: settings.backups,
         webhook_tries: Some(settings.webhook_tries),
         allowed: settings.protection.allowed,

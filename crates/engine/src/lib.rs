@@ -99,6 +99,8 @@ pub struct Config {
     pub extractor_endpoints: Vec<String>,
     /// How often an event is sent to a webhook that does not take it; `None`: none is sent, all wait.
     pub webhook_tries: Option<u32>,
+    /// How old the key that signs URLs gets before another one does; `None` where none takes its place by itself.
+    pub rotate_signing_every: Option<Duration>,
     /// When backups are made, if they are.
     pub backups: Option<backups::Schedule>,
     /// How often keys may ask, how much an organization may have, and what of the disk stays free.
@@ -145,7 +147,9 @@ impl Engine {
     pub async fn open(config: Config) -> Result<Arc<Self>> {
         disk::make_dirs(&config.data_dir)
             .map_err(|e| Error::internal(format!("cannot make `{}`: {e}", config.data_dir.display())))?;
-        let catalog = Catalog::open(&config.data_dir.join("catalog.db"), Arc::new(System::default()))?;
+        let place = config.data_dir.join("catalog.db");
+        private_file::make(&place)?;
+        let catalog = Catalog::open(&place, Arc::new(System::default()))?;
         let room = Arc::new(Room::new(config.data_dir.clone(), config.allowed.reserve_bytes));
         let blobs = Blobs::local(config.data_dir.join("blobs"))?.within(room.clone());
         let first_key = principals::bootstrap(&catalog, &config).await?;

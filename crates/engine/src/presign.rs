@@ -1,29 +1,40 @@
 //! Signed URLs: a path that reads one blob or receives one upload, for whoever holds it, until a moment.
 //!
-//! A token is a JSON claim and its HMAC-SHA256 under a secret of this server, both in URL-safe base64. It names content
-//! by hash and an upload by id; it holds no secret and nothing is stored for it.
+//! A token is the id of a key of this server, a JSON claim, and the HMAC-SHA256 of both under that key; claim and HMAC in
+//! URL-safe base64. It names content by hash and an upload by id; it holds no secret and nothing is stored for it. Keys
+//! change (`ring.rs`); tokens from before keys had ids have none, and are checked with the first one.
+
+mod ring;
+
+pub use ring::SigningKey;
 
 use crate::Engine;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use hmac::{Hmac, Mac};
+use parking_lot::RwLock;
+use ring::Ring;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::ops::Range;
-use strata_model::{Error, Result, id};
+use std::{ops::Range, sync::Arc, time::Duration};
+use strata_model::{Error, Result, id, limits};
 use strata_store::{
     Catalog,
     catalog::{objects::ObjectBlob, settings},
 };
 
+/// The secret that stamps. Before keys could change, it signed tokens, too.
 const SECRET: &str = "presign_secret";
 /// Longest token looked at.
 const MAX_TOKEN_BYTES: usize = 4096;
 
 /// Makes and checks tokens.
 pub struct Signer {
-    key: Hmac<Sha256>,
+    ring: RwLock<Arc<Ring>>,
+    /// Held while keys change, so that this process learns of changes in their order.
+    turn: tokio::sync::Mutex<()>,
+    stamp: Hmac<Sha256>,
 }
 
 /// What a token allows.
@@ -53,59 +64,99 @@ impl Claim {
 }
 
 impl Signer {
-    /// Reads this server's secret, made at the first start.
+    /// Reads this server's keys, made at the first start.
     pub async fn open(catalog: &Catalog) -> Result<Self> {
+        let old = catalog.read(|connection| settings::get(connection, SECRET)).await?;
+        let ring = Ring::open(catalog, old).await?;
         let fresh = catalog.new_hex_id("", 64);
         let secret = catalog.write(move |tx| settings::get_or_set(tx, SECRET, &fresh)).await?;
-        let secret = hex::decode(secret).map_err(|_| Error::internal("the secret for signed URLs is damaged"))?;
-        Ok(Self { key: Hmac::new_from_slice(&secret).map_err(Error::internal)? })
+        let secret = hex::decode(secret).map_err(|_| Error::internal("the secret for public keys is damaged"))?;
+        Ok(Self {
+            ring: RwLock::new(Arc::new(ring)),
+            turn: tokio::sync::Mutex::default(),
+            stamp: Hmac::new_from_slice(&secret).map_err(Error::internal)?,
+        })
     }
 
     pub fn sign(&self, claim: &Claim) -> Result<String> {
-        let body = URL_SAFE_NO_PAD.encode(serde_json::to_vec(claim).map_err(Error::internal)?);
-        let mut mac = self.key.clone();
-        mac.update(body.as_bytes());
-        Ok(format!("{body}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())))
+        let (key_id, mut mac) = self.ring.read().signing();
+        let claim = URL_SAFE_NO_PAD.encode(serde_json::to_vec(claim).map_err(Error::internal)?);
+        let signed = format!("{key_id}.{claim}");
+        mac.update(signed.as_bytes());
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())))
     }
 
-    /// A proof that this server made of `parts` for one purpose; of no use as a token or for another purpose.
+    /// A proof that this server made of `parts` for one purpose; of no use as a token or for another purpose. It stays the
+    /// same when keys of tokens change.
     pub fn stamp(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = self.key.clone();
-        // Tokens are signed as URL-safe base64, which begins with no space.
+        let mut mac = self.stamp.clone();
+        // Tokens are signed as text that begins with no space.
         mac.update(b" ");
         mac.update(&id::sha256_parts(&[&[purpose.as_bytes()], parts].concat()));
         mac.finalize().into_bytes().into()
     }
 
-    /// What the token allows at `now_seconds`. A wrong one and an expired one are [`Error::Forbidden`].
+    /// What the token allows at `now_seconds`. A wrong one and an expired one are [`Error::Forbidden`]; so is one whose key
+    /// is not there any more, which says what an expired one says.
     pub fn open_token(&self, token: &str, now_seconds: i64) -> Result<Claim> {
         let wrong = || Error::Forbidden("the signature of this URL is not valid".into());
+        let expired = || Error::Forbidden("this URL has expired; ask for a new one".into());
         if token.len() > MAX_TOKEN_BYTES {
             return Err(wrong());
         }
-        let (body, tag) = token.split_once('.').ok_or_else(wrong)?;
+        let (signed, tag) = token.rsplit_once('.').ok_or_else(wrong)?;
+        let (key_id, claim) = match signed.split_once('.') {
+            Some((key_id, claim)) => (key_id.parse::<u64>().map_err(|_| wrong())?, claim),
+            None => (ring::FIRST, signed),
+        };
         let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| wrong())?;
-        let mut mac = self.key.clone();
-        mac.update(body.as_bytes());
+        let mut mac = self.ring.read().verifying(key_id, now_seconds).ok_or_else(expired)?;
+        mac.update(signed.as_bytes());
         // Compares in constant time.
         mac.verify_slice(&tag).map_err(|_| wrong())?;
         let claim: Claim =
-            URL_SAFE_NO_PAD.decode(body).ok().and_then(|json| serde_json::from_slice(&json).ok()).ok_or_else(wrong)?;
+            URL_SAFE_NO_PAD.decode(claim).ok().and_then(|json| serde_json::from_slice(&json).ok()).ok_or_else(wrong)?;
         if claim.until() < now_seconds {
-            return Err(Error::Forbidden("this URL has expired; ask for a new one".into()));
+            return Err(expired());
         }
         Ok(claim)
+    }
+
+    /// The keys there are, oldest first; the last one signs.
+    pub fn keys(&self) -> Vec<SigningKey> {
+        self.ring.read().shown()
+    }
+
+    /// Has a new key sign, unless another one already does than when this was called.
+    pub async fn rotate(&self, catalog: &Catalog) -> Result<()> {
+        let (signing, _) = self.ring.read().signing();
+        self.change(catalog, move |newest| newest.id == signing).await
+    }
+
+    /// Has a new key sign where the one that signs is `every` old, and lets go what no URL needs any more.
+    pub async fn tend(&self, catalog: &Catalog, every: Option<Duration>) -> Result<()> {
+        let now = catalog.now_micros() / 1_000_000;
+        let every = every.map_or(i64::MAX, |every| i64::try_from(every.as_secs()).unwrap_or(i64::MAX));
+        self.change(catalog, move |newest| now.saturating_sub(newest.made_at) >= every).await
+    }
+
+    async fn change(&self, catalog: &Catalog, is_due: impl Fn(&SigningKey) -> bool + Send + 'static) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        let ring = Ring::turn(catalog, is_due).await?;
+        *self.ring.write() = Arc::new(ring);
+        Ok(())
     }
 }
 
 impl Engine {
-    /// A URL that reads `hash` for `seconds`, as `filename` and `media_type`.
+    /// A URL that reads `hash` for `seconds`, as `filename` and `media_type`. No URL works longer than
+    /// [`limits::MAX_PRESIGN_SECONDS`]: keys go by that.
     pub fn presigned_get(&self, hash: &str, filename: Option<&str>, media_type: &str, seconds: i64) -> Result<String> {
         let claim = Claim::Get {
             hash: hash.to_owned(),
             filename: filename.map(str::to_owned),
             media_type: media_type.to_owned(),
-            until: self.seconds_from_now(seconds),
+            until: self.seconds_from_now(seconds.min(limits::MAX_PRESIGN_SECONDS)),
         };
         self.presigned(&claim)
     }
@@ -113,12 +164,13 @@ impl Engine {
     /// [`Engine::presigned_get`] for a blob of an object, for the usual time.
     pub fn presigned_blob(&self, blob: &ObjectBlob) -> Result<String> {
         let filename = blob.filename.as_deref();
-        self.presigned_get(&blob.hash, filename, &blob.media_type, strata_model::limits::PRESIGN_SECONDS)
+        self.presigned_get(&blob.hash, filename, &blob.media_type, limits::PRESIGN_SECONDS)
     }
 
     /// A URL that receives the bytes of an upload for `seconds`.
     pub fn presigned_put(&self, upload_id: &str, seconds: i64) -> Result<String> {
-        self.presigned(&Claim::Put { upload_id: upload_id.to_owned(), until: self.seconds_from_now(seconds) })
+        let until = self.seconds_from_now(seconds.min(limits::MAX_PRESIGN_SECONDS));
+        self.presigned(&Claim::Put { upload_id: upload_id.to_owned(), until })
     }
 
     fn presigned(&self, claim: &Claim) -> Result<String> {
@@ -139,6 +191,18 @@ impl Engine {
         self.signer.open_token(token, self.catalog.now_micros() / 1_000_000)
     }
 
+    /// Has a new key sign URLs from now on. Of several at once one makes a key and all answer the same. Those before it
+    /// verify until no URL of theirs works any more. [`Error::Conflict`] where there are too many of them.
+    pub async fn rotate_signing_key(&self) -> Result<Vec<SigningKey>> {
+        self.signer.rotate(&self.catalog).await?;
+        Ok(self.signer.keys())
+    }
+
+    /// Has a new key sign URLs where it is time, and lets those go that no URL needs.
+    pub(crate) async fn tend_signing_keys(&self) -> Result<()> {
+        self.signer.tend(&self.catalog, self.config.rotate_signing_every).await
+    }
+
     /// Size in bytes of the content that a token names; [`Error::Missing`] when it was deleted.
     pub async fn content_size(&self, hash: &str) -> Result<u64> {
         self.blobs.size(hash).await?.ok_or_else(|| Error::missing("blob", hash))
@@ -151,44 +215,4 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn signer(secret: &[u8]) -> Signer {
-        Signer { key: Hmac::new_from_slice(secret).unwrap() }
-    }
-    fn get(until: i64) -> Claim {
-        Claim::Get { hash: "ab".repeat(32), filename: Some("é.png".into()), media_type: "image/png".into(), until }
-    }
-
-    #[test]
-    fn a_token_says_what_was_signed_until_it_expires() {
-        let signer = signer(b"one");
-        for claim in [get(100), Claim::Put { upload_id: "upl_1".into(), until: 100 }] {
-            let token = signer.sign(&claim).unwrap();
-            assert_eq!(signer.open_token(&token, 100).unwrap(), claim);
-            assert!(matches!(signer.open_token(&token, 101), Err(Error::Forbidden(_))));
-        }
-    }
-
-    #[test]
-    fn a_changed_token_and_one_of_another_server_are_refused() {
-        let ours = signer(b"one");
-        let token = ours.sign(&get(100)).unwrap();
-        let (body, tag) = token.split_once('.').unwrap();
-        let later = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&get(9_999_999_999)).unwrap());
-        let forged = [
-            format!("{later}.{tag}"),
-            format!("{body}."),
-            body.to_owned(),
-            format!("{body}.{}", &tag[..20]),
-            String::new(),
-            ".".into(),
-            "x".repeat(MAX_TOKEN_BYTES + 1),
-        ];
-        for forged in forged {
-            assert!(matches!(ours.open_token(&forged, 0), Err(Error::Forbidden(_))), "{forged}");
-        }
-        assert!(signer(b"two").open_token(&token, 0).is_err());
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! Files of the data directory that hold keys: readable by their owner only.
+//! Files of the data directory that hold keys: readable by their owner only. The catalog is one: keys that sign URLs lie
+//! in it.
 
 use std::path::Path;
 use strata_model::{Error, Result};
@@ -33,6 +34,24 @@ pub(crate) fn read(file: &Path) -> Result<Option<String>> {
     Ok(Some(text))
 }
 
+/// Makes an empty file that its owner alone may read and write, where there is none: other programs that open it keep
+/// that, and SQLite gives it to the files beside it.
+pub(crate) fn make(file: &Path) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    match options.open(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::internal(format!("cannot make `{}`: {error}", file.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +71,20 @@ mod tests {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
             assert!(matches!(read(&file), Err(Error::Unavailable(message)) if message.contains("chmod 600")));
         }
+    }
+
+    #[test]
+    fn a_file_that_is_there_stays_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("catalog.db");
+        make(&file).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        std::fs::write(&file, "rows").unwrap();
+        make(&file).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "rows");
     }
 }

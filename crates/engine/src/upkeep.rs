@@ -3,7 +3,7 @@
 use crate::Engine;
 use std::{sync::Arc, time::Duration};
 
-/// How often uploads, contents, the audit log and the queues of webhooks are looked through.
+/// How often uploads, contents, keys that sign URLs, the audit log and the queues of webhooks are looked through.
 const EVERY: Duration = Duration::from_secs(600);
 
 /// Sweeps what crashes left, then sweeps at intervals. Ends with the engine's queue.
@@ -18,6 +18,9 @@ pub(crate) fn start(engine: &Arc<Engine>) {
         loop {
             if let Err(error) = engine.sweep().await {
                 tracing::warn!(%error, "leftovers were not all removed; the next sweep tries again");
+            }
+            if let Err(error) = engine.tend_signing_keys().await {
+                tracing::warn!(%error, "the keys that sign URLs stay as they are; the next sweep tries again");
             }
             if let Err(error) = engine.sweep_audit().await {
                 tracing::warn!(%error, "old events of the audit log were not all removed; the next sweep tries again");

@@ -30,6 +30,8 @@ pub const MAX_ATTEMPTS: u32 = 3;
 pub const LEASE_SECONDS: i64 = 120;
 /// Seconds a presigned URL works unless asked otherwise.
 pub const PRESIGN_SECONDS: i64 = 3600;
+/// Most seconds a presigned URL works.
+pub const MAX_PRESIGN_SECONDS: i64 = 86_400;
 /// Most searches in one `feature_search`.
 pub const MAX_SEARCHES: usize = 10;
 /// Deepest ranking any search may ask for.

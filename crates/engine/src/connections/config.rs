@@ -333,6 +333,7 @@ mod tests {
             workers: 1,
             providers: Vec::new(),
             extractor_endpoints: Vec::new(),
+            rotate_signing_every: None,
             backups: None,
             webhook_tries: None,
             allowed: crate::protection::Allowed::default(),

@@ -21,7 +21,7 @@ const MAX_WAITING: i64 = 64;
 const MAX_DESCRIPTION: usize = 500;
 const MAX_LABEL: usize = 100;
 const MIN_SECONDS: i64 = 60;
-const MAX_SECONDS: i64 = 86_400;
+const MAX_SECONDS: i64 = limits::MAX_PRESIGN_SECONDS;
 const ID_CHARS: usize = 16;
 
 /// A model to be.

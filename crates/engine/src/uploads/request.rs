@@ -4,7 +4,7 @@ use crate::{buckets::Bucket, objects};
 use strata_model::{Error, FieldError, Fields, Result, limits, schema::FieldType};
 
 const MIN_SECONDS: i64 = 60;
-const MAX_SECONDS: i64 = 86_400;
+const MAX_SECONDS: i64 = limits::MAX_PRESIGN_SECONDS;
 /// The property of a bucket whose schema has no field.
 const FREE_PROPERTY: &str = "file";
 

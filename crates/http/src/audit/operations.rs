@@ -48,11 +48,12 @@ const fn noun(
     Noun { segment, resource_type, id_key, id_prefix }
 }
 
-static NOUNS: [Noun; 33] = [
+static NOUNS: [Noun; 34] = [
     noun("organizations", "organization", "organization_id", id::ORGANIZATION),
     noun("users", "user", "user_id", id::USER),
     noun("api-keys", "api_key", "key_id", id::KEY),
     noun("secrets", "secret", "secret_name", ""),
+    noun("signing-keys", "signing_key", "key_id", ""),
     noun("connections", "storage_connection", "connection_id", id::CONNECTION),
     noun("dsar", "dsar_request", "request_id", "dsar_"),
     noun("namespaces", "namespace", "namespace_id", id::NAMESPACE),
@@ -257,6 +258,7 @@ mod tests {
             (Method::DELETE, "/v1/collections/{collection_identifier}/documents/batch", "document_deleted"),
             (Method::POST, "/v1/organizations/connections/{connection_identifier}/test", "storage_connection_tested"),
             (Method::POST, "/v1/organizations/users/{user_email}/api-keys/{key_name}/rotate", "api_key_rotated"),
+            (Method::POST, "/v1/organizations/signing-keys/rotate", "signing_key_rotated"),
             (Method::POST, "/v1/clusters/{cluster_id}/execute", "cluster_executed"),
             (Method::POST, "/v1/retrievers/{retriever_id}/execute", "retriever_queried"),
             (Method::GET, "/v1/organizations/secrets", "secret_accessed"),

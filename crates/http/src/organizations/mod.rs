@@ -4,6 +4,7 @@ mod audit;
 mod connections;
 mod keys;
 mod secrets;
+mod signing;
 mod subjects;
 mod users;
 mod webhooks;
@@ -34,7 +35,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 const NO_LIMIT: i64 = 1_000_000;
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes()).merge(secrets::routes()).merge(connections::routes()).merge(audit::routes()).merge(subjects::routes()).merge(webhooks::routes())
+    OpenApiRouter::new().routes(routes!(get_organization, update_organization)).merge(users::routes()).merge(keys::routes()).merge(secrets::routes()).merge(connections::routes()).merge(audit::routes()).merge(subjects::routes()).merge(webhooks::routes()).merge(signing::routes())
 }
 
 /// Requests a minute of each key, by what they do; 1000000 where they are not limited.
