@@ -4,7 +4,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
-    openapi::{any_object, time},
+    openapi::{any_object, maybe_object, maybe_time, time},
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -52,10 +52,10 @@ struct CreateAnnotationRequest {
     reasoning: Option<String>,
     /// What the use case keeps with it.
     #[serde(default)]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     payload: Option<Map<String, Value>>,
     #[serde(default)]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
     /// Id or name of the retriever that found the document.
     #[serde(default)]
@@ -96,9 +96,9 @@ struct PatchAnnotationRequest {
     confidence: Option<f64>,
     #[schema(max_length = 5000)]
     reasoning: Option<String>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     payload: Option<Map<String, Value>>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
 }
 
@@ -127,7 +127,7 @@ struct BulkAnnotationUpdate {
     #[schema(max_length = 5000)]
     reasoning: Option<String>,
     #[serde(default)]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     payload: Option<Map<String, Value>>,
 }
 
@@ -198,9 +198,9 @@ struct AnnotationResponse {
     label: String,
     confidence: Option<f64>,
     reasoning: Option<String>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     payload: Option<Value>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Value>,
     retriever_id: Option<String>,
     execution_id: Option<String>,
@@ -261,7 +261,7 @@ struct ListAnnotationsRequest {
     actor_id: Option<String>,
     retriever_id: Option<String>,
     /// As they stood at this time: RFC 3339.
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     as_of: Option<String>,
 }
 
@@ -305,7 +305,7 @@ struct AnnotationVersionDescriptor {
     /// Whether it is what holds now.
     current: bool,
     /// When the edit that made it happened; null for the first version.
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     edited_at: Option<String>,
     edited_by: Option<String>,
     edited_by_type: Option<String>,

@@ -4,7 +4,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Caller, Json, Path, Query, Tenant},
-    openapi::any_object,
+    openapi::maybe_object,
     paging::{Paging, PagingFields},
     tasks::{TaskResponse, task_json},
 };
@@ -56,7 +56,7 @@ struct CreateBatchRequest {
     limit: Option<usize>,
     /// `skip` runs only what changed, `replace` likewise, `force` everything.
     dedup_strategy: Option<String>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
     #[schema(max_length = 256)]
     batch_name: Option<String>,
@@ -115,7 +115,7 @@ struct AddObjectsToBatchRequest {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 struct PatchBatchRequest {
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
 }
 

@@ -5,7 +5,7 @@ use crate::{
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
     objects::mean,
-    openapi::{any_object, time},
+    openapi::{any_object, maybe_object, time},
     paging::{ListBody, PaginationResponse, PagingFields},
 };
 use axum::extract::State;
@@ -43,18 +43,18 @@ pub struct BucketCreateRequest {
     #[schema(schema_with = any_object)]
     bucket_schema: Map<String, Value>,
     unique_key: Option<UniqueKeyConfig>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
     /// `standard`, `nearline`, `coldline` or `archive`. Kept; all content of this server is equally near.
     storage_class: Option<String>,
     /// Not supported: bytes are kept by this server.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     destination: Option<Map<String, Value>>,
     /// Not supported.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     ingest_filter: Option<Map<String, Value>>,
     /// Not supported.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     source_adapter: Option<Map<String, Value>>,
 }
 
@@ -63,21 +63,21 @@ pub struct BucketCreateRequest {
 pub struct BucketUpdateRequest {
     bucket_name: Option<String>,
     description: Option<String>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     bucket_schema: Option<Map<String, Value>>,
     unique_key: Option<UniqueKeyConfig>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
     /// `standard`, `nearline`, `coldline` or `archive`.
     storage_class: Option<String>,
     /// Not supported: bytes are kept by this server.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     destination: Option<Map<String, Value>>,
     /// Not supported.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     ingest_filter: Option<Map<String, Value>>,
     /// Not supported.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     source_adapter: Option<Map<String, Value>>,
 }
 

@@ -4,7 +4,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Caller, Json},
-    openapi::time,
+    openapi::maybe_time,
     organizations::key_type,
 };
 use axum::extract::State;
@@ -40,7 +40,7 @@ pub struct MeKeyInfo {
     pub key_type: String,
     /// What the key may do, its user's role and its scopes considered.
     pub permissions: Vec<String>,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
 }

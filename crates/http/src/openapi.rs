@@ -163,10 +163,21 @@ pub fn any_object() -> utoipa::openapi::schema::Object {
     ObjectBuilder::new().schema_type(SchemaType::Type(Type::Object)).build()
 }
 
+/// The schema of a free JSON object or null.
+pub fn maybe_object() -> utoipa::openapi::schema::Object {
+    ObjectBuilder::new().schema_type(SchemaType::Array(vec![Type::Object, Type::Null])).build()
+}
+
 /// The schema of a time: RFC 3339 text.
 pub fn time() -> utoipa::openapi::schema::Object {
     let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
     ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).format(Some(format)).build()
+}
+
+/// The schema of a time or null.
+pub fn maybe_time() -> utoipa::openapi::schema::Object {
+    let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+    ObjectBuilder::new().schema_type(SchemaType::Array(vec![Type::String, Type::Null])).format(Some(format)).build()
 }
 
 #[cfg(test)]

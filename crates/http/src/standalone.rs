@@ -5,7 +5,7 @@ use crate::{
     error::ApiError,
     extract::{Caller, Json, JsonLines, Path, Query, is_json_lines},
     namespaces::VectorConfig,
-    openapi::{any_object, time},
+    openapi::{any_object, maybe_object, maybe_time, time},
 };
 use axum::{
     extract::{FromRequest, Request, State},
@@ -176,7 +176,7 @@ pub struct BroughtDocumentResponse {
     metadata: Map<String, Value>,
     #[schema(schema_with = any_object)]
     acl: Map<String, Value>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     vectors: Option<Map<String, Value>>,
     source_type: Option<String>,
     root_object_id: Option<String>,
@@ -188,7 +188,7 @@ pub struct BroughtDocumentResponse {
     created_at: String,
     #[schema(schema_with = time)]
     updated_at: String,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     searchable_at: Option<String>,
 }
 

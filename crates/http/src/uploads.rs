@@ -5,7 +5,7 @@ use crate::{
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
     objects::{ListRowsRequest, mean, pagination, policy},
-    openapi::{any_object, time},
+    openapi::{any_object, maybe_object, time},
     paging::{PaginationResponse, PagingFields},
     tasks::{TaskResponse, task_json},
 };
@@ -47,12 +47,12 @@ pub struct CreateUploadRequest {
     #[schema(minimum = 60, maximum = 86_400)]
     presigned_url_expiration: Option<i64>,
     /// The caller's own description of the blob.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
     /// Make an object of the file when it is confirmed; true where it is left out.
     create_object_on_confirm: Option<bool>,
     /// `metadata` of that object.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     object_metadata: Option<Map<String, Value>>,
     /// The field of the bucket's schema that the file belongs to; the first of its type where it is left out.
     blob_property: Option<String>,
@@ -87,10 +87,10 @@ pub struct BatchUploadRequest {
     #[schema(min_items = 1, max_items = 100)]
     uploads: Vec<CreateUploadRequest>,
     /// `metadata` of every upload, under its own.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     shared_metadata: Option<Map<String, Value>>,
     /// `object_metadata` of every upload, under its own.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     shared_object_metadata: Option<Map<String, Value>>,
 }
 

@@ -14,7 +14,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
-    openapi::any_object,
+    openapi::maybe_object,
 };
 use axum::{extract::State, http::HeaderMap};
 use serde::{Deserialize, Serialize};
@@ -168,13 +168,13 @@ struct DocumentCreateRequest {
     lineage_chain: Option<Vec<Fields>>,
     content_hash: Option<String>,
     document_schema_version: Option<String>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Fields>,
     /// Features: each has `feature_extractor_id`, a `payload` of fields and `vectors`.
     #[schema(value_type = Option<Vec<Object>>)]
     features: Option<Vec<Fields>>,
     /// Vectors by the names of the collection's vector indexes.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     vectors: Option<Fields>,
 }
 

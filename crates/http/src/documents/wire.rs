@@ -1,6 +1,6 @@
 //! The document as every answer shows it.
 
-use crate::openapi::{any_object, time};
+use crate::openapi::{any_object, maybe_object, maybe_time, time};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use strata_engine::documents::{ACL, ARTIFACT_HASH, Shown, Urls};
@@ -48,13 +48,13 @@ pub(crate) struct DocumentResponse {
     #[schema(schema_with = time)]
     pub updated_at: String,
     /// When it became what searches see; null while they do not see its newest change.
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     pub searchable_at: Option<String>,
     /// The names of its vectors, where they were asked for.
     #[serde(rename = "_vectors")]
     pub vector_names: Option<Vec<String>>,
     /// Its vectors by name, where they were asked for.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     pub vectors: Option<Map<String, Value>>,
     /// The same as the only one of `vectors`, where there is only one.
     pub vector: Option<Vec<f32>>,
@@ -77,7 +77,7 @@ pub(crate) struct LineageStep {
     pub feature_extractor_id: String,
     /// The document that the step made, if it is not the last.
     pub document_id: Option<String>,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     pub timestamp: Option<String>,
 }
 

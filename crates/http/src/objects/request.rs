@@ -1,6 +1,6 @@
 //! What requests say of objects and blobs.
 
-use crate::openapi::any_object;
+use crate::openapi::maybe_object;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use strata_engine::objects::{BlobSource, NewBlob, NewObject, ObjectChange};
@@ -76,7 +76,7 @@ pub struct CreateBlobRequest {
     /// SHA-256 in hex that the bytes must have.
     checksum: Option<String>,
     /// The caller's own description; `filename` and `mime_type` in it are heeded.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
     /// Taken and ignored, as on the object.
     canonicalize_source: Option<bool>,
@@ -94,7 +94,7 @@ pub struct EdgeModel {
     target_collection_id: Option<String>,
     #[serde(default)]
     direction: Direction,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<Map<String, Value>>,
     #[serde(flatten)]

@@ -4,7 +4,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Caller, Json, Path, Query},
-    openapi::{any_object, time},
+    openapi::{any_object, maybe_time, time},
     paging::{DEFAULT_PAGE, PaginationResponse, Paging, PagingFields},
 };
 use axum::extract::State;
@@ -92,7 +92,7 @@ pub struct StorageConnectionModel {
     pub description: Option<String>,
     pub status: String,
     pub is_active: bool,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     pub last_used_at: Option<String>,
     /// Why the last use failed; null where it did not.
     pub last_error: Option<String>,

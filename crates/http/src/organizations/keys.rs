@@ -6,7 +6,7 @@ use crate::{
     error::ApiError,
     extract::{Caller, Json, Path, Query},
     me::permission_name,
-    openapi::time,
+    openapi::{maybe_time, time},
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -158,14 +158,14 @@ pub struct APIKeyModel {
     pub scopes: Vec<Value>,
     pub rate_limit_override: Option<i64>,
     pub status: KeyStatus,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     pub expires_at: Option<String>,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     pub last_used_at: Option<String>,
     #[schema(schema_with = time)]
     pub created_at: String,
     pub created_by: Option<String>,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     pub revoked_at: Option<String>,
     pub revoked_by: Option<String>,
     /// Origins of the web pages that may send it; null means any, and callers that are no page.

@@ -4,7 +4,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Caller, Json},
-    openapi::{any_object, time},
+    openapi::{maybe_object, maybe_time, time},
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -68,26 +68,26 @@ pub struct DSARStatusResponse {
     pub subject: String,
     #[schema(schema_with = time)]
     pub requested_at: String,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<String>,
     /// How much was removed, by category.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erased: Option<Map<String, Value>>,
     /// How much stays, by category: the account and its keys until the user is deleted, and the audit log.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<Map<String, Value>>,
     /// How much the copy holds, by category.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exported: Option<Map<String, Value>>,
     /// Where the copy can be fetched, for a while: a list makes a new one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub download_url: Option<String>,
     /// When the copy is removed.
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

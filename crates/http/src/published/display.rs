@@ -1,7 +1,7 @@
 //! How a search page shows a published retriever. Everything has a default but the title, the inputs and the fields that
 //! are exposed; keys that are not known here are kept.
 
-use crate::openapi::any_object;
+use crate::openapi::{any_object, maybe_object};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use strata_model::{Error, Fields, Result};
@@ -54,10 +54,10 @@ pub struct DisplayConfig {
     #[serde(default)]
     field_mappings: Option<std::collections::BTreeMap<String, String>>,
     #[serde(default)]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     extensions: Option<Map<String, Value>>,
     #[serde(default)]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     retriever_config: Option<Map<String, Value>>,
 }
 

@@ -6,7 +6,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Address, Caller, Json, Path, Query},
-    openapi::{any_object, time},
+    openapi::{any_object, maybe_object, time},
     retrievers::{Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, answered, known},
 };
 use axum::{
@@ -222,7 +222,7 @@ struct PublicRetrieverConfigResponse {
     display_config: Fields,
     password_protected: bool,
     /// `stages`, `collections` and `capabilities`; null where the owner does not show them.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     retriever_metadata: Option<Map<String, Value>>,
     /// Where it is executed.
     execute_url: String,
@@ -456,7 +456,7 @@ struct PublicInteractionRequest {
     execution_id: Option<String>,
     /// The inputs of the execution.
     #[serde(default)]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     query_snapshot: Option<Map<String, Value>>,
     #[serde(default)]
     document_score: Option<f64>,
@@ -467,7 +467,7 @@ struct PublicInteractionRequest {
     #[serde(default)]
     session_id: Option<String>,
     #[serde(default)]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
 }
 

@@ -1,7 +1,7 @@
 //! Publications as requests and answers write them.
 
 use super::display::{self, DisplayConfig, MAX_ICON_CHARS};
-use crate::openapi::{any_object, time};
+use crate::openapi::{maybe_object, time};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use strata_engine::published::{self, Published, PublishedChange, RateLimits, Settings};
@@ -242,7 +242,7 @@ pub struct PublishedRetrieverResponse {
     pub include_metadata: bool,
     pub is_active: bool,
     /// `stages`, `collections` and `capabilities`, as the public sees them.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     pub retriever_metadata: Option<Map<String, Value>>,
     pub tags: Vec<String>,
     pub category: Option<String>,

@@ -9,7 +9,7 @@ use crate::{
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
     middleware::request_id,
-    openapi::any_object,
+    openapi::{any_object, maybe_object},
 };
 use axum::extract::State;
 use futures::{StreamExt, stream};
@@ -51,7 +51,7 @@ struct BatchQueryItem {
     inputs: Map<String, Value>,
     /// A filter that every document must satisfy besides the stages'.
     #[serde(default)]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     filters: Option<Value>,
 }
 
@@ -62,7 +62,7 @@ struct ExecuteBatchRequest {
     queries: Vec<BatchQueryItem>,
     /// `limit` or `pagination` of every query.
     #[serde(default)]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     settings: Option<Map<String, Value>>,
     /// Queries that run at once.
     #[serde(default)]

@@ -5,7 +5,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
-    openapi::{any_object, time},
+    openapi::{maybe_object, maybe_time, time},
 };
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
@@ -32,9 +32,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 struct TimeRange {
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     start: Option<String>,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     end: Option<String>,
 }
 
@@ -131,13 +131,13 @@ struct BenchmarkResponse {
     results: Option<Value>,
     /// Each candidate beside the baseline, the p-value of the paired t-test and the interval of the difference of nDCG at
     /// 10, and a recommendation.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     comparison: Option<Value>,
     #[schema(schema_with = time)]
     created_at: String,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     started_at: Option<String>,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     completed_at: Option<String>,
     error_message: Option<String>,
 }

@@ -4,7 +4,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
-    openapi::{any_object, time},
+    openapi::{any_object, maybe_object, maybe_time, time},
 };
 use axum::{
     extract::State,
@@ -113,7 +113,7 @@ struct CreateDatasetRequest {
     /// 1 to 10,000 of them.
     queries: Vec<GroundTruthQuery>,
     #[serde(default)]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
 }
 
@@ -124,7 +124,7 @@ struct EvaluationDataset {
     description: Option<String>,
     queries: Vec<GroundTruthQuery>,
     query_count: i64,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
     namespace_id: String,
     /// The organization's id.
@@ -261,17 +261,17 @@ struct EvaluationRecord {
     created_at: String,
     #[schema(schema_with = time)]
     updated_at: String,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     completed_at: Option<String>,
     namespace_id: String,
     /// The organization's id.
     internal_id: String,
     query_count: i64,
     /// Each metric at the largest k, its mean over the evaluated queries.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     overall_metrics: Option<Value>,
     /// The same by k.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metrics_by_k: Option<Value>,
     /// Evaluated and skipped ones together.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -290,7 +290,7 @@ struct EvaluationRecord {
     baseline_evaluation_id: Option<String>,
     /// Whether it is better than the baseline: `passed`, `reason`, and each metric beside the baseline's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     verdict: Option<Value>,
 }
 

@@ -6,7 +6,7 @@ use crate::{
     documents::{MAX_REFERENCES, document_json, expand},
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
-    openapi::any_object,
+    openapi::{any_object, maybe_object},
     published::PublicView,
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
@@ -71,12 +71,12 @@ struct ReadConsistencyOption {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ExecuteRetrieverRequest {
     /// Values of the retriever's inputs by name.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     inputs: Option<Map<String, Value>>,
     /// A filter that every document must satisfy besides the stages'.
     filters: Option<Value>,
     /// `{method: offset | cursor | keyset | scroll, …}`.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     pagination: Option<Value>,
     /// Hits of the page, where `pagination` does not say.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 500)]
@@ -88,7 +88,7 @@ pub(crate) struct ExecuteRetrieverRequest {
     #[schema(value_type = Option<String>)]
     cursor: Option<Value>,
     /// `{limit}`, as some clients write it.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     settings: Option<Value>,
     /// Answers Server-Sent Events: one as each stage starts and ends, `execution_complete` with the hits, `[DONE]`.
     stream: Option<bool>,
@@ -115,16 +115,16 @@ struct AdhocExecuteRequest {
     #[schema(value_type = Option<Vec<Object>>)]
     stages: Option<Vec<Value>>,
     /// Names of inputs to `{type, required, default}`; without it any input is taken.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     input_schema: Option<Map<String, Value>>,
     budget_limits: Option<super::wire::BudgetLimits>,
     /// Values of the inputs by name.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     inputs: Option<Map<String, Value>>,
     /// A filter that every document must satisfy besides the stages'.
     filters: Option<Value>,
     /// `{method: offset | cursor | keyset | scroll, …}`.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     pagination: Option<Value>,
     /// Hits of the page, where `pagination` does not say.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 500)]
@@ -136,7 +136,7 @@ struct AdhocExecuteRequest {
     #[schema(value_type = Option<String>)]
     cursor: Option<Value>,
     /// `{limit}`, as some clients write it.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     settings: Option<Value>,
     /// Answers Server-Sent Events.
     stream: Option<bool>,
@@ -399,7 +399,7 @@ pub(crate) struct ExecuteRetrieverResponse {
     /// Where a stage has learned fusion: `sampled_weights` of the searches, whose `interactions` they come from, and
     /// whether it is `exploring`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     pub learned_fusion_context: Option<Value>,
     /// Whether what an equal execution has found was still true and is answered.
     pub cache_hit: bool,
@@ -411,7 +411,7 @@ pub(crate) struct ExecuteRetrieverResponse {
     pub consistency_mode: Option<String>,
     /// Where it was asked for: the stages as they were understood, and the way of each hit through them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     pub explain_plan: Option<Value>,
 }
 

@@ -4,7 +4,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
-    openapi::{any_object, time},
+    openapi::{any_object, maybe_object, maybe_time, time},
     paging::{ListBody, Paging, PagingFields},
 };
 use axum::extract::State;
@@ -46,10 +46,10 @@ struct ListAdhocExecutionsRequest {
     /// `completed`, `degraded` or `failed`.
     status: Option<String>,
     /// Only executions from this time on: RFC 3339.
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     start_time: Option<String>,
     /// Only executions up to this time: RFC 3339.
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     end_time: Option<String>,
     /// Answers `total` and no rows.
     count_only: Option<bool>,
@@ -216,7 +216,7 @@ struct ExecutionDetail {
     optimization_applied: bool,
     /// Where a stage has learned fusion: as the execution answered it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     learned_fusion_context: Option<Value>,
 }
 

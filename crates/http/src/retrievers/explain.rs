@@ -4,7 +4,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Json, Path, Tenant},
-    openapi::any_object,
+    openapi::maybe_object,
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[serde(default, deny_unknown_fields)]
 struct ExplainRetrieverRequest {
     /// Inputs to check, as an execution would.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     inputs: Option<Map<String, Value>>,
 }
 
@@ -41,7 +41,7 @@ struct ExplainRetrieverResponse {
     bottleneck_stages: Vec<String>,
     optimization_level: String,
     optimization_applied: bool,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     optimization_details: Option<Map<String, Value>>,
 }
 

@@ -4,7 +4,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
-    openapi::{any_object, time},
+    openapi::{maybe_object, maybe_time, time},
     paging::{ListBody, PaginationResponse, PagingFields},
 };
 use axum::extract::State;
@@ -56,7 +56,7 @@ pub(crate) struct SearchInteraction {
     /// The document's place among the results, from 0.
     #[schema(value_type = i64, minimum = 0, required)]
     position: Option<i64>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Map<String, Value>>,
     user_id: Option<String>,
     /// What belongs together: benchmarks replay the queries of a session.
@@ -66,7 +66,7 @@ pub(crate) struct SearchInteraction {
     /// Id or name of a stored retriever; the execution knows it, too.
     retriever_id: Option<String>,
     /// The inputs of the execution. Without it those that the server remembers are kept.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     query_snapshot: Option<Map<String, Value>>,
     /// The score with which the document was shown.
     document_score: Option<f64>,
@@ -76,7 +76,7 @@ pub(crate) struct SearchInteraction {
     /// The feature that found the document. Learned fusion needs it where the execution is not remembered.
     feature_uri: Option<String>,
     /// When it happened, if not now: RFC 3339.
-    #[schema(schema_with = time)]
+    #[schema(schema_with = maybe_time)]
     occurred_at: Option<String>,
 }
 
@@ -113,13 +113,13 @@ pub(crate) struct InteractionResponse {
     #[schema(schema_with = kinds)]
     interaction_type: Vec<String>,
     position: i64,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     metadata: Option<Value>,
     user_id: Option<String>,
     session_id: Option<String>,
     execution_id: Option<String>,
     retriever_id: Option<String>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     query_snapshot: Option<Value>,
     document_score: Option<f64>,
     result_set_size: Option<i64>,

@@ -1,7 +1,7 @@
 //! Retrievers as requests and answers write them.
 
 use super::object;
-use crate::openapi::{any_object, time};
+use crate::openapi::{any_object, maybe_object, time};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use strata_engine::{
@@ -127,7 +127,7 @@ pub struct RetrieverResponse {
     pub tags: Vec<String>,
     #[schema(schema_with = any_object)]
     pub metadata: Map<String, Value>,
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = maybe_object)]
     pub display_config: Option<Map<String, Value>>,
     /// From 1, one more with every change.
     pub version: i64,
