@@ -133,6 +133,9 @@ fn who_asks_too_often_is_told_how_long_to_wait() {
     assert_eq!(ask(&server, &execute(&world), &[], &query()).status(), 200);
     let refused = ask(&server, &execute(&world), &[], &query());
     assert_eq!(refused.status(), 429);
+    let header = |name: &str| refused.headers()[name].to_str().expect("text").to_owned();
+    let shown = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-window"].map(header);
+    assert_eq!(shown, ["1", "0", "3600"], "of all limits the nearest one");
     let wait: u64 = refused.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
     assert!((3_000..=3_600).contains(&wait), "{wait}");
     assert_eq!(refused.headers()["access-control-allow-origin"], "*", "pages can read the refusal");

@@ -122,6 +122,14 @@ impl Server {
         self.wait_until_healthy();
     }
 
+    /// [`Server::start_again`] with this configuration file.
+    pub fn start_again_configured(&mut self, configuration: &str) {
+        let file = self.dir.path().join("strata.toml");
+        std::fs::write(&file, configuration).expect("the configuration is written");
+        self.arguments = vec!["--config".to_owned(), file.to_str().expect("a UTF-8 path").to_owned()];
+        self.start_again();
+    }
+
     /// Starts again with a fault armed, which may end it before it answers.
     pub fn start_with_fault(&mut self, fault: &str) {
         let (child, address) = spawn(&self.data_dir(), &self.arguments, &self.logs, Some(fault));

@@ -1,6 +1,6 @@
 //! How often keys may ask, and how much an organization may have.
 
-use crate::support::{Api, KEY, SOON, Server, wait_for};
+use crate::support::{Api, KEY, SOON, Server, World, wait_for};
 use reqwest::blocking::{Client, Response};
 use serde_json::json;
 
@@ -94,4 +94,68 @@ fn an_organization_has_as_much_as_its_quotas_allow() {
     assert_eq!((refused.status, refused.text("/error/details/resource")), (403, "bytes"));
     api.delete(&format!("{objects}/{}", kept.text("/object_id"))).ok();
     object("b".repeat(11)).ok();
+}
+
+/// A request of the public from an address, as the proxy in front names it.
+fn visit(server: &Server, name: &str, address: &str, key: Option<&str>) -> Response {
+    let url = format!("{}/v1/public/retrievers/{name}/execute", server.url());
+    let mut request = Client::new().post(url).header("x-forwarded-for", address).json(&json!({ "inputs": { "query": "a" } }));
+    if let Some(key) = key {
+        request = request.header("x-public-api-key", key);
+    }
+    request.send().expect("the server answers")
+}
+
+/// The refusal of a request that is sent until it is refused.
+fn refused(mut ask: impl FnMut() -> Response) -> (Response, u64) {
+    let response = wait_for("the bucket to be empty", SOON, || Some(ask()).filter(|response| response.status() == 429));
+    let wait = number(&response, "retry-after");
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(number(&response, "x-ratelimit-remaining"), 0);
+    assert!(number(&response, "x-ratelimit-reset") > 1_600_000_000);
+    (response, wait)
+}
+
+#[test]
+fn the_public_has_the_limits_of_keys_for_each_retriever_and_each_address() {
+    let server = Server::start_configured("trust_proxy = true\n[rate_limits]\nsearch = 60\n");
+    let world = World::create(&server.api(), "shop");
+    let publish = format!("/v1/retrievers/{}/publish", world.id("retriever_id"));
+    let own = json!({ "rate_limit_config": { "tier": "unlimited" } });
+    world.api.send("PATCH", &publish, Some(&own)).ok();
+    let change = json!({ "rate_limit_overrides": { "search": 2 } });
+    server.api().send("PATCH", "/v1/organizations", Some(&change)).ok();
+    let name = world.id("public_name");
+
+    // Each request from an address of its own.
+    let mut n = 0;
+    let mut next = || {
+        n += 1;
+        format!("203.0.{}.{}", n / 250, n % 250 + 1)
+    };
+    let first = visit(&server, name, &next(), None);
+    assert_eq!((first.status().as_u16(), number(&first, "x-ratelimit-limit")), (200, 2));
+    let (of_retriever, _) = refused(|| visit(&server, name, &next(), None));
+    assert_eq!(number(&of_retriever, "x-ratelimit-limit"), 2, "a retriever counts as a key of its organization");
+    assert_eq!(visit(&server, name, &next(), Some(&world.retriever_key)).status(), 200, "a key for it has its own");
+
+    // One address, at whatever it asks.
+    let (of_address, wait) = refused(|| visit(&server, "nobody", "198.51.100.1", None));
+    assert_eq!(number(&of_address, "x-ratelimit-limit"), 60);
+    let body: serde_json::Value = of_address.json().expect("the envelope");
+    assert_eq!((&body["error"]["type"], &body["error"]["details"]["retry_after_seconds"]), (&json!("TooManyRequestsError"), &json!(wait)));
+    assert_eq!(visit(&server, "nobody", "198.51.100.2", None).status(), 404, "another address has its own limit");
+}
+
+#[test]
+fn what_the_public_asks_counts_for_the_day_of_the_organization() {
+    let mut server = Server::start();
+    let world = World::create(&server.api(), "shop");
+    let path = format!("/v1/public/retrievers/{}/config", world.id("public_name"));
+    server.stop();
+    server.start_again_configured("[quotas]\nrequests_per_day = 2\n");
+    let config = || Client::new().get(format!("{}{path}", server.url())).send().expect("the server answers");
+    assert_eq!((config().status().as_u16(), config().status().as_u16()), (200, 200));
+    let response = config();
+    assert_eq!((response.status().as_u16(), number(&response, "x-ratelimit-window")), (429, 86_400));
 }

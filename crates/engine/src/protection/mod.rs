@@ -1,4 +1,4 @@
-//! What keeps one caller from using up what all share: how often keys may ask, how much an organization may store, and a
+//! What keeps one caller from using up what all share: how often keys and the public may ask, how much an organization may store, and a
 //! reserve of the disk.
 
 mod quotas;
@@ -6,8 +6,8 @@ mod rates;
 mod room;
 
 pub use quotas::Quotas;
-pub(crate) use rates::Counts;
-pub use rates::Standing;
+pub(crate) use rates::{Counts, network};
+pub use rates::{Admission, Standing};
 pub(crate) use room::start;
 
 use strata_model::rates::Rates;
@@ -15,7 +15,8 @@ use strata_model::rates::Rates;
 /// What the operator allows. By default everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// Requests a minute of each key, where neither the key nor its organization says otherwise.
+    /// Requests a minute of each key, where neither the key nor its organization says otherwise, of each published
+    /// retriever, where its organization does not, and of each address that asks these.
     pub rates: Rates,
     /// What each organization may have.
     pub quotas: Quotas,

@@ -1,12 +1,20 @@
-//! How often keys may ask. A key has a bucket of tokens for each group of requests: as many as its limit, filled up again
-//! evenly within a minute. Buckets are kept in memory, a bounded number of them; those that were asked of least lately are
-//! forgotten first, which fills them, and all of them when the server stops.
+//! How often keys and the public may ask. A key has a bucket of tokens for each group of requests: as many as its limit,
+//! filled up again evenly within a minute; a published retriever and an address that asks one have the same. Buckets are
+//! kept in memory, a bounded number of them; those that were asked of least lately are forgotten first, which fills them,
+//! and all of them when the server stops.
 
-use crate::Engine;
+use crate::{Engine, published::Published};
 use lru::LruCache;
 use parking_lot::Mutex;
-use std::num::NonZeroUsize;
-use strata_model::{Error, Principal, Result, rates::Group};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroUsize,
+};
+use strata_model::{
+    Error, Principal, Result,
+    rates::{Group, Rates},
+};
+use strata_store::catalog::principals;
 
 /// Buckets that are kept.
 const MAX_BUCKETS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
@@ -26,41 +34,91 @@ pub struct Standing {
     pub window_seconds: i64,
 }
 
+/// Where somebody stands after a request, if its requests are limited, and [`Error::Busy`] where there were too many.
+pub type Admission = (Option<Standing>, Result<()>);
+
 /// When each bucket is full again, in microseconds since the Unix epoch: that says how full it is at any time.
 pub(crate) struct Counts {
+    /// By the id of a key or of what is published.
     keys: Mutex<LruCache<(String, Group), i64>>,
+    /// Apart from the others, since anybody may have many.
+    addresses: Mutex<LruCache<(IpAddr, Group), i64>>,
     organizations: Mutex<LruCache<String, i64>>,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { keys: Mutex::new(LruCache::new(MAX_BUCKETS)), organizations: Mutex::new(LruCache::new(MAX_BUCKETS)) }
+        Self {
+            keys: Mutex::new(LruCache::new(MAX_BUCKETS)),
+            addresses: Mutex::new(LruCache::new(MAX_BUCKETS)),
+            organizations: Mutex::new(LruCache::new(MAX_BUCKETS)),
+        }
     }
 }
 
 impl Engine {
-    /// Counts a request of a key: where it stands now, if its requests are limited, and [`Error::Busy`] where there were
-    /// too many. A refused request is not counted.
-    pub fn admit_key(&self, principal: &Principal, group: Group) -> (Option<Standing>, Result<()>) {
+    /// Counts a request of a key. A refused request is not counted.
+    pub fn admit_key(&self, principal: &Principal, group: Group) -> Admission {
+        self.admit_for(&principal.organization_id, &principal.key_id, principal.rates, group, "this key")
+    }
+
+    /// Counts a request to what is published as one of a key of its organization: of the key for the retriever that the
+    /// request came with, which was checked, or else of the publication itself.
+    pub async fn admit_public(&self, published: &Published, key: Option<&Principal>, group: Group) -> Result<Admission> {
+        if let Some(principal) = key {
+            return Ok(self.admit_key(principal, group));
+        }
+        let organization_id = published.scope.organization_id.clone();
+        let read = self.catalog.read(move |connection| principals::organization(connection, &organization_id));
+        let rates = self.rates_of(&read.await?);
+        let organization_id = &published.scope.organization_id;
+        Ok(self.admit_for(organization_id, &published.public_id, rates, group, "this retriever"))
+    }
+
+    /// Counts a request of an address to anything that is published. It may send as many as a key by default.
+    pub fn admit_address(&self, address: IpAddr, group: Group) -> Admission {
+        let Some(limit) = self.config.allowed.rates.of(group) else { return (None, Ok(())) };
+        let now = self.catalog.now_micros();
+        let mut addresses = self.counts.addresses.lock();
+        let full_at = addresses.get_or_insert_mut((network(address), group), || now);
+        let (standing, wait) = take(full_at, limit, MINUTE, now);
+        (Some(standing), within_a_minute(wait, limit, "this address"))
+    }
+
+    fn admit_for(&self, organization_id: &str, id: &str, rates: Rates, group: Group, who: &str) -> Admission {
         let now = self.catalog.now_micros();
         if let Some(limit) = self.config.allowed.quotas.requests_per_day {
             let mut days = self.counts.organizations.lock();
-            let full_at = days.get_or_insert_mut(principal.organization_id.clone(), || now);
+            let full_at = days.get_or_insert_mut(organization_id.to_owned(), || now);
             let (standing, wait) = take(full_at, limit, DAY, now);
             if let Some(wait) = wait {
                 let message = format!("this organization may send {limit} requests a day; try again later");
                 return (Some(standing), Err(busy(message, wait)));
             }
         }
-        let Some(limit) = principal.rates.of(group) else { return (None, Ok(())) };
+        let Some(limit) = rates.of(group) else { return (None, Ok(())) };
         let mut keys = self.counts.keys.lock();
-        let full_at = keys.get_or_insert_mut((principal.key_id.clone(), group), || now);
+        let full_at = keys.get_or_insert_mut((id.to_owned(), group), || now);
         let (standing, wait) = take(full_at, limit, MINUTE, now);
-        let outcome = match wait {
-            None => Ok(()),
-            Some(wait) => Err(busy(format!("this key may send {limit} such requests a minute; try again later"), wait)),
-        };
-        (Some(standing), outcome)
+        (Some(standing), within_a_minute(wait, limit, who))
+    }
+}
+
+fn within_a_minute(wait: Option<i64>, limit: u32, who: &str) -> Result<()> {
+    match wait {
+        None => Ok(()),
+        Some(wait) => Err(busy(format!("{who} may send {limit} such requests a minute; try again later"), wait)),
+    }
+}
+
+/// The address, or the /64 network of an IPv6 address: one host has as many of these as it likes.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 => v4,
     }
 }
 

@@ -6,7 +6,7 @@
 use super::Published;
 use crate::Engine;
 use std::net::IpAddr;
-use strata_model::{Error, Result, id};
+use strata_model::{Error, Principal, Result, id};
 use strata_store::catalog::publications;
 use subtle::ConstantTimeEq;
 
@@ -53,6 +53,14 @@ impl Engine {
         let parts = [own.as_bytes(), lock.as_bytes(), password.unwrap_or_default().as_bytes()];
         let proof = hex::encode(self.signer.stamp(PURPOSE, &parts));
         format!("{PUBLIC_KEY}{own}{}", &proof[..PROOF_CHARS])
+    }
+
+    /// The key for one retriever that a visitor sends, if it is one; a public key is none.
+    pub async fn retriever_key(&self, credentials: &Credentials) -> Result<Option<Principal>> {
+        match credentials.key.as_deref().filter(|key| !key.starts_with(PUBLIC_KEY)) {
+            Some(key) => self.authenticate(key).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Lets somebody use a published retriever, or says with [`Error::Unauthenticated`] what is missing. A key that is

@@ -1,14 +1,11 @@
 //! How often the public may ask. Counts are kept in memory, of a bounded number of retrievers and addresses; those that
 //! asked least lately are forgotten first, and all of them when the server stops.
 
+use crate::protection::{Admission, Standing, network};
 use lru::LruCache;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::{
-    hash::Hash,
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroUsize,
-};
+use std::{cmp::Reverse, hash::Hash, net::IpAddr, num::NonZeroUsize};
 use strata_model::{Error, Result};
 
 /// Published retrievers whose requests are counted.
@@ -125,6 +122,18 @@ impl Window {
         (now < ends && self.count >= limit).then_some(ends - now)
     }
 
+    fn standing(&self, limit: u32, length: i64, now: i64) -> Standing {
+        let ends = self.began + length;
+        let (count, resets) = if now < ends { (self.count, ends) } else { (0, now) };
+        Standing {
+            limit,
+            remaining: limit.saturating_sub(count),
+            // In whole seconds, and not before it is true.
+            reset_at: resets.div_euclid(1_000_000) + 1,
+            window_seconds: length / 1_000_000,
+        }
+    }
+
     fn add(&mut self, length: i64, now: i64) {
         if self.count == 0 || now >= self.began + length {
             *self = Self { began: now, count: 0 };
@@ -158,10 +167,10 @@ impl Default for Limiter {
 }
 
 impl Limiter {
-    /// Counts a request, or refuses it as [`Error::Busy`] and does not count it.
-    pub fn admit(&self, public_id: &str, what: Use, limits: &RateLimits, address: IpAddr, now: i64) -> Result<()> {
+    /// Counts a request, or refuses it and does not count it. Of several limits that one is shown which is nearest.
+    pub fn admit(&self, public_id: &str, what: Use, limits: &RateLimits, address: IpAddr, now: i64) -> Admission {
         if !limits.enabled {
-            return Ok(());
+            return (None, Ok(()));
         }
         let (lengths, most) = ([MINUTE, HOUR, DAY], limits.requests());
         let mut requests = self.requests.lock();
@@ -169,25 +178,30 @@ impl Limiter {
         let waits = most.iter().zip(lengths).zip(windows.iter());
         let wait = waits.filter_map(|((most, length), window)| window.wait((*most)?, length, now)).max();
         let mut addresses = self.addresses.lock();
-        let own = limits.of_an_address().map(|most| {
+        let mut own = limits.of_an_address().map(|most| {
             let key = (public_id.to_owned(), what, network(address));
             (most, addresses.get_or_insert_mut(key, Window::default))
         });
         let own_wait = own.as_ref().and_then(|(most, window)| window.wait(*most, HOUR, now));
-        if let Some(wait) = wait.max(own_wait) {
+        let refused = wait.max(own_wait);
+        if refused.is_none() {
+            windows.iter_mut().zip(lengths).for_each(|(window, length)| window.add(length, now));
+            if let Some((_, window)) = &mut own {
+                window.add(HOUR, now);
+            }
+        }
+        let shared = most.iter().zip(lengths).zip(windows.iter());
+        let shared = shared.filter_map(|((most, length), window)| Some(window.standing((*most)?, length, now)));
+        let standings = shared.chain(own.iter().map(|(most, window)| window.standing(*most, HOUR, now)));
+        let nearest = standings.min_by_key(|standing| (standing.remaining, Reverse(standing.reset_at)));
+        let outcome = refused.map_or(Ok(()), |wait| {
             let message = match own_wait {
                 Some(_) => "this address has asked too often; try again later",
                 None => "this retriever is asked too often at the moment; try again later",
             };
-            return Err(busy(message, wait));
-        }
-        for (window, length) in windows.iter_mut().zip(lengths) {
-            window.add(length, now);
-        }
-        if let Some((_, window)) = own {
-            window.add(HOUR, now);
-        }
-        Ok(())
+            Err(busy(message, wait))
+        });
+        (nearest, outcome)
     }
 
     /// [`Error::Busy`] where too many wrong passwords were sent for another one to be looked at.
@@ -213,17 +227,6 @@ fn busy(message: &str, wait_micros: i64) -> Error {
     Error::Busy { message: message.into(), retry_after_seconds: (wait_micros as u64).div_ceil(1_000_000) }
 }
 
-/// The address, or the /64 network of an IPv6 address: one host has as many of these as it likes.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,7 +239,7 @@ mod tests {
 
     /// Seconds to wait, or 0.
     fn ask(limiter: &Limiter, limits: &RateLimits, from: &str, now: i64) -> u64 {
-        match limiter.admit("pub_1", Use::Execute, limits, address(from), now) {
+        match limiter.admit("pub_1", Use::Execute, limits, address(from), now).1 {
             Ok(()) => 0,
             Err(Error::Busy { retry_after_seconds, .. }) => retry_after_seconds,
             Err(other) => panic!("{other}"),
@@ -256,6 +259,22 @@ mod tests {
         assert_eq!([asked(0), asked(10), asked(20)], [0, 0, 40], "the minute is full");
         assert_eq!([asked(60), asked(61)], [0, 3_539], "and now the hour, which began with the first request");
         assert_eq!(asked(3_600), 0, "refused requests do not count");
+    }
+
+    #[test]
+    fn the_nearest_limit_is_shown() {
+        let (limiter, now) = (Limiter::default(), 1_000 * SECOND);
+        let limits = RateLimits { requests_per_minute: Some(2), requests_per_hour: Some(2), ..RateLimits::default() };
+        let shown = |at: i64| {
+            let admission = limiter.admit("pub_1", Use::Execute, &limits, address("10.0.0.1"), now + at * SECOND);
+            let standing = admission.0.unwrap();
+            (standing.remaining, standing.limit, standing.window_seconds, standing.reset_at - 1_000, admission.1.is_ok())
+        };
+        assert_eq!(shown(0), (1, 2, 3_600, 3_601, true), "of two as near the one that lasts longer");
+        assert_eq!(shown(30), (0, 2, 3_600, 3_601, true));
+        assert_eq!(shown(90), (0, 2, 3_600, 3_601, false), "the minute is over, the hour is not");
+        let off = RateLimits { enabled: false, ..RateLimits::default() };
+        assert!(limiter.admit("pub_1", Use::Execute, &off, address("10.0.0.1"), now).0.is_none());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the public asks for: published retrievers by name, and the list of them.
 
 use super::{Published, Use, public_url};
-use crate::{Engine, listing::Page};
+use crate::{Engine, listing::Page, protection::Admission};
 use serde_json::Value;
 use std::net::IpAddr;
 use strata_model::{Error, Fields, Principal, Result};
@@ -40,8 +40,8 @@ impl Engine {
         Published::from_row(row)
     }
 
-    /// Counts a request of the public, or refuses it as [`Error::Busy`].
-    pub fn admit(&self, published: &Published, what: Use, address: IpAddr) -> Result<()> {
+    /// Counts a request of the public by what the publication itself allows.
+    pub fn admit(&self, published: &Published, what: Use, address: IpAddr) -> Admission {
         let (id, limits) = (&published.public_id, &published.settings.rate_limit_config);
         self.limiter.admit(id, what, limits, address, self.catalog.now_micros())
     }

@@ -4,6 +4,9 @@
 
 mod body;
 mod kind;
+mod public;
+
+pub(crate) use public::Toll;
 
 use crate::{
     App,
@@ -20,10 +23,10 @@ use axum::{
 use body::{Account, Cut, Holding, Paced};
 use kind::Class;
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use strata_engine::protection::Standing;
+use strata_engine::protection::{Admission, Standing};
 use strata_model::Principal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -151,8 +154,8 @@ pub(crate) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         metrics::counter!("strata_http_turned_away_total", "class" => class.name()).increment(1);
         return busy(class.name());
     };
-    let standing = Seen::default();
-    request.extensions_mut().insert(standing.clone());
+    let seen = Seen::default();
+    request.extensions_mut().insert(seen.clone());
     let account = Arc::new(Account::default());
     if !request.body().is_end_stream() {
         let (is_lines, is_file) = (is_json_lines(request.headers()), route == "/v1/blobs/{token}");
@@ -176,7 +179,7 @@ pub(crate) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         Some(Cut::NoRoom) => response = busy("bodies"),
         None => {}
     }
-    if let Some(standing) = standing.0.get().copied().flatten() {
+    if let Some(standing) = seen.tally().shown {
         show(standing, response.headers_mut());
     }
     let streams = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
@@ -187,18 +190,42 @@ fn busy(what: &str) -> Response {
     overloaded(format!("the server has too much to do ({what}); try again in a moment"), RETRY_AFTER_SECONDS)
 }
 
-/// Where the key of a request stands; set when it was counted.
+/// Where those stand for whom a request was counted.
 #[derive(Clone, Default)]
-struct Seen(Arc<OnceLock<Option<Standing>>>);
+struct Seen(Arc<Mutex<Tally>>);
+
+#[derive(Default)]
+struct Tally {
+    /// Whether the key was counted.
+    is_counted: bool,
+    shown: Option<Standing>,
+}
+
+impl Seen {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the standing if it is nearer to its limit than what is known, or the request was refused for it.
+    fn note(&self, (standing, outcome): Admission) -> Result<(), ApiError> {
+        let mut tally = self.tally();
+        let is_nearest =
+            standing.is_some_and(|new| tally.shown.is_none_or(|old| outcome.is_err() || new.remaining < old.remaining));
+        if is_nearest {
+            tally.shown = standing;
+        }
+        outcome.map_err(ApiError)
+    }
+}
 
 /// Counts a request of a key, once, or refuses it.
 pub(crate) fn count(app: &App, parts: &Parts, principal: &Principal) -> Result<(), ApiError> {
-    let Some(seen) = parts.extensions.get::<Seen>().filter(|seen| seen.0.get().is_none()) else { return Ok(()) };
+    let Some(seen) = parts.extensions.get::<Seen>() else { return Ok(()) };
+    if std::mem::replace(&mut seen.tally().is_counted, true) {
+        return Ok(());
+    }
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let (standing, outcome) = app.admit_key(principal, kind::group(&parts.method, route));
-    // Nobody else sets it: a request's extractors run one after the other.
-    let _ = seen.0.set(standing);
-    outcome.map_err(ApiError)
+    seen.note(app.admit_key(principal, kind::group(&parts.method, route)))
 }
 
 pub(crate) const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");

@@ -1,11 +1,13 @@
 //! What the public may do with published retrievers: find them, execute them, say what it did with what it found. No
-//! account is needed. A request is checked before it is counted, and counted before it costs anything.
+//! account is needed. A request counts for its address first; it is checked before it counts for what is published, and
+//! counted before it costs anything.
 
 use super::{display::DisplayConfig, view::PublicView};
 use crate::{
     App,
     error::ApiError,
     extract::{Address, Caller, Json, Path, Query},
+    load::Toll,
     openapi::{any_object, maybe_object, time},
     retrievers::{Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, answered, known},
 };
@@ -64,7 +66,7 @@ pub(super) fn short_url(base: &str, public_name: &str) -> String {
     format!("{base}/r/{public_name}")
 }
 
-async fn follow(State(app): State<App>, Path(name): Path<String>) -> Result<Redirect, ApiError> {
+async fn follow(State(app): State<App>, _toll: Toll, Path(name): Path<String>) -> Result<Redirect, ApiError> {
     let published = app.public_retriever(&name).await?;
     Ok(Redirect::temporary(&published.url(&app.config().public_url)))
 }
@@ -184,6 +186,7 @@ impl From<PublicCard> for PublicRetrieverListItem {
     responses((status = 200, body = ListPublicRetrieversResponse)))]
 async fn list_public_retrievers(
     State(app): State<App>,
+    _toll: Toll,
     MaybeOwner(owner): MaybeOwner,
     Query(query): Query<PublicListQuery>,
 ) -> Result<Json<ListPublicRetrieversResponse>, ApiError> {
@@ -228,8 +231,9 @@ struct PublicRetrieverConfigResponse {
     execute_url: String,
 }
 
-async fn config(app: &App, name: &str) -> Result<Json<PublicRetrieverConfigResponse>, ApiError> {
+async fn config(app: &App, toll: &Toll, name: &str) -> Result<Json<PublicRetrieverConfigResponse>, ApiError> {
     let published = app.public_retriever(name).await?;
+    toll.of(app, &published).await?;
     let public_api_key = match published.has_password() {
         true => None,
         false => Some(app.public_key(&published).await?),
@@ -251,9 +255,10 @@ async fn config(app: &App, name: &str) -> Result<Json<PublicRetrieverConfigRespo
     params(("public_name" = String, Path)), responses((status = 200, body = PublicRetrieverConfigResponse)))]
 async fn get_public_retriever(
     State(app): State<App>,
+    toll: Toll,
     Path(name): Path<String>,
 ) -> Result<Json<PublicRetrieverConfigResponse>, ApiError> {
-    config(&app, &name).await
+    config(&app, &toll, &name).await
 }
 
 /// Get the configuration of a public retriever
@@ -263,9 +268,10 @@ async fn get_public_retriever(
     params(("public_name" = String, Path)), responses((status = 200, body = PublicRetrieverConfigResponse)))]
 async fn get_retriever_config(
     State(app): State<App>,
+    toll: Toll,
     Path(name): Path<String>,
 ) -> Result<Json<PublicRetrieverConfigResponse>, ApiError> {
-    config(&app, &name).await
+    config(&app, &toll, &name).await
 }
 
 /// A retriever as `POST /v1/retrievers` takes one.
@@ -299,9 +305,11 @@ struct PublicRetrieverTemplateResponse {
     params(("public_name" = String, Path)), responses((status = 200, body = PublicRetrieverTemplateResponse)))]
 async fn get_public_retriever_template(
     State(app): State<App>,
+    toll: Toll,
     Path(name): Path<String>,
 ) -> Result<Json<PublicRetrieverTemplateResponse>, ApiError> {
     let published = app.public_retriever(&name).await?;
+    toll.of(&app, &published).await?;
     let template = app.public_template(&published).await?.ok_or_else(|| {
         Error::Forbidden(format!("the owner of `{}` does not show how it works", published.public_name))
     })?;
@@ -341,6 +349,7 @@ struct VerifyPasswordResponse {
     params(("public_name" = String, Path)), responses((status = 200, body = VerifyPasswordResponse)))]
 async fn verify_password(
     State(app): State<App>,
+    toll: Toll,
     Visitor(visitor): Visitor,
     Path(name): Path<String>,
     Json(body): Json<VerifyPasswordRequest>,
@@ -349,6 +358,7 @@ async fn verify_password(
         return Err(Error::invalid("password", format!("must have 1 to {MAX_PASSWORD_BYTES} bytes")).into());
     }
     let published = app.public_retriever(&name).await?;
+    toll.of(&app, &published).await?;
     let valid = app.is_password(&published, body.password.as_bytes(), visitor.address).await?;
     let public_api_key = if valid { Some(app.public_key(&published).await?) } else { None };
     Ok(Json(VerifyPasswordResponse { valid, public_api_key }))
@@ -377,6 +387,7 @@ struct PublicExecuteQuery {
     responses((status = 200, body = ExecuteRetrieverResponse)))]
 async fn execute_public_retriever(
     State(app): State<App>,
+    toll: Toll,
     Visitor(visitor): Visitor,
     headers: HeaderMap,
     Path(name): Path<String>,
@@ -384,7 +395,7 @@ async fn execute_public_retriever(
     Json(body): Json<ExecuteRetrieverRequest>,
 ) -> Result<Response, ApiError> {
     let published = app.public_retriever(&name).await?;
-    execute(app.clone(), published, visitor, asked(&app, query, body)?, known(&headers)).await
+    execute(app.clone(), toll, published, visitor, asked(&app, query, body)?, known(&headers)).await
 }
 
 /// Execute the public retriever of a key
@@ -398,6 +409,7 @@ async fn execute_public_retriever(
     responses((status = 200, body = ExecuteRetrieverResponse)))]
 async fn execute_by_key(
     State(app): State<App>,
+    toll: Toll,
     Visitor(visitor): Visitor,
     headers: HeaderMap,
     Query(query): Query<PublicExecuteQuery>,
@@ -409,7 +421,7 @@ async fn execute_by_key(
         return Err(Error::Unauthenticated(message.into()).into());
     };
     let published = app.published_by_key(key).await?;
-    execute(app, published, visitor, asked, known(&headers)).await
+    execute(app, toll, published, visitor, asked, known(&headers)).await
 }
 
 fn asked(app: &App, query: PublicExecuteQuery, body: ExecuteRetrieverRequest) -> Result<Asked, Error> {
@@ -419,6 +431,7 @@ fn asked(app: &App, query: PublicExecuteQuery, body: ExecuteRetrieverRequest) ->
 
 async fn execute(
     app: App,
+    toll: Toll,
     published: Published,
     visitor: Credentials,
     mut asked: Asked,
@@ -427,7 +440,7 @@ async fn execute(
     app.let_in(&published, &visitor).await?;
     asked.check_public(&published.exposure())?;
     asked.limit_page(published.settings.rate_limit_config.max_results_per_query);
-    app.admit(&published, Use::Execute, visitor.address)?;
+    toll.of_visitor(&app, &published, &visitor, Use::Execute).await?;
     let prepared = app.prepare_retriever(&published.scope, &published.retriever_id).await;
     let collections = prepared.as_ref().map(|prepared| prepared.plan.collection_identifiers.clone());
     let view = PublicView::new(&published, collections.unwrap_or_default());
@@ -516,10 +529,10 @@ struct PublicInteractionBatchResponse {
 }
 
 /// What was done with a hit, checked and counted.
-async fn reported(app: &App, name: &str, visitor: &Credentials) -> Result<Published, ApiError> {
+async fn reported(app: &App, toll: &Toll, name: &str, visitor: &Credentials) -> Result<Published, ApiError> {
     let published = app.public_retriever(name).await?;
     app.check_key(&published, visitor).await?;
-    app.admit(&published, Use::Interact, visitor.address)?;
+    toll.of_visitor(app, &published, visitor, Use::Interact).await?;
     Ok(published)
 }
 
@@ -535,12 +548,13 @@ async fn reported(app: &App, name: &str, visitor: &Credentials) -> Result<Publis
     responses((status = 200, body = PublicInteractionResponse)))]
 async fn track_interaction(
     State(app): State<App>,
+    toll: Toll,
     Visitor(visitor): Visitor,
     Path(name): Path<String>,
     headers: HeaderMap,
     Json(body): Json<PublicInteractionRequest>,
 ) -> Result<Json<PublicInteractionResponse>, ApiError> {
-    let published = reported(&app, &name, &visitor).await?;
+    let published = reported(&app, &toll, &name, &visitor).await?;
     let sent = body.read(text(&headers, SESSION).as_ref());
     let recorded = app.record_public_interaction(&published, sent).await?;
     Ok(Json(PublicInteractionResponse {
@@ -562,6 +576,7 @@ async fn track_interaction(
     responses((status = 200, body = PublicInteractionBatchResponse)))]
 async fn track_interactions(
     State(app): State<App>,
+    toll: Toll,
     Visitor(visitor): Visitor,
     Path(name): Path<String>,
     headers: HeaderMap,
@@ -570,7 +585,7 @@ async fn track_interactions(
     if !(1..=MAX_INTERACTIONS).contains(&body.interactions.len()) {
         return Err(Error::invalid("interactions", format!("must be 1 to {MAX_INTERACTIONS}")).into());
     }
-    let published = reported(&app, &name, &visitor).await?;
+    let published = reported(&app, &toll, &name, &visitor).await?;
     let session = text(&headers, SESSION);
     let sent = body.interactions.into_iter().map(|one| one.read(session.as_ref())).collect();
     let answers = app.record_public_interactions(&published, sent).await?;
