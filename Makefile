@@ -14,12 +14,12 @@ ORACLE := pytrec_eval-terrier==0.5.11
 S3 := 'moto[s3]==5.2.5' flask==3.1.3 flask-cors==6.0.5
 
 # Tests take nothing from the user's own directories: model and Python packages live beside the build.
-test crash soak check generated fixtures: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
-test crash soak check: export STRATA_TEST_PYTHON := $(VENV)/bin/python
+test crash soak load schemathesis check generated fixtures: export STRATA_MODELS := $(or $(STRATA_MODELS),$(TARGET)/models)
+test crash soak load schemathesis check: export STRATA_TEST_PYTHON := $(VENV)/bin/python
 # Real photos, recordings, videos and PDFs.
-test crash soak check bench: export STRATA_TEST_FILES := $(or $(STRATA_TEST_FILES),$(TARGET)/test-files)
+test crash soak load schemathesis check bench: export STRATA_TEST_FILES := $(or $(STRATA_TEST_FILES),$(TARGET)/test-files)
 
-.PHONY: demo test check lint crash soak fuzz bench compat generated fixtures prepare clean-tests
+.PHONY: demo test check lint crash soak load schemathesis fuzz bench compat generated fixtures prepare clean-tests
 
 demo:
 	./scripts/demo.sh
@@ -59,6 +59,16 @@ soak: prepare
 	  $(CARGO) nextest run --package strata --test integration --profile crash model::; \
 	else \
 	  $(CARGO) test --package strata --test integration model::; \
+	fi
+
+# The long form of the overload: ten times what this machine can do, for five minutes.
+load: export STRATA_LOAD_SECONDS := $(or $(STRATA_LOAD_SECONDS),300)
+load: export STRATA_LOAD_FACTOR := $(or $(STRATA_LOAD_FACTOR),10)
+load: prepare
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(CARGO) nextest run --package strata --test integration --profile crash --no-capture load::overload::; \
+	else \
+	  $(CARGO) test --package strata --test integration load::overload:: -- --nocapture; \
 	fi
 
 # Looks for templates, filters and plans that panic, hang, or are not refused as the caller's. What it reaches is kept in

@@ -4,7 +4,9 @@
 mod clients;
 mod disk;
 mod keys;
+mod overload;
 mod served;
+mod slow;
 
 use crate::support::{KEY, SOON, Server};
 use std::{
