@@ -71,6 +71,16 @@ load: prepare
 	  $(CARGO) test --package strata --test integration load::overload:: -- --nocapture; \
 	fi
 
+# The long form of the requests that are made up from the OpenAPI document, and of chains of them: half an hour.
+schemathesis: export STRATA_FUZZ_SECONDS := $(or $(STRATA_FUZZ_SECONDS),1800)
+schemathesis: export STRATA_FUZZ_EXAMPLES := $(or $(STRATA_FUZZ_EXAMPLES),50)
+schemathesis: prepare
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(CARGO) nextest run --package strata --test integration --profile crash --no-fail-fast --test-threads 4 contract::fuzzed::; \
+	else \
+	  $(CARGO) test --package strata --test integration contract::fuzzed:: -- --test-threads 4; \
+	fi
+
 # Looks for templates, filters and plans that panic, hang, or are not refused as the caller's. What it reaches is kept in
 # fuzz/corpus, what fails in fuzz/artifacts. No nightly compiler is needed: the counters go into this project's crates only.
 FUZZ_SECONDS ?= 600

@@ -18,6 +18,7 @@ mod outside;
 mod providers;
 mod published;
 mod removal;
+mod signed_urls;
 mod sql_lookup;
 mod standalone;
 mod subjects;

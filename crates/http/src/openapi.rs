@@ -16,18 +16,21 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 const MAX_OPERATION_ID: usize = 64;
 
 /// What a refusal with each status means.
-const FAULTS: [(&str, &str, &str); 12] = [
+const FAULTS: [(&str, &str, &str); 15] = [
     ("400", "BadRequest", "The request cannot be read."),
     ("401", "Unauthorized", "The API key is missing, wrong, expired or revoked."),
     ("403", "Forbidden", "The API key may not do this."),
     ("404", "NotFound", "Something that was named does not exist."),
+    ("408", "Slow", "The body came too slowly; send it again."),
     ("409", "Conflict", "The present state forbids it: a name is taken, or something still needs the thing."),
     ("413", "TooLarge", "The body or a file is too large."),
+    ("415", "MediaType", "The body is of a media type that is not taken here."),
     ("422", "Invalid", "A field is not what it must be; `error.details.validation_errors` says which."),
     ("429", "Busy", "Too much at once; `Retry-After` says when to try again."),
     ("500", "Internal", "A fault of the server; the log names it under the request id."),
     ("502", "Provider", "A provider of models failed; the message says what it said."),
     ("503", "Unavailable", "Something the server needs is missing; the message says how to get it."),
+    ("504", "Timeout", "The answer took too long; ask for less at once."),
     ("507", "Full", "The disk is full; nothing was written."),
 ];
 
