@@ -436,6 +436,7 @@ async fn canceled(app: &App, scope: &Scope, bucket: Option<&str>, batch: &str, r
         }
         None => answer(json!({
             "task_id": batch, "task_type": "api_buckets_batches_process", "status": "CANCELED",
+            "inputs": [batch], "outputs": [],
             "additional_data": { "batch_id": batch, "canceled": count },
         })),
     }

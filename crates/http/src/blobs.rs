@@ -30,8 +30,8 @@ pub fn routes() -> OpenApiRouter<App> {
 /// The content behind a signed URL, whole or the part that a `Range` header asks for.
 #[utoipa::path(get, path = "/v1/blobs/{token}", tag = "Blobs", params(("token" = String, Path)),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream", description = "The content."),
-        (status = 206, body = Vec<u8>, content_type = "application/octet-stream", description = "A part of it."),
+        (status = 200, body = Vec<u8>, content_type = "*/*", description = "The content."),
+        (status = 206, body = Vec<u8>, content_type = "*/*", description = "A part of it."),
         (status = 304, description = "The content is the one that `If-None-Match` names."),
         (status = 416, description = "The content ends before the range begins."),
     ))]
