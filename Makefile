@@ -76,9 +76,9 @@ schemathesis: export STRATA_FUZZ_SECONDS := $(or $(STRATA_FUZZ_SECONDS),1800)
 schemathesis: export STRATA_FUZZ_EXAMPLES := $(or $(STRATA_FUZZ_EXAMPLES),50)
 schemathesis: prepare
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run --package strata --test integration --profile crash --no-fail-fast --test-threads 4 contract::fuzzed::; \
+	  $(CARGO) nextest run --package strata --test integration --profile crash --no-fail-fast --test-threads 5 contract::fuzzed::; \
 	else \
-	  $(CARGO) test --package strata --test integration contract::fuzzed:: -- --test-threads 4; \
+	  $(CARGO) test --package strata --test integration contract::fuzzed:: -- --test-threads 5; \
 	fi
 
 # Looks for templates, filters and plans that panic, hang, or are not refused as the caller's. What it reaches is kept in

@@ -29,8 +29,16 @@ fn requests_about_buckets_and_namespaces_are_answered_as_the_document_says() {
 }
 
 #[test]
+fn requests_about_collections_and_documents_are_answered_as_the_document_says() {
+    the_world_is_asked(&["--include-path-regex", "^/v1/(collections|documents|annotations)"]);
+}
+
+#[test]
 fn requests_about_everything_else_are_answered_as_the_document_says() {
-    the_world_is_asked(&["--include-path-regex", "^/v1/(?!retrievers|buckets|namespaces)"]);
+    the_world_is_asked(&[
+        "--include-path-regex",
+        "^/v1/(?!retrievers|buckets|namespaces|collections|documents|annotations)",
+    ]);
 }
 
 #[test]
