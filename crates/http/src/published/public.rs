@@ -9,7 +9,9 @@ use crate::{
     extract::{Address, Caller, Json, Path, Query},
     load::Toll,
     openapi::{any_object, maybe_object, time},
-    retrievers::{Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, answered, known},
+    retrievers::{
+        Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, StreamedEvent, answered, known,
+    },
 };
 use axum::{
     Router,
@@ -384,7 +386,7 @@ struct PublicExecuteQuery {
         ("X-Public-API-Key" = Option<String>, Header, description = "The public key, or one for this retriever."),
         ("X-Retriever-Password" = Option<String>, Header, description = "The password, where there is one."),
     ),
-    responses((status = 200, content((ExecuteRetrieverResponse = "application/json"), (String = "text/event-stream")))))]
+    responses((status = 200, content((ExecuteRetrieverResponse = "application/json"), (StreamedEvent = "text/event-stream")))))]
 async fn execute_public_retriever(
     State(app): State<App>,
     toll: Toll,
@@ -406,7 +408,7 @@ async fn execute_public_retriever(
         PublicExecuteQuery,
         ("X-Public-API-Key" = Option<String>, Header, description = "A public key, or one for a retriever that is published."),
     ),
-    responses((status = 200, content((ExecuteRetrieverResponse = "application/json"), (String = "text/event-stream")))))]
+    responses((status = 200, content((ExecuteRetrieverResponse = "application/json"), (StreamedEvent = "text/event-stream")))))]
 async fn execute_by_key(
     State(app): State<App>,
     toll: Toll,

@@ -1,6 +1,9 @@
 //! Executing a retriever, stored or sent along, and what an execution answers.
 
-use super::{freshness, stream};
+use super::{
+    freshness,
+    stream::{self, StreamedEvent},
+};
 use crate::{
     App,
     documents::{MAX_REFERENCES, document_json, expand},
@@ -290,7 +293,7 @@ impl AdhocExecuteRequest {
 /// Runs `stages` once. The answer is that of a stored retriever, without `retriever_id`. Stages that call something outside
 /// need `write`.
 #[utoipa::path(post, path = "/v1/retrievers/execute", tag = "AdhocRetrievers", params(ExecuteQuery),
-    responses((status = 200, content((ExecuteRetrieverResponse = "application/json"), (String = "text/event-stream"))), (status = 304, description = "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`")))]
+    responses((status = 200, content((ExecuteRetrieverResponse = "application/json"), (StreamedEvent = "text/event-stream"))), (status = 304, description = "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`")))]
 async fn execute_adhoc_retriever(
     State(app): State<App>,
     tenant: Tenant,
@@ -316,7 +319,7 @@ async fn execute_adhoc_retriever(
 /// What had to be left out is in `degraded`, with `status` `degraded`.
 #[utoipa::path(post, path = "/v1/retrievers/{retriever_id}/execute", tag = "Retrievers",
     params(("retriever_id" = String, Path), ExecuteQuery),
-    responses((status = 200, content((ExecuteRetrieverResponse = "application/json"), (String = "text/event-stream"))), (status = 304, description = "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`")))]
+    responses((status = 200, content((ExecuteRetrieverResponse = "application/json"), (StreamedEvent = "text/event-stream"))), (status = 304, description = "Nothing has changed since the answer whose `ETag` was sent in `If-None-Match`")))]
 async fn execute_retriever(
     State(app): State<App>,
     tenant: Tenant,

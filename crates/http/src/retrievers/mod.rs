@@ -15,6 +15,7 @@ mod wire;
 
 pub(crate) use execute::{Asked, ExecuteQuery, ExecuteRetrieverRequest, ExecuteRetrieverResponse, answered};
 pub(crate) use freshness::known;
+pub(crate) use stream::StreamedEvent;
 
 use crate::{
     App,

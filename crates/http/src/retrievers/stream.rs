@@ -12,6 +12,7 @@ use futures::{
     channel::mpsc::{self, UnboundedSender},
     stream,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use strata_engine::{
@@ -19,6 +20,14 @@ use strata_engine::{
     retrievers::{Execute, Prepared},
 };
 use strata_model::{Error, Scope};
+use utoipa::ToSchema;
+
+/// A Server-Sent Event of an execution that is streamed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StreamedEvent {
+    /// A JSON object with `event_type`, and `[DONE]` at the end.
+    data: String,
+}
 
 /// Executes while the caller reads; a caller that goes away ends the execution.
 pub(super) fn events(app: App, scope: Scope, prepared: Prepared, execute: Execute, style: Style) -> Response {
