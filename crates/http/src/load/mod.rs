@@ -260,4 +260,18 @@ mod tests {
         let _first = places.take(wait).await.unwrap();
         assert!(places.take(Duration::from_millis(10)).await.is_none(), "nothing came free");
     }
+
+    #[test]
+    fn of_several_limits_the_nearest_is_shown_and_one_that_refuses_before_all() {
+        let standing = |limit, remaining| Some(Standing { limit, remaining, reset_at: 0, window_seconds: 60 });
+        let seen = Seen::default();
+        for (limit, remaining, shown) in [(60, 50, 60), (10, 5, 10), (600, 599, 10)] {
+            assert!(seen.note((standing(limit, remaining), Ok(()))).is_ok());
+            assert_eq!(seen.tally().shown.map(|standing| standing.limit), Some(shown));
+        }
+        assert!(seen.note((None, Ok(()))).is_ok());
+        let busy = strata_model::Error::Busy { message: String::new(), retry_after_seconds: 1 };
+        assert!(seen.note((standing(7, 5), Err(busy))).is_err());
+        assert_eq!(seen.tally().shown.map(|standing| standing.limit), Some(7));
+    }
 }
