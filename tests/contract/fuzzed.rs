@@ -111,6 +111,8 @@ impl<'a> Fuzzer<'a> {
             .args(["--header", &format!("Authorization: Bearer {KEY}"), "--checks", CHECKS])
             .args(["--max-examples", &self.examples, "--workers", "1", "--seed", "7"])
             .args(["--generation-database", "none", "--no-color", "--continue-on-failure"])
+            // How fast the machine is decides nothing.
+            .args(["--suppress-health-check", "all", "--request-timeout", "90"])
             .args(arguments)
             .current_dir(self.server.data_dir());
         let output = command.output().expect("schemathesis runs");
