@@ -58,8 +58,7 @@ fn the_world_is_asked(operations: &[&str]) {
     let server = Server::start();
     let world = World::create(&server.api(), "world").with_snapshot();
     let ids = world.ids.iter().map(|(name, id)| (format!("path.{name}"), id.as_str()));
-    let known: Vec<(String, &str)> =
-        ids.chain([("header.X-Namespace".to_owned(), world.id("namespace_id"))]).collect();
+    let known: Vec<(String, &str)> = ids.chain([("header.X-Namespace".to_owned(), world.id("namespace_id"))]).collect();
     let known: Vec<(&str, &str)> = known.iter().map(|(name, id)| (name.as_str(), *id)).collect();
     let fuzzer = Fuzzer::new(&server, &known);
     let phases = if fuzzer.seconds.is_some() { "examples,coverage,fuzzing,stateful" } else { ONCE };
@@ -78,7 +77,9 @@ impl<'a> Fuzzer<'a> {
     /// One that puts most of the time the known value where a parameter is asked for.
     fn new(server: &'a Server, known: &[(&str, &str)]) -> Self {
         // That a model or a provider is not there is no fault; the answer says what to do.
-        let mut settings = "[checks]\nnot_a_server_error.expected-statuses = [\"2xx\", \"3xx\", \"4xx\", \"502\", \"503\"]\n".to_owned();
+        let mut settings =
+            "[checks]\nnot_a_server_error.expected-statuses = [\"2xx\", \"3xx\", \"4xx\", \"502\", \"503\"]\n"
+                .to_owned();
         for (n, (_, value)) in known.iter().enumerate() {
             writeln!(settings, "[dictionaries.known{n}]\nvalues = [{value:?}]").expect("a text takes all");
         }

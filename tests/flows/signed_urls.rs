@@ -24,8 +24,7 @@ impl World {
 
     /// An upload that waits for its bytes: its id, and the path of the URL that takes them.
     fn upload(&self) -> (String, String) {
-        let body =
-            json!({ "filename": "a.txt", "content_type": "text/plain", "create_object_on_confirm": false });
+        let body = json!({ "filename": "a.txt", "content_type": "text/plain", "create_object_on_confirm": false });
         let made = self.api.post(&self.uploads, body);
         (made.text("/upload_id").to_owned(), path(made.text("/presigned_url")))
     }

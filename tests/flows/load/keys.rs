@@ -99,7 +99,8 @@ fn an_organization_has_as_much_as_its_quotas_allow() {
 /// A request of the public from an address, as the proxy in front names it.
 fn visit(server: &Server, name: &str, address: &str, key: Option<&str>) -> Response {
     let url = format!("{}/v1/public/retrievers/{name}/execute", server.url());
-    let mut request = Client::new().post(url).header("x-forwarded-for", address).json(&json!({ "inputs": { "query": "a" } }));
+    let mut request =
+        Client::new().post(url).header("x-forwarded-for", address).json(&json!({ "inputs": { "query": "a" } }));
     if let Some(key) = key {
         request = request.header("x-public-api-key", key);
     }
@@ -143,7 +144,10 @@ fn the_public_has_the_limits_of_keys_for_each_retriever_and_each_address() {
     let (of_address, wait) = refused(|| visit(&server, "nobody", "198.51.100.1", None));
     assert_eq!(number(&of_address, "x-ratelimit-limit"), 60);
     let body: serde_json::Value = of_address.json().expect("the envelope");
-    assert_eq!((&body["error"]["type"], &body["error"]["details"]["retry_after_seconds"]), (&json!("TooManyRequestsError"), &json!(wait)));
+    assert_eq!(
+        (&body["error"]["type"], &body["error"]["details"]["retry_after_seconds"]),
+        (&json!("TooManyRequestsError"), &json!(wait))
+    );
     assert_eq!(visit(&server, "nobody", "198.51.100.2", None).status(), 404, "another address has its own limit");
 }
 

@@ -45,7 +45,8 @@ fn ten_times_what_it_can_do_is_answered_or_refused_and_nothing_acknowledged_is_l
     let (seconds, factor) = (setting("STRATA_LOAD_SECONDS", 5), setting("STRATA_LOAD_FACTOR", 10));
     let mut server = Server::start();
     let load = Arc::new(Load::new(&server));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let quiet_seconds = (seconds / 5).clamp(2, 20);
     let per_second = runtime.block_on(load.rate(quiet_seconds));
     let address = server.url().strip_prefix("http://").expect("a server without TLS").to_owned();

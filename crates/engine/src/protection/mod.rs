@@ -6,8 +6,8 @@ mod rates;
 mod room;
 
 pub use quotas::Quotas;
-pub(crate) use rates::{Counts, network};
 pub use rates::{Admission, Standing};
+pub(crate) use rates::{Counts, network};
 pub(crate) use room::start;
 
 use strata_model::rates::Rates;

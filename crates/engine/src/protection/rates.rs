@@ -64,7 +64,12 @@ impl Engine {
 
     /// Counts a request to what is published as one of a key of its organization: of the key for the retriever that the
     /// request came with, which was checked, or else of the publication itself.
-    pub async fn admit_public(&self, published: &Published, key: Option<&Principal>, group: Group) -> Result<Admission> {
+    pub async fn admit_public(
+        &self,
+        published: &Published,
+        key: Option<&Principal>,
+        group: Group,
+    ) -> Result<Admission> {
         if let Some(principal) = key {
             return Ok(self.admit_key(principal, group));
         }

@@ -268,7 +268,13 @@ mod tests {
         let shown = |at: i64| {
             let admission = limiter.admit("pub_1", Use::Execute, &limits, address("10.0.0.1"), now + at * SECOND);
             let standing = admission.0.unwrap();
-            (standing.remaining, standing.limit, standing.window_seconds, standing.reset_at - 1_000, admission.1.is_ok())
+            (
+                standing.remaining,
+                standing.limit,
+                standing.window_seconds,
+                standing.reset_at - 1_000,
+                admission.1.is_ok(),
+            )
         };
         assert_eq!(shown(0), (1, 2, 3_600, 3_601, true), "of two as near the one that lasts longer");
         assert_eq!(shown(30), (0, 2, 3_600, 3_601, true));

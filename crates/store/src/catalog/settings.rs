@@ -20,7 +20,8 @@ pub fn get_or_set(tx: &Transaction<'_>, name: &str, fresh: &str) -> Result<Strin
 
 /// Puts the value in the place of the one that was there.
 pub fn set(tx: &Transaction<'_>, name: &str, value: &str) -> Result<()> {
-    let sql = "INSERT INTO settings (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+    let sql =
+        "INSERT INTO settings (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     tx.execute(sql, [name, value]).map_err(from_sql)?;
     Ok(())
 }
