@@ -15,7 +15,6 @@ pub mod entry;
 mod install;
 pub mod limits;
 mod mel;
-mod onnx;
 mod pool;
 mod queue;
 pub mod registry;

@@ -6,7 +6,6 @@ use crate::speech::rules::{choose, log_sum};
 use crate::speech::vocabulary::Vocabulary;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use rten_tensor::prelude::*;
 use std::io::Write;
 use strata_model::{Error, Result};
 
@@ -103,9 +102,8 @@ impl Run<'_> {
         // As many as there are places for the text, half being meant for the text before.
         let limit = sizes.positions / 2;
         for step in 0..limit {
-            let logits = self.network.decode(&next, &mut past, &sound)?;
-            let (places, vocabulary) = (logits.size(1), logits.size(2));
-            let mut logits = logits.into_data();
+            let mut logits = self.network.decode(&next, &mut past, &sound)?;
+            let (places, vocabulary) = (next[0].len(), sizes.vocabulary);
             let mut rows = Vec::new();
             for (row, logits) in logits.chunks_exact_mut(places * vocabulary).enumerate() {
                 let window = &mut told[open[row]];
@@ -122,7 +120,7 @@ impl Run<'_> {
                 break;
             }
             if rows.len() < open.len() {
-                past.keep(&rows, &sizes);
+                past.keep(&rows);
                 sound = sound.keep(&rows);
             }
             open = rows.iter().map(|row| open[*row]).collect();
@@ -154,7 +152,7 @@ impl Run<'_> {
 /// The language that the first window of `sound` is in, with its probability.
 pub fn detect_language(network: &Network, words: &Vocabulary, sound: &Sound) -> Result<(String, f32)> {
     let [(code, _), ..] = words.languages() else { return Ok(("en".to_owned(), 1.0)) };
-    let logits = network.decode(&[vec![words.start()]], &mut network.nothing(1), sound)?.into_data();
+    let logits = network.decode(&[vec![words.start()]], &mut network.nothing(1), sound)?;
     let of_languages: Vec<f32> = words.languages().iter().map(|(_, token)| logits[*token as usize]).collect();
     let all = log_sum(&of_languages);
     let best = words.languages().iter().zip(&of_languages).max_by(|a, b| a.1.total_cmp(b.1));

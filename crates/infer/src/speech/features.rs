@@ -24,15 +24,15 @@ impl Features {
         Self { bank: MelBank::new(config), bands }
     }
 
-    /// `[bands, 3000]`, of at most 30 seconds; silence follows where there are less.
+    /// `[3000, bands]`, of at most 30 seconds; silence follows where there are less.
     pub fn of(&self, samples: &[f32]) -> Vec<f32> {
         let mut features = vec![LEAST_POWER.log10(); self.bands * FRAMES];
         let mut scratch = self.bank.scratch();
         // A frame reaches 200 samples back; all behind are silent.
         let sounding = ((samples.len() + 200) / HOP + 1).min(FRAMES);
-        for frame in 0..sounding {
-            for (band, power) in self.bank.bands(samples, frame * HOP, &mut scratch).enumerate() {
-                features[band * FRAMES + frame] = power.max(LEAST_POWER).log10();
+        for (frame, features) in features.chunks_exact_mut(self.bands).take(sounding).enumerate() {
+            for (feature, power) in features.iter_mut().zip(self.bank.bands(samples, frame * HOP, &mut scratch)) {
+                *feature = power.max(LEAST_POWER).log10();
             }
         }
         let least = features.iter().copied().fold(f32::NEG_INFINITY, f32::max) - RANGE;

@@ -139,7 +139,7 @@ impl Transcriber {
         let mut aligned_layers: Vec<usize> = settings.alignment_heads.iter().map(|(layer, _)| *layer).collect();
         aligned_layers.sort_unstable();
         aligned_layers.dedup();
-        let network = Network::load(&weights, &aligned_layers, threads).map_err(wrong)?;
+        let network = Network::load(&weights, threads).map_err(wrong)?;
         let vocabulary = Vocabulary::new(&tokenizer, &settings, network.sizes.vocabulary).map_err(wrong)?;
         let voice = VoiceDetector::load(voices, threads).map_err(wrong)?;
         let features = Features::new(network.sizes.mel_bands);

@@ -3,12 +3,11 @@
 use crate::limits::{MAX_SOUND_BYTES, MAX_WINDOWS_AT_ONCE};
 use crate::speech::align::{self, Head};
 use crate::speech::decode::{Told, decode, detect_language};
-use crate::speech::network::Sound;
+use crate::speech::network::{Scores, Sound};
 use crate::speech::vocabulary::TIME_STEP_MS;
 use crate::speech::words::{self, Timed};
 use crate::speech::{Inner, SAMPLE_RATE, Segment, TranscribeOptions, Transcript, Word, check, voice};
-use rten_tensor::NdTensor;
-use rten_tensor::prelude::*;
+use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::ops::Range;
 use strata_model::Result;
@@ -79,8 +78,9 @@ impl Inner {
         word_times: bool,
         transcript: &mut Transcript,
     ) -> Result<Vec<Range<usize>>> {
-        let sounds = ranges.iter().map(|range| self.network.encode(self.features.of(&samples[range.clone()])));
-        let sounds = sounds.collect::<Result<Vec<Sound>>>()?;
+        let of = |range: &Range<usize>| self.features.of(&samples[range.clone()]);
+        let features: Vec<Vec<f32>> = self.network.threads.install(|| ranges.par_iter().map(of).collect());
+        let sounds = features.iter().map(|features| self.network.encode(features)).collect::<Result<Vec<Sound>>>()?;
         let language = match &mut transcript.language {
             Some(language) => &*language,
             None => transcript.language.insert(detect_language(&self.network, &self.vocabulary, &sounds[0])?.0),
@@ -88,15 +88,20 @@ impl Inner {
         let prompt = self.vocabulary.prompt(language)?;
         let borrowed: Vec<&Sound> = sounds.iter().collect();
         let told = decode(&self.network, &self.vocabulary, &prompt, &borrowed, ranges[0].start as u64)?;
+        let windows = ranges.iter().zip(&sounds).zip(&told);
+        let windows: Vec<Window> =
+            windows.map(|((range, sound), told)| Window { range, sound, told, prompt: &prompt, language }).collect();
+        let made = |window: &Window| {
+            let spans = self.spans(window);
+            let told_to = spans.last().map(|last| window.range.start + last.end as usize * STEP);
+            Ok((told_to, self.segments(window, spans, word_times)?))
+        };
+        let made = self.network.threads.install(|| windows.par_iter().map(made).collect::<Result<Vec<_>>>())?;
         let mut rests = Vec::new();
-        for ((range, sound), told) in ranges.iter().zip(&sounds).zip(&told) {
-            let window = Window { range, sound, told, prompt: &prompt, language };
-            let spans = self.spans(&window);
-            let told_to = spans.last().map(|last| range.start + last.end as usize * STEP);
-            let segments = self.segments(&window, spans, word_times)?;
+        for (window, (told_to, segments)) in windows.iter().zip(made) {
             let last_word = segments.last().and_then(|segment| segment.words.last());
             let heard_to = last_word.map(|word| word.end_ms as usize * SAMPLE_RATE / 1_000);
-            rests.extend(told_to.and_then(|told_to| rest(&window, told_to, heard_to, speech)));
+            rests.extend(told_to.and_then(|told_to| rest(window, told_to, heard_to, speech)));
             transcript.segments.extend(segments);
         }
         Ok(rests)
@@ -143,7 +148,7 @@ impl Inner {
         read.extend(&tokens);
         read.push(self.vocabulary.kinds.end);
         let rows = prompt.len()..read.len() - 1;
-        let attention = self.network.attention(read, sound)?;
+        let attention = self.network.attention(read, sound, &self.aligned_layers)?;
         let frames = (window.steps() as usize).clamp(1, self.network.sizes.frames);
         let starts = align::starts(&self.heads(&attention), frames, rows);
         let pieces = words::split(&self.vocabulary, &tokens, language)?;
@@ -151,17 +156,12 @@ impl Inner {
     }
 
     /// The heads that follow the sound, of the attention of all layers that have some.
-    fn heads<'a>(&self, attention: &'a [NdTensor<f32, 4>]) -> Vec<Head<'a>> {
+    fn heads<'a>(&self, attention: &'a [Scores]) -> Vec<Head<'a>> {
+        let columns = self.network.sizes.frames;
         let mut heads = Vec::new();
-        for (layer, scores) in self.aligned_layers.iter().zip(attention) {
-            let (columns, of_head) = (scores.size(3), scores.size(2) * scores.size(3));
-            let data = scores.data().unwrap_or_default();
+        for (layer, Scores(scores)) in self.aligned_layers.iter().zip(attention) {
             let of_layer = self.alignment_heads.iter().filter(|(own, _)| own == layer);
-            heads.extend(
-                of_layer
-                    .filter_map(|(_, head)| data.get(head * of_head..(head + 1) * of_head))
-                    .map(|scores| Head { scores, columns }),
-            );
+            heads.extend(of_layer.filter_map(|(_, head)| scores.get(*head)).map(|scores| Head { scores, columns }));
         }
         heads
     }
