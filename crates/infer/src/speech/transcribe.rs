@@ -149,15 +149,14 @@ impl Inner {
         read.push(self.vocabulary.kinds.end);
         let rows = prompt.len()..read.len() - 1;
         let attention = self.network.attention(read, sound, &self.aligned_layers)?;
-        let frames = (window.steps() as usize).clamp(1, self.network.sizes.frames);
-        let starts = align::starts(&self.heads(&attention), frames, rows);
+        let frames = (window.steps() as usize).clamp(1, sound.frames());
+        let starts = align::starts(&self.heads(&attention, sound.frames()), frames, rows);
         let pieces = words::split(&self.vocabulary, &tokens, language)?;
         Ok(words::timed(pieces, &starts, &log_probabilities).into())
     }
 
     /// The heads that follow the sound, of the attention of all layers that have some.
-    fn heads<'a>(&self, attention: &'a [Scores]) -> Vec<Head<'a>> {
-        let columns = self.network.sizes.frames;
+    fn heads<'a>(&self, attention: &'a [Scores], columns: usize) -> Vec<Head<'a>> {
         let mut heads = Vec::new();
         for (layer, Scores(scores)) in self.aligned_layers.iter().zip(attention) {
             let of_layer = self.alignment_heads.iter().filter(|(own, _)| own == layer);

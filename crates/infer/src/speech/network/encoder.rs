@@ -65,10 +65,11 @@ impl Encoder {
         Ok(Self { sizes, first, second, places, layers, norm, sound: Dense::new(&sound) })
     }
 
-    /// `features` are `[2 * frames, mel_bands]`.
+    /// `features` are `[2 * frames, mel_bands]`, of as many frames as the model has places or of fewer.
     pub fn run(&self, features: &[f32]) -> Result<Heard> {
-        let Sizes { mel_bands, width, frames, .. } = self.sizes;
-        if features.len() != 2 * frames * mel_bands {
+        let Sizes { mel_bands, width, .. } = self.sizes;
+        let frames = features.len() / (2 * mel_bands);
+        if features.len() != 2 * frames * mel_bands || !(1..=self.sizes.frames).contains(&frames) {
             return Err(Error::internal(format!("the encoder got {} numbers", features.len())));
         }
         let sound = with_edges(features, mel_bands);
@@ -85,7 +86,8 @@ impl Encoder {
 
     /// Keys and values for the decoder.
     fn heard(&self, x: &[f32]) -> Result<Heard> {
-        let Sizes { width, frames, .. } = self.sizes;
+        let width = self.sizes.width;
+        let frames = x.len() / width;
         let outputs = self.sound.outputs();
         let mut all = vec![0.0; frames * outputs];
         let blocks = x.par_chunks(BLOCK * width).zip(all.par_chunks_mut(BLOCK * outputs));

@@ -50,6 +50,11 @@ impl Sound {
         Self(windows.iter().flat_map(|window| window.0.iter().cloned()).collect())
     }
 
+    /// Frames of its first window.
+    pub fn frames(&self) -> usize {
+        self.0.first().and_then(|heard| heard.0.first()).map_or(0, |pair| pair.keys.columns())
+    }
+
     /// Only these windows of it, in this order.
     pub fn keep(&self, windows: &[usize]) -> Self {
         Self(windows.iter().map(|window| self.0[*window].clone()).collect())
@@ -89,7 +94,7 @@ impl Network {
         Ok(Self { sizes, threads, encoder, decoder })
     }
 
-    /// Encodes one window: its features `[2 * frames, mel_bands]`.
+    /// Encodes one window: its features `[2 * frames, mel_bands]`, of at most as many frames as the model has places.
     pub fn encode(&self, features: &[f32]) -> Result<Sound> {
         let heard = self.threads.install(|| self.encoder.run(features))?;
         Ok(Sound(vec![Arc::new(heard)]))
