@@ -345,7 +345,7 @@ fn search(direction: [f64; 2]) -> Value {
 fn most_at_once() -> usize {
     let limit = getrlimit(Resource::Nofile);
     // Where it may not be raised it is as it was.
-    drop(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }));
+    _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     // The server has the same limit, and takes as many connections as leave it half of its files.
     usize::try_from((files / 2).saturating_sub(OTHER_FILES).min(MOST_AT_ONCE)).expect("a small number")
