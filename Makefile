@@ -47,18 +47,18 @@ lint:
 crash: export STRATA_CRASH_ROUNDS := 1000
 crash: prepare
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run --package strata --test integration --profile crash crash::; \
+	  $(CARGO) nextest run --workspace --test integration --profile crash crash::; \
 	else \
-	  $(CARGO) test --package strata --test integration crash::; \
+	  $(CARGO) test --workspace --test integration crash::; \
 	fi
 
 # The long form of the comparison with a model: 200,000 operations.
 soak: export STRATA_MODEL_OPERATIONS := 200000
 soak: prepare
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run --package strata --test integration --profile crash model::; \
+	  $(CARGO) nextest run --workspace --test integration --profile crash model::; \
 	else \
-	  $(CARGO) test --package strata --test integration model::; \
+	  $(CARGO) test --workspace --test integration model::; \
 	fi
 
 # The long form of the overload: ten times what this machine can do, for five minutes.
@@ -66,9 +66,9 @@ load: export STRATA_LOAD_SECONDS := $(or $(STRATA_LOAD_SECONDS),300)
 load: export STRATA_LOAD_FACTOR := $(or $(STRATA_LOAD_FACTOR),10)
 load: prepare
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run --package strata --test integration --profile crash --no-capture load::overload::; \
+	  $(CARGO) nextest run --workspace --test integration --profile crash --no-capture load::overload::; \
 	else \
-	  $(CARGO) test --package strata --test integration load::overload:: -- --nocapture; \
+	  $(CARGO) test --workspace --test integration load::overload:: -- --nocapture; \
 	fi
 
 # The long form of the requests that are made up from the OpenAPI document, and of chains of them: half an hour.
@@ -76,9 +76,9 @@ schemathesis: export STRATA_FUZZ_SECONDS := $(or $(STRATA_FUZZ_SECONDS),1800)
 schemathesis: export STRATA_FUZZ_EXAMPLES := $(or $(STRATA_FUZZ_EXAMPLES),50)
 schemathesis: prepare
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run --package strata --test integration --profile crash --no-fail-fast --test-threads 5 contract::fuzzed::; \
+	  $(CARGO) nextest run --workspace --test integration --profile crash --no-fail-fast --test-threads 5 contract::fuzzed::; \
 	else \
-	  $(CARGO) test --package strata --test integration contract::fuzzed:: -- --test-threads 5; \
+	  $(CARGO) test --workspace --test integration contract::fuzzed:: -- --test-threads 5; \
 	fi
 
 # Looks for templates, filters and plans that panic, hang, or are not refused as the caller's. What it reaches is kept in
