@@ -34,7 +34,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server
-    Serve(crate::settings::ServeArguments),
+    Serve(Box<crate::settings::ServeArguments>),
     /// Bring files and folders in: texts, images, PDFs, video and audio become searchable documents
     Ingest(ingest::IngestArguments),
     /// Search what was ingested
@@ -77,7 +77,7 @@ enum Command {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let output = Output { json: arguments.json };
     match arguments.command {
-        Command::Serve(arguments) => serve::run(arguments, output)?,
+        Command::Serve(arguments) => serve::run(*arguments, output)?,
         Command::Ingest(arguments) => return ingest::run(arguments, output),
         Command::Search(arguments) => search::run(arguments, output)?,
         Command::Get(arguments) => get::run(arguments, output)?,

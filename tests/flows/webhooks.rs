@@ -103,7 +103,7 @@ fn what_happens_is_told_signed_and_in_order() {
     assert_eq!(named(&receiver, "object.created", "object_id"), objects);
     assert_eq!(named(&receiver, "object.updated", "object_id"), [objects[1].clone()]);
     assert_eq!(named(&receiver, "object.deleted", "object_id"), [objects[2].clone()]);
-    assert_eq!(named(&receiver, "collection.created", "collection_id"), [collection.clone()]);
+    assert_eq!(named(&receiver, "collection.created", "collection_id"), std::slice::from_ref(&collection));
     assert!(named(&receiver, "collection.updated", "collection_id").contains(&collection));
     assert_eq!(named(&receiver, "annotation.created", "annotation_id"), [annotation]);
     let mut created = named(&receiver, "document.created", "document_id");

@@ -247,7 +247,7 @@ impl Load {
 
     /// The body of a success. Whatever is neither that nor a refusal as it should be is a fault.
     async fn ask(&self, namespace: &str, path: &str, n: u64, body: &Value) -> Option<Value> {
-        let client = if n % 5 == 0 { &self.fleeting } else { &self.steady };
+        let client = if n.is_multiple_of(5) { &self.fleeting } else { &self.steady };
         let request = client.request(Method::POST, format!("{}{path}", self.url)).bearer_auth(KEY);
         let response = match request.header("X-Namespace", namespace).json(body).send().await {
             Ok(response) => response,

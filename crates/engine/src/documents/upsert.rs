@@ -143,6 +143,9 @@ impl Brought {
     }
 }
 
+/// The last change of each collection that was touched.
+type Touched = Vec<(String, i64)>;
+
 struct Write {
     collection: Option<String>,
     brought: Vec<Brought>,
@@ -154,7 +157,7 @@ struct Write {
 
 impl Write {
     /// Answers what was written, whether the collection has new vectors, and the changes of what follows access lists.
-    fn run(self, tx: &Transaction<'_>, scope: &Scope) -> Result<(Upserted, bool, Vec<(String, i64)>)> {
+    fn run(self, tx: &Transaction<'_>, scope: &Scope) -> Result<(Upserted, bool, Touched)> {
         let mut target = Target::load(tx, scope, self.collection.as_deref(), self.now)?;
         let place = format!("{}/upsert/{}", scope.namespace_id, target.collection.id);
         if let Some(key) = &self.key
