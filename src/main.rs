@@ -8,13 +8,7 @@ mod providers;
 mod settings;
 
 use clap::Parser;
-use mimalloc::MiMalloc;
 use std::process::ExitCode;
-
-/// A create or a search makes hundreds of short-lived values on several threads, which this serves faster than the
-/// allocator of the C library.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
