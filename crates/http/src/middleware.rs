@@ -31,7 +31,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The id of the request that is being answered.
 pub(crate) mod request_id {
     tokio::task_local! {
-        pub(super) static CURRENT: String;
+        pub(crate) static CURRENT: String;
     }
 
     /// The id of the current request, or `none` outside of one.

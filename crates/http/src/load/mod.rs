@@ -1,7 +1,10 @@
 //! What keeps the server standing when more is asked than it can do: a bound on the requests under way, by class, and on
 //! the memory of their bodies. Who finds no place waits for a moment, together with few others, and is then told when to
 //! come again. Health and metrics are always answered.
+//!
+//! While requests are turned away, those that were let in are answered by threads of their own.
 
+mod aside;
 mod body;
 mod kind;
 mod public;
@@ -13,6 +16,7 @@ use crate::{
     error::{ApiError, bare, overloaded},
     extract::is_json_lines,
 };
+use aside::Rush;
 use axum::{
     body::{Body, HttpBody},
     extract::{MatchedPath, Request, State},
@@ -103,6 +107,7 @@ pub(crate) struct Gate {
     searches: Places,
     uploads: Places,
     bodies: Arc<Semaphore>,
+    rush: Arc<Rush>,
 }
 
 impl Gate {
@@ -116,6 +121,7 @@ impl Gate {
             searches: places(bounds.searches),
             uploads: places(bounds.uploads),
             bodies: Arc::new(Semaphore::new(BODIES_KIB)),
+            rush: Arc::new(Rush::new()),
         }
     }
 
@@ -151,6 +157,7 @@ pub(crate) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         return ApiError(error).into_response();
     }
     let Some(place) = gate.places(class).take(gate.bounds.wait).await else {
+        gate.rush.note();
         metrics::counter!("strata_http_turned_away_total", "class" => class.name()).increment(1);
         return busy(class.name());
     };
@@ -172,7 +179,7 @@ pub(crate) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         let bill = account.clone();
         request = request.map(|body| Body::new(Paced::new(body, patience, room, paid, bill)));
     }
-    let mut response = next.run(request).await;
+    let mut response = if gate.rush.is_on() { aside::run(request, next).await } else { next.run(request).await };
     let is_fault = response.status().is_client_error() || response.status().is_server_error();
     match account.was_cut().filter(|_| is_fault) {
         Some(Cut::Slow) => response = bare(StatusCode::REQUEST_TIMEOUT, "the body came too slowly; send it again"),
