@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use strata_model::{
     Error, Reader,
     acl::ACL,
-    document::{Document, VectorValue, Vectors},
+    document::{Document, LIFECYCLE_STATE, VectorValue, Vectors},
     filter::Filter,
 };
 use strata_store::{
@@ -59,6 +59,31 @@ fn changes_hold_the_newest_of_each_document() {
     assert!(
         head > first && catalog.read_blocking(|c| documents::changes_after(c, "col_1", head, 10)).unwrap().is_empty()
     );
+}
+
+#[test]
+fn what_is_soft_deleted_takes_no_place_of_what_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    // Whatever a caller may have written there: only text other than `active` disables.
+    let states = [json!("disabled"), json!("archived"), json!(""), json!("active"), json!(null), json!(7), json!({})];
+    let mut all = Vec::new();
+    for (i, state) in states.iter().map(Some).chain([None]).enumerate() {
+        let mut made = document(&format!("doc_{i}"), json!({ "n": i }));
+        made.internal_metadata.extend(state.map(|state| (LIFECYCLE_STATE.to_owned(), state.clone())));
+        (made.seq, _) = put(&catalog, made.clone(), Vectors::new());
+        all.push(made);
+    }
+    let found = |filter: Value, limit: usize| -> Vec<i64> {
+        let filter = Filter::parse(&filter, "filters").unwrap();
+        let found = catalog.read_blocking(|c| documents::findable(c, &scope("ns_1"), "col_1", &filter, limit)).unwrap();
+        found.iter().map(|document| document.seq).collect()
+    };
+    let want: Vec<i64> = all.iter().filter(|document| !document.is_disabled()).map(|document| document.seq).collect();
+    assert_eq!((all.len(), want.len()), (8, 5));
+    assert_eq!(found(json!({}), 100), want);
+    assert_eq!(found(json!({}), 2), want[..2], "the first three are disabled");
+    assert_eq!(found(json!({ "field": "n", "operator": "gte", "value": 1 }), 1), want[..1]);
 }
 
 #[test]

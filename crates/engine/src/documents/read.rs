@@ -271,8 +271,7 @@ pub(super) fn page_of(connection: &Connection, scope: &Scope, query: &DocumentQu
         [only] => (Some(only.as_str()), query.filter.clone()),
         several => (None, within(several).and(query.filter.clone())),
     };
-    let selection =
-        Selection { collection_id: collection, filter: &filter, text: query.search.as_deref(), part: query.part };
+    let selection = Selection { text: query.search.as_deref(), part: query.part, ..Selection::of(collection, &filter) };
     if none_known {
         let gathered = gather(connection, scope, Vec::new(), &query.show)?;
         let total = query.include_total.then_some(0);

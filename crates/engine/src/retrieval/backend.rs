@@ -208,7 +208,7 @@ pub trait Backend: Send + Sync {
         min_score: Option<f32>,
     ) -> BoxFuture<'a, Result<Vec<Scored>>>;
 
-    /// Up to `limit` documents that satisfy `filter`, in a stable order.
+    /// Up to `limit` documents that satisfy `filter`, in a stable order. Soft-deleted ones take no place among them.
     fn scan<'a>(
         &'a self,
         collection_id: &'a str,

@@ -22,12 +22,7 @@ use strata_model::{
     filter::Filter,
 };
 use strata_store::{
-    catalog::{
-        access,
-        documents::{self, Page},
-        resources::Resource,
-        rusqlite::Connection,
-    },
+    catalog::{access, documents, resources::Resource, rusqlite::Connection},
     index::{Query, Restriction},
 };
 
@@ -262,13 +257,7 @@ impl Backend for ScopedBackend {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Document>>> {
         let (scope, collection, filter) = (self.scope.clone(), collection_id.to_owned(), filter.clone());
-        let page = Page { limit, offset: 0, after: None, sort: None };
-        let read = self.engine.catalog.read(move |c| {
-            let mut found = documents::list(c, &scope, Some(&collection), &filter, &page)?;
-            found.retain(|document| !document.is_disabled());
-            Ok(found)
-        });
-        read.boxed()
+        self.engine.catalog.read(move |c| documents::findable(c, &scope, &collection, &filter, limit)).boxed()
     }
 
     fn fetch<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<Vec<Document>>> {

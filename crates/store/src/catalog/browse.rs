@@ -24,12 +24,23 @@ pub struct Selection<'a> {
     pub text: Option<&'a str>,
     /// `(index, count)`: one of `count` disjoint parts, for readers that share the work.
     pub part: Option<(u32, u32)>,
+    /// Only what searches find: nothing that [`Document::is_disabled`].
+    pub is_findable: bool,
 }
+
+/// [`Document::is_disabled`] in SQL, the other way around.
+const FINDABLE: &str = "(json_type(documents.internal_metadata, '$.lifecycle_state') IS NOT 'text'
+     OR documents.internal_metadata ->> '$.lifecycle_state' = 'active')";
 
 impl<'a> Selection<'a> {
     /// The documents of one collection, or of all, that satisfy a filter.
     pub fn of(collection_id: Option<&'a str>, filter: &'a Filter) -> Self {
-        Self { collection_id, filter, text: None, part: None }
+        Self { collection_id, filter, text: None, part: None, is_findable: false }
+    }
+
+    /// Those among them that searches find.
+    pub fn findable(self) -> Self {
+        Self { is_findable: true, ..self }
     }
 
     /// What makes a document one of them. Every query below asks it, so none shows what is kept from the scope's reader.
@@ -57,12 +68,15 @@ impl<'a> Selection<'a> {
                 values: vec![SqlValue::Text(format!("%{escaped}%"))],
             });
         }
+        if self.is_findable {
+            clause.and(Clause { sql: FINDABLE.into(), values: Vec::new() });
+        }
         clause
     }
 
     /// Whether it is all that the filter lets through.
     fn is_whole(&self) -> bool {
-        self.part.is_none() && self.text.is_none_or(str::is_empty)
+        self.part.is_none() && self.text.is_none_or(str::is_empty) && !self.is_findable
     }
 
     /// The narrowest lookup for the filter; its entries are counted up to `cap`.

@@ -343,6 +343,20 @@ pub fn list(
     browse::select(connection, scope, Selection::of(collection_id, filter), page, COLUMNS, document)
 }
 
+/// The first `limit` documents of a collection that satisfy `filter` and that searches find, in creation order:
+/// soft-deleted ones take no place among them.
+pub fn findable(
+    connection: &Connection,
+    scope: &Scope,
+    collection_id: &str,
+    filter: &Filter,
+    limit: usize,
+) -> Result<Vec<Document>> {
+    let page = Page { limit, offset: 0, after: None, sort: None };
+    let selection = Selection::of(Some(collection_id), filter).findable();
+    browse::select(connection, scope, selection, &page, COLUMNS, document)
+}
+
 /// The sequence numbers of all documents that satisfy `filter`: what the index searches among when it cannot answer
 /// the filter itself.
 pub fn seqs(connection: &Connection, scope: &Scope, collection_id: Option<&str>, filter: &Filter) -> Result<Vec<i64>> {
