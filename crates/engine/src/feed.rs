@@ -75,7 +75,7 @@ impl Feed for CatalogFeed {
             let changes = documents::changes_after(connection, collection_id, after, limit)?;
             let shown = |c: &documents::Change| c.document.as_ref().is_some_and(|document| !document.is_disabled());
             let alive: Vec<i64> = changes.iter().filter(|c| shown(c)).map(|c| c.document_seq).collect();
-            let mut vectors = documents::vectors_of(connection, &alive)?;
+            let mut vectors = documents::vectors_to_index(connection, &alive)?;
             let extractor = match alive.is_empty() {
                 true => None,
                 false => lineage::collection(connection, collection_id)?.and_then(|row| extractor(&row.body)),

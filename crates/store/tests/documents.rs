@@ -87,6 +87,40 @@ fn what_is_soft_deleted_takes_no_place_of_what_is_found() {
 }
 
 #[test]
+fn vectors_are_read_by_who_may_read_their_documents() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path());
+    let vectors = |x: f32| Vectors::from([("dense".to_owned(), VectorValue::Dense(vec![x]))]);
+    let mut kept = document("doc_2", json!({}));
+    kept.internal_metadata.insert(ACL.into(), json!({ "read": ["ann"], "write": [] }));
+    let (open, _) = put(&catalog, document("doc_1", json!({})), vectors(1.0));
+    let (kept, _) = put(&catalog, kept, vectors(2.0));
+    let ann = || Reader::Principal("ann".into());
+    for (reader, namespace, seen) in [
+        (Reader::All, "ns_1", vec![open, kept]),
+        (ann(), "ns_1", vec![open, kept]),
+        (Reader::Principal("bob".into()), "ns_1", vec![open]),
+        (Reader::Anyone, "ns_1", vec![open]),
+        (Reader::All, "ns_2", vec![]),
+        (ann(), "ns_2", vec![]),
+    ] {
+        let of = scope(namespace).seen_by(reader);
+        let (found, names) = catalog
+            .read_blocking(|c| {
+                let seqs = [open, kept, 4711];
+                Ok((documents::vectors_of(c, &of, &seqs)?, documents::vector_names_of(c, &of, &seqs)?))
+            })
+            .unwrap();
+        let (mut found, mut names): (Vec<i64>, Vec<i64>) = (found.into_keys().collect(), names.into_keys().collect());
+        found.sort_unstable();
+        names.sort_unstable();
+        assert_eq!((&found, &names), (&seen, &seen), "{of:?}");
+    }
+    let indexed = catalog.read_blocking(|c| documents::vectors_to_index(c, &[open, kept])).unwrap();
+    assert_eq!((&indexed[&open], &indexed[&kept]), (&vectors(1.0), &vectors(2.0)));
+}
+
+#[test]
 fn sql_and_the_evaluator_agree() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = open(dir.path());

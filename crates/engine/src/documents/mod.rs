@@ -142,7 +142,7 @@ struct Gathered {
 /// Reads what `show` asks for, one query for each kind of thing.
 fn gather(connection: &Connection, scope: &Scope, rows: Vec<Changed>, show: &Show) -> Result<Gathered> {
     let seqs = || -> Vec<i64> { rows.iter().map(|(d, _)| d.seq).collect() };
-    let stored = || documents::vectors_of(connection, &seqs());
+    let stored = || documents::vectors_of(connection, scope, &seqs());
     let mut asked = HashMap::new();
     let vectors = match &show.vectors {
         ShowVectors::None => None,
@@ -153,7 +153,10 @@ fn gather(connection: &Connection, scope: &Scope, rows: Vec<Changed>, show: &Sho
             Some(vectors)
         }
     };
-    let vector_names = if show.vector_names { Some(documents::vector_names_of(connection, &seqs())?) } else { None };
+    let vector_names = match show.vector_names {
+        true => Some(documents::vector_names_of(connection, scope, &seqs())?),
+        false => None,
+    };
     let blobs = if show.urls {
         let mut objects: Vec<String> = rows.iter().filter_map(|(d, _)| source_object(d).map(str::to_owned)).collect();
         objects.sort_unstable();

@@ -266,8 +266,8 @@ impl Backend for ScopedBackend {
     }
 
     fn vectors_of<'a>(&'a self, seqs: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, Vectors>>> {
-        let seqs = seqs.to_vec();
-        self.engine.catalog.read(move |c| documents::vectors_of(c, &seqs)).boxed()
+        let (scope, seqs) = (self.scope.clone(), seqs.to_vec());
+        self.engine.catalog.read(move |c| documents::vectors_of(c, &scope, &seqs)).boxed()
     }
 
     fn feedback<'a>(&'a self, retriever_id: &'a str) -> BoxFuture<'a, Result<Arc<Feedback>>> {

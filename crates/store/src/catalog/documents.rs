@@ -11,6 +11,7 @@ use super::{
 use rusqlite::{
     Connection, OptionalExtension, Row, ToSql, Transaction, params, params_from_iter, types::Value as SqlValue,
 };
+use std::collections::HashMap;
 use strata_model::{
     Error, Fields, Result, Scope,
     document::{Document, Lineage, SYSTEM_FIELDS, SourceType, VectorValue, Vectors},
@@ -470,29 +471,62 @@ pub fn from_json_column<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(e)))
 }
 
-/// The vectors of several documents, by sequence number.
-pub fn vectors_of(connection: &Connection, seqs: &[i64]) -> Result<std::collections::HashMap<i64, Vectors>> {
-    let sql =
-        "SELECT document_seq, name, kind, data FROM vectors WHERE document_seq IN (SELECT value FROM json_each(?))";
+/// The vectors of several documents, by sequence number; none of those that are another namespace's, or kept from the
+/// scope's reader.
+pub fn vectors_of(connection: &Connection, scope: &Scope, seqs: &[i64]) -> Result<HashMap<i64, Vectors>> {
+    read_vectors(connection, &their_vectors(scope, seqs)?)
+}
+
+/// The same of any documents: what the index holds of every namespace, whoever reads it there.
+pub fn vectors_to_index(connection: &Connection, seqs: &[i64]) -> Result<HashMap<i64, Vectors>> {
+    read_vectors(connection, &any_vectors(seqs)?)
+}
+
+fn read_vectors(connection: &Connection, clause: &Clause) -> Result<HashMap<i64, Vectors>> {
+    let sql = format!("SELECT document_seq, name, kind, data FROM vectors WHERE {}", clause.sql);
     let read = |r: &Row<'_>| {
         Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get::<_, Vec<u8>>(3)?))
     };
-    let mut found: std::collections::HashMap<i64, Vectors> = Default::default();
-    for (seq, name, kind, data) in rows(connection, sql, &[SqlValue::Text(json(&seqs)?)], read)? {
+    let mut found: HashMap<i64, Vectors> = HashMap::new();
+    for (seq, name, kind, data) in rows(connection, &sql, &clause.values, read)? {
         found.entry(seq).or_default().insert(name, decode_vector(&kind, &data)?);
     }
     Ok(found)
 }
 
-/// The names of the vectors of several documents, by sequence number.
-pub fn vector_names_of(connection: &Connection, seqs: &[i64]) -> Result<std::collections::HashMap<i64, Vec<String>>> {
-    let sql =
-        "SELECT document_seq, name FROM vectors WHERE document_seq IN (SELECT value FROM json_each(?)) ORDER BY name";
-    let mut found: std::collections::HashMap<i64, Vec<String>> = Default::default();
-    for (seq, name) in rows(connection, sql, &[SqlValue::Text(json(&seqs)?)], |r| Ok((r.get(0)?, r.get(1)?)))? {
+/// The names of the vectors of several documents, by sequence number; none of those that are another namespace's, or
+/// kept from the scope's reader.
+pub fn vector_names_of(connection: &Connection, scope: &Scope, seqs: &[i64]) -> Result<HashMap<i64, Vec<String>>> {
+    let clause = their_vectors(scope, seqs)?;
+    let sql = format!("SELECT document_seq, name FROM vectors WHERE {} ORDER BY name", clause.sql);
+    let mut found: HashMap<i64, Vec<String>> = HashMap::new();
+    for (seq, name) in rows(connection, &sql, &clause.values, |r| Ok((r.get(0)?, r.get(1)?)))? {
         found.entry(seq).or_default().push(name);
     }
     Ok(found)
+}
+
+/// That a vector is one of these documents'.
+fn any_vectors(seqs: &[i64]) -> Result<Clause> {
+    Ok(Clause {
+        sql: "document_seq IN (SELECT value FROM json_each(?))".into(),
+        values: vec![SqlValue::Text(json(&seqs)?)],
+    })
+}
+
+/// [`any_vectors`], where the document is there for the scope's reader. Asked of each vector's document by its key, so
+/// that no list of a namespace's documents is walked.
+fn their_vectors(scope: &Scope, seqs: &[i64]) -> Result<Clause> {
+    let mut clause = any_vectors(seqs)?;
+    let Clause { sql, values } = access::and_readable(scope, "documents");
+    clause.and(Clause {
+        sql: format!(
+            "EXISTS (SELECT 1 FROM documents WHERE documents.seq = vectors.document_seq
+             AND documents.namespace_id = ?{sql})"
+        ),
+        values: std::iter::once(SqlValue::Text(scope.namespace_id.clone())).chain(values).collect(),
+    });
+    Ok(clause)
 }
 
 /// Writes what may change of a document that is there: its fields, artifacts, metadata, content hash and, where
