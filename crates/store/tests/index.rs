@@ -713,6 +713,34 @@ fn few_shards_stay_open_and_dropped_ones_go() {
     ));
 }
 
+#[test]
+fn what_a_kill_left_of_a_dropped_collection_goes_at_the_next_start() {
+    let (dir, feed) = (Dir::new(), Memory::new(spec(8)));
+    small(&feed);
+    feed.specs.lock().unwrap().insert("col_gone".into(), ShardSpec { collection_id: "col_gone".into(), ..spec(8) });
+    feed.write("col_gone", 1, Some(point(json!({}), &[], Some("gone"))));
+    let index = open(&dir.path(), &feed);
+    let found = index.search("col_gone", &Reader::All, &words("gone"), &Restriction::None, 1, None).unwrap();
+    assert_eq!(found.len(), 1);
+    let expected = answers(&index);
+    index.close();
+    drop(index);
+    // The catalog forgot it, and the process ended before its files went; of another one only the directory is left.
+    feed.specs.lock().unwrap().remove("col_gone");
+    fs::create_dir(dir.path().join("col_empty")).unwrap();
+    // What is no collection's is nobody's business.
+    fs::create_dir(dir.path().join("notes")).unwrap();
+    fs::write(dir.path().join("notes/readme"), "mine").unwrap();
+    let left = |name: &str| dir.path().join(name).exists();
+    assert!(left("col_gone") && left(C));
+
+    let index = open(&dir.path(), &feed);
+    until("leftovers to go", || !left("col_gone") && !left("col_empty"));
+    assert_eq!(answers(&index), expected);
+    assert!(left("notes/readme") && left(C));
+    until("their slots to go", || index.status().iter().all(|shard| shard.collection_id == C));
+}
+
 /// Writers, searches, `optimize` and checkpoints at once: nothing is lost and nothing fails.
 #[test]
 fn background_care_beside_writes_and_searches() {

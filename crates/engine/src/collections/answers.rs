@@ -129,7 +129,7 @@ impl Engine {
         let (index, id) = (self.index.clone(), deleted.collection_id.clone());
         let dropped = tokio::task::spawn_blocking(move || index.drop_collection(&id)).await.map_err(Error::internal)?;
         if let Err(error) = dropped {
-            tracing::warn!(%error, collection = deleted.collection_id, "a deleted collection's index files stay behind");
+            tracing::warn!(%error, collection = deleted.collection_id, "a deleted collection's index files stay until the next start");
         }
         Ok(deleted)
     }

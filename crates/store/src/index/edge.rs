@@ -105,9 +105,9 @@ pub struct EdgeIndex {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Inner {
-    dir: PathBuf,
-    feed: Arc<dyn Feed>,
+pub(super) struct Inner {
+    pub(super) dir: PathBuf,
+    pub(super) feed: Arc<dyn Feed>,
     config: EdgeConfig,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     /// Collections with changes to apply.
@@ -293,17 +293,23 @@ fn status(slot: &Slot) -> ShardStatus {
     }
 }
 
+/// Whether a text may be a collection's id, which becomes a directory.
+pub(super) fn is_id(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    !text.is_empty() && text.len() <= 200 && text.chars().all(plain)
+}
+
 fn closed() -> Error {
     Error::Unavailable("the index is closed".into())
 }
 
 /// Opening and using shards.
 impl Inner {
-    fn stopping(&self) -> bool {
+    pub(super) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    fn slot(&self, collection_id: &str) -> Result<Arc<Slot>> {
+    pub(super) fn slot(&self, collection_id: &str) -> Result<Arc<Slot>> {
         if self.stopping() {
             return Err(closed());
         }
@@ -311,9 +317,7 @@ impl Inner {
         if let Some(slot) = slots.get(collection_id) {
             return Ok(slot.clone());
         }
-        // The id becomes a directory.
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if collection_id.is_empty() || collection_id.len() > 200 || !collection_id.chars().all(plain) {
+        if !is_id(collection_id) {
             return Err(Error::internal(format!("`{collection_id}` is not a collection id")));
         }
         let slot = Arc::new(Slot::new(collection_id, self.dir.join(collection_id)));
@@ -503,7 +507,7 @@ impl Inner {
         }
     }
 
-    fn forget(&self, slot: &Arc<Slot>) -> std::io::Result<()> {
+    pub(super) fn forget(&self, slot: &Arc<Slot>) -> std::io::Result<()> {
         slot.gone.store(true, Ordering::SeqCst);
         let _maintenance = slot.maintenance.lock();
         let _writer = slot.writer.lock();
@@ -683,6 +687,7 @@ impl Inner {
     }
 
     fn run_maintainer(&self) {
+        self.remove_leftovers();
         while !self.stopping() {
             {
                 let mut asked = self.care.0.lock();

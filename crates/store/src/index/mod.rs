@@ -8,6 +8,7 @@
 
 mod edge;
 mod filter;
+mod leftovers;
 mod manifest;
 mod queue;
 mod shard;

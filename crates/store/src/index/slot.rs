@@ -10,7 +10,7 @@ use crate::disk;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -107,6 +107,14 @@ impl Slot {
             }
         }
         slot
+    }
+
+    /// Whether a directory is one that slots have, by what lies in it.
+    pub(super) fn is_one(dir: &Path) -> bool {
+        let is_own = |name: &str| name.parse::<u64>().is_ok() || name.starts_with(CURRENT);
+        fs::read_dir(dir).is_ok_and(|mut entries| {
+            entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_own)))
+        })
     }
 
     fn current(&self) -> Option<u64> {
