@@ -92,6 +92,14 @@ pub fn access(config: Option<&Path>, place: &str) -> Result<Access> {
     }
 }
 
+/// The key that seals secrets, where it was said or the configuration file says it.
+pub fn secrets_key(said: Option<String>, config: Option<&Path>) -> Result<Option<String>> {
+    match said {
+        Some(key) => Ok(Some(key)),
+        None => Ok(File::read(config)?.secrets_key),
+    }
+}
+
 impl File {
     pub fn read(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else { return Ok(Self::default()) };

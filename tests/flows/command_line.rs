@@ -1,9 +1,10 @@
 //! The command line against a real server: what goes in by `ingest` comes out of `search` and `get`.
 
 use crate::support::{KEY, Server};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
+use strata_store::catalog::rusqlite::Connection;
 
 /// Runs a client command with `--json` and reads its answer.
 fn strata(server: &Server, arguments: &[&str]) -> Value {
@@ -112,4 +113,68 @@ fn doctor_finds_a_sound_directory_sound() {
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
     assert!(output.status.success(), "{checks}");
     assert!(checks.as_array().is_some_and(|checks| !checks.is_empty()));
+}
+
+/// What `strata doctor` says of the secrets, with more arguments.
+fn secrets_of(server: &Server, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_strata"))
+        .args(["doctor", "--json", "--data"])
+        .arg(server.data_dir())
+        .args(arguments)
+        .env_remove("STRATA_CONFIG")
+        .env_remove("STRATA_SECRETS_KEY")
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("hunter2"), "{said}");
+    let checks: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let found = checks.as_array().and_then(|checks| checks.iter().find(|check| check["name"] == "secrets"));
+    let check = found.unwrap_or_else(|| panic!("{checks}"));
+    let is_good = check["ok"] == true;
+    assert!(is_good || !output.status.success(), "{checks}");
+    (is_good, check["detail"].as_str().expect("a detail").to_owned())
+}
+
+#[test]
+fn doctor_names_the_secrets_that_do_not_open() {
+    let mut server = Server::start();
+    for name in ["weather", "maps"] {
+        let body = json!({ "secret_name": name, "secret_value": format!("hunter2 of {name}") });
+        server.api().post("/v1/organizations/secrets", body).ok();
+    }
+    server.stop();
+    let (is_good, detail) = secrets_of(&server, &[]);
+    assert!(is_good && detail.contains("all 2"), "{detail}");
+
+    let another = "ab".repeat(32);
+    let (is_good, detail) = secrets_of(&server, &["--secrets-key", &another]);
+    assert!(!is_good && detail.contains("2 of 2"), "{detail}");
+    assert!(detail.contains("`maps`") && detail.contains("`weather`"), "{detail}");
+    let config = server.data_dir().with_file_name("strata.toml");
+    std::fs::write(&config, format!("secrets_key = \"{another}\"\n")).expect("written");
+    let by_file = secrets_of(&server, &["--config", config.to_str().expect("a UTF-8 path")]);
+    assert_eq!(by_file, (is_good, detail), "the file says the same");
+
+    let catalog = Connection::open(server.data_dir().join("catalog.db")).expect("the catalog opens");
+    let changed = catalog.execute("UPDATE secrets SET sealed = x'0102' WHERE name = 'maps'", []);
+    assert_eq!(changed.expect("changed"), 1);
+    drop(catalog);
+    let (is_good, detail) = secrets_of(&server, &[]);
+    assert!(!is_good && detail.contains("1 of 2") && detail.contains("`maps`"), "{detail}");
+    assert!(!detail.contains("`weather`"), "{detail}");
+
+    let key = server.data_dir().join("secrets.key");
+    std::fs::remove_file(&key).expect("there is a key");
+    let (is_good, detail) = secrets_of(&server, &[]);
+    assert!(!is_good && detail.contains("2 of 2") && detail.contains("put it back"), "{detail}");
+    assert!(!key.exists(), "a doctor makes no key");
+}
+
+#[test]
+fn doctor_makes_no_key_where_nothing_is_sealed() {
+    let mut server = Server::start();
+    server.stop();
+    let (is_good, detail) = secrets_of(&server, &[]);
+    assert!(is_good && detail.contains("all 0"), "{detail}");
+    assert!(!server.data_dir().join("secrets.key").exists());
 }

@@ -1,6 +1,6 @@
 //! Self-examination: does what is stored hold together? Reads everything, repairs nothing.
 
-use crate::{Engine, collections};
+use crate::{Engine, collections, secrets::Contents};
 use serde::Serialize;
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,7 @@ impl Check {
     }
 }
 
-/// Most blobs that a report names.
+/// Most blobs, and most secrets, that a report names.
 const MAX_NAMED: usize = 5;
 /// How long the index may take to catch up, all collections together.
 const CATCH_UP: Duration = Duration::from_secs(30);
@@ -70,10 +70,11 @@ impl Engine {
         }
     }
 
-    /// Looks at catalog, blobs, index, models and derivations. An error means that the examination itself failed.
+    /// Looks at catalog, blobs, secrets, index, models and derivations. An error means that the examination failed.
     pub async fn doctor(&self) -> Result<Vec<Check>> {
         let mut checks = self.check_catalog().await?;
         checks.push(self.check_blobs().await?);
+        checks.push(self.check_secrets().await?);
         checks.extend(self.check_index().await?);
         checks.extend(self.check_models().await?);
         checks.push(self.check_derivations().await?);
@@ -128,6 +129,21 @@ impl Engine {
             false,
             format!("{} of {} are wrong: {named}; upload them again", wrong.len(), rows.len()),
         ))
+    }
+
+    async fn check_secrets(&self) -> Result<Check> {
+        let Contents { count, locked, no_key } = self.try_vault().await?;
+        if locked.is_empty() {
+            return Ok(Check::new("secrets", true, format!("all {count} sealed values open with the server's key")));
+        }
+        let named = locked[..locked.len().min(MAX_NAMED)].join(", ");
+        let more = match locked.len().saturating_sub(MAX_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let repair = no_key.unwrap_or_else(|| "use the key that sealed them, or set them anew".to_owned());
+        let detail = format!("{} of {count} do not open: {named}{more}; {repair}", locked.len());
+        Ok(Check::new("secrets", false, detail))
     }
 
     async fn check_index(&self) -> Result<Vec<Check>> {

@@ -13,7 +13,13 @@ use chacha20poly1305::{
 };
 use std::{path::PathBuf, sync::Arc};
 use strata_model::{Error, Principal, Result, id};
-use strata_store::{Catalog, catalog::secrets};
+use strata_store::{
+    Catalog,
+    catalog::{
+        rusqlite::Connection,
+        secrets::{self, Owner},
+    },
+};
 use tokio::sync::OnceCell;
 
 /// File of the data directory that holds the key, in hex.
@@ -89,21 +95,9 @@ impl Vault {
 
     /// The value. [`Error::Unavailable`] where this server's key did not seal it for this place.
     pub async fn open(&self, catalog: &Catalog, place: Place<'_>, sealed: &[u8]) -> Result<Vec<u8>> {
-        let wrong = || Error::Unavailable(format!("{place} does not open with this server's secrets key; set it anew"));
-        let (version, body) = sealed.split_first().ok_or_else(wrong)?;
-        if *version > VERSION {
-            return Err(Error::Unavailable(format!(
-                "{place} is sealed in form {version} and this version of strata knows {VERSION}: use the newer one, or set \
-                 it anew"
-            )));
-        }
+        let body = body_of(place, sealed)?;
         let cipher = self.cipher(catalog).await?;
-        if *version != VERSION {
-            return Err(wrong());
-        }
-        let (nonce, hidden) = body.split_at_checked(NONCE_BYTES).ok_or_else(wrong)?;
-        let payload = Payload { msg: hidden, aad: &place.authenticated() };
-        cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| wrong())
+        unseal(&cipher, place, body)
     }
 
     async fn cipher(&self, catalog: &Catalog) -> Result<Arc<XChaCha20Poly1305>> {
@@ -128,6 +122,40 @@ impl Vault {
         });
         made.await.cloned()
     }
+}
+
+/// What follows the form of a sealed value, where that is the one that is known here.
+fn body_of<'s>(place: Place<'_>, sealed: &'s [u8]) -> Result<&'s [u8]> {
+    match sealed.split_first() {
+        Some((&VERSION, body)) => Ok(body),
+        Some((version, _)) if *version > VERSION => Err(Error::Unavailable(format!(
+            "{place} is sealed in form {version} and this version of strata knows {VERSION}: use the newer one, or set \
+             it anew"
+        ))),
+        Some(_) | None => Err(wrong(place)),
+    }
+}
+
+/// The value in the body of what was sealed for a place.
+fn unseal(cipher: &XChaCha20Poly1305, place: Place<'_>, body: &[u8]) -> Result<Vec<u8>> {
+    let (nonce, hidden) = body.split_at_checked(NONCE_BYTES).ok_or_else(|| wrong(place))?;
+    let payload = Payload { msg: hidden, aad: &place.authenticated() };
+    cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| wrong(place))
+}
+
+fn wrong(place: Place<'_>) -> Error {
+    Error::Unavailable(format!("{place} does not open with this server's secrets key; set it anew"))
+}
+
+/// What the vault of a server has sealed.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    /// Values of all organizations.
+    pub count: usize,
+    /// What those belong to that do not open, each with its organization.
+    pub locked: Vec<String>,
+    /// Why there is no key to open anything with.
+    pub no_key: Option<String>,
 }
 
 /// A key in hex or base64.
@@ -187,6 +215,37 @@ impl Engine {
         let opened = self.vault.open(&self.catalog, Place::Secret { organization_id, name }, &sealed).await?;
         let text = String::from_utf8(opened).map_err(|_| Error::internal("a secret is not UTF-8"))?;
         Ok(Some(text))
+    }
+
+    /// Tries every sealed value of every organization, and forgets what it held. Makes no key.
+    pub(crate) async fn try_vault(&self) -> Result<Contents> {
+        // The first use of a vault makes its key where nothing is sealed yet.
+        if !self.catalog.read(secrets::any).await? {
+            return Ok(Contents::default());
+        }
+        let (cipher, no_key) = match self.vault.cipher(&self.catalog).await {
+            Ok(cipher) => (Some(cipher), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let look = move |connection: &Connection| -> Result<Contents> {
+            let mut contents = Contents { no_key, ..Contents::default() };
+            secrets::each(connection, |owner, organization_id, name, sealed| {
+                let place = match owner {
+                    Owner::Secret => Place::Secret { organization_id, name },
+                    Owner::Connection => Place::Connection { organization_id, connection_id: name },
+                    Owner::Webhook => Place::Webhook { organization_id, webhook_id: name },
+                };
+                let opens = |cipher: &XChaCha20Poly1305| {
+                    body_of(place, sealed).and_then(|body| unseal(cipher, place, body)).is_ok()
+                };
+                contents.count += 1;
+                if !cipher.as_deref().is_some_and(opens) {
+                    contents.locked.push(format!("{place} of `{organization_id}`"));
+                }
+            })?;
+            Ok(contents)
+        };
+        self.catalog.read(look).await
     }
 }
 

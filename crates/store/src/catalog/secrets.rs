@@ -1,7 +1,7 @@
 //! Rows of sealed values, by organization and name. What they hold is not known here.
 
 use super::from_sql;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use strata_model::{Error, Result};
 
 /// Adds a value; a name that is taken is [`Error::Conflict`].
@@ -46,6 +46,40 @@ pub fn names(connection: &Connection, organization_id: &str) -> Result<Vec<Strin
 pub fn count(connection: &Connection, organization_id: &str) -> Result<usize> {
     let sql = "SELECT count(*) FROM secrets WHERE organization_id = ?1";
     connection.query_row(sql, [organization_id], |row| row.get(0)).map_err(from_sql)
+}
+
+/// What a sealed value belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    Secret,
+    Connection,
+    Webhook,
+}
+
+/// Shows every sealed value of every organization: what it belongs to, the organization, the name of the secret or the
+/// id of the connection or webhook, and the value as it is sealed.
+pub fn each(connection: &Connection, mut see: impl FnMut(Owner, &str, &str, &[u8])) -> Result<()> {
+    for (owner, sql) in [
+        (Owner::Secret, "SELECT organization_id, name, sealed FROM secrets ORDER BY 1, 2"),
+        (
+            Owner::Connection,
+            "SELECT organization_id, connection_id, sealed FROM connections WHERE sealed IS NOT NULL ORDER BY 1, 2",
+        ),
+        (
+            Owner::Webhook,
+            "SELECT organization_id, webhook_id, sealed FROM webhooks WHERE sealed IS NOT NULL ORDER BY 1, 2",
+        ),
+    ] {
+        let mut statement = connection.prepare_cached(sql).map_err(from_sql)?;
+        let read = |row: &Row<'_>| -> rusqlite::Result<(String, String, Vec<u8>)> {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        };
+        for row in statement.query_map([], read).map_err(from_sql)? {
+            let (organization_id, name, sealed) = row.map_err(from_sql)?;
+            see(owner, &organization_id, &name, &sealed);
+        }
+    }
+    Ok(())
 }
 
 /// Whether anything is sealed, of any organization: then the key that sealed it must not be replaced.
