@@ -1,6 +1,6 @@
 //! Signed URLs over the life of the keys that sign them.
 
-use crate::support::{Api, KEY, Server};
+use crate::support::{Api, KEY, SOON, Server, wait_for};
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, process::Command};
@@ -131,4 +131,34 @@ fn only_who_administers_the_organization_rotates() {
     let writer = world.server.api().with_key(made.text("/key"));
     assert_eq!(writer.post("/v1/organizations/signing-keys/rotate", json!({})).status, 403);
     assert_eq!(key_of(&world.upload().1), "1");
+}
+
+#[test]
+fn files_are_read_as_often_from_each_address_as_a_key_may_upload() {
+    let world = World::new(Server::start_configured("trust_proxy = true\n[rate_limits]\nupload = 60\n"));
+    let (upload, to) = world.upload();
+    assert_eq!(world.put(&to, "one").status(), 200);
+    let from = world.confirmed(&upload);
+    let url = format!("{}{from}", world.server.url());
+    let read = |address: &str| {
+        Client::new().get(&url).header("x-forwarded-for", address).send().expect("the server answers")
+    };
+    let number = |response: &Response, name: &str| -> u64 {
+        let value = response.headers().get(name).unwrap_or_else(|| panic!("no `{name}`: {response:?}"));
+        value.to_str().expect("text").parse().expect("a number")
+    };
+    let first = read("198.51.100.1");
+    assert_eq!((first.status().as_u16(), number(&first, "x-ratelimit-limit")), (200, 60));
+    assert_eq!((number(&first, "x-ratelimit-remaining"), number(&first, "x-ratelimit-window")), (59, 60));
+    let refused = wait_for("the bucket to be empty", SOON, || {
+        let response = read("198.51.100.1");
+        (response.status() == 429).then_some(response)
+    });
+    assert_eq!(number(&refused, "x-ratelimit-remaining"), 0);
+    assert!(number(&refused, "x-ratelimit-reset") > 1_600_000_000);
+    assert!((1..=60).contains(&number(&refused, "retry-after")));
+    let body: Value = refused.json().expect("the envelope");
+    assert_eq!(body["error"]["type"], "TooManyRequestsError", "{body}");
+    assert_eq!(read("198.51.100.2").text().expect("text"), "one", "another address has its own limit");
+    wait_for("a token", SOON, || (read("198.51.100.1").status() == 200).then_some(()));
 }

@@ -4,6 +4,7 @@ use crate::{
     App,
     error::{ApiError, bare},
     extract::Path,
+    load::Toll,
 };
 use axum::{
     body::Body,
@@ -27,7 +28,8 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Read a file
 ///
-/// The content behind a signed URL, whole or the part that a `Range` header asks for.
+/// The content behind a signed URL, whole or the part that a `Range` header asks for. Too many requests from one
+/// address answer 429 with `Retry-After`, where the server limits them.
 #[utoipa::path(get, path = "/v1/blobs/{token}", tag = "Blobs", params(("token" = String, Path)),
     responses(
         (status = 200, body = Vec<u8>, content_type = "*/*", description = "The content."),
@@ -37,6 +39,7 @@ pub fn routes() -> OpenApiRouter<App> {
     ))]
 pub async fn download_blob(
     State(app): State<App>,
+    _toll: Toll,
     Path(token): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

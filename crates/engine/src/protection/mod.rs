@@ -16,7 +16,7 @@ use strata_model::rates::Rates;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// Requests a minute of each key, where neither the key nor its organization says otherwise, of each published
-    /// retriever, where its organization does not, and of each address that asks these.
+    /// retriever, where its organization does not, and of each address that asks these or reads files by signed URLs.
     pub rates: Rates,
     /// What each organization may have.
     pub quotas: Quotas,

@@ -1,7 +1,7 @@
 //! How often keys and the public may ask. A key has a bucket of tokens for each group of requests: as many as its limit,
-//! filled up again evenly within a minute; a published retriever and an address that asks one have the same. Buckets are
-//! kept in memory, a bounded number of them; those that were asked of least lately are forgotten first, which fills them,
-//! and all of them when the server stops.
+//! filled up again evenly within a minute; a published retriever has the same, and so has an address that asks one or
+//! reads files by signed URLs. Buckets are kept in memory, a bounded number of them; those that were asked of least lately
+//! are forgotten first, which fills them, and all of them when the server stops.
 
 use crate::{Engine, published::Published};
 use lru::LruCache;
@@ -80,7 +80,7 @@ impl Engine {
         Ok(self.admit_for(organization_id, &published.public_id, rates, group, "this retriever"))
     }
 
-    /// Counts a request of an address to anything that is published. It may send as many as a key by default.
+    /// Counts a request of an address that needs no key. It may send as many as a key by default.
     pub fn admit_address(&self, address: IpAddr, group: Group) -> Admission {
         let Some(limit) = self.config.allowed.rates.of(group) else { return (None, Ok(())) };
         let now = self.catalog.now_micros();

@@ -1,5 +1,5 @@
-//! Requests of the public. Each counts for the address that it comes from, before anything else is done, and for what is
-//! published, or the key for it, once that is known.
+//! Requests of the public: of what is published, and of files by signed URLs. Each counts for the address that it comes
+//! from, before anything else is done, and for what is published, or the key for it, once that is known.
 
 use super::{Seen, kind};
 use crate::{App, error::ApiError, extract::Address};
