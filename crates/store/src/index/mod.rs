@@ -11,6 +11,7 @@ mod filter;
 mod leftovers;
 mod manifest;
 mod queue;
+mod rebuild;
 mod shard;
 mod slot;
 mod words;
