@@ -1,9 +1,10 @@
 //! The index is derived: without it, or with any of its files cut short, the server starts, rebuilds it and gives the
 //! same answers as before.
 
-use crate::support::{Api, SOON, Server, object, retriever_body, submit, text_collection, wait_for, wait_for_task};
+use crate::support::{
+    Api, SOON, Server, files_under, hits, object, retriever_body, submit, text_collection, wait_for, wait_for_task,
+};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
 
 const TEXTS: [&str; 12] = [
     "A violin has four strings.",
@@ -47,39 +48,10 @@ fn library(api: &Api) -> Library {
     Library { retriever: retriever.text("/retriever_id").to_owned() }
 }
 
-/// Ids and scores of the hits of every query; `None` while a query has fewer than five.
+/// The hits of every query, with scores as exact as another order of adding them up leaves them.
 fn answers(api: &Api, library: &Library) -> Option<Vec<(String, f64)>> {
-    let mut all = Vec::new();
-    for query in QUERIES {
-        let path = format!("/v1/retrievers/{}/execute", library.retriever);
-        let answer = api.post(&path, json!({ "inputs": { "query": query } }));
-        if answer.status != 200 {
-            assert_eq!(answer.status, 503, "while the index is rebuilt a search may only be put off: {}", answer.body);
-            return None;
-        }
-        let hits = answer.body["results"].as_array().cloned().unwrap_or_default();
-        if hits.len() < 5 {
-            return None;
-        }
-        all.extend(hits.iter().map(|hit| {
-            let score = hit["score"].as_f64().expect("a score");
-            (hit["document_id"].as_str().expect("an id").to_owned(), (score * 1e4).round() / 1e4)
-        }));
-    }
-    Some(all)
-}
-
-fn files_under(dir: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut waiting = vec![dir.to_owned()];
-    while let Some(dir) = waiting.pop() {
-        for entry in std::fs::read_dir(&dir).expect("the index directory can be listed") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() { waiting.push(path) } else { files.push(path) }
-        }
-    }
-    files.sort();
-    files
+    let rounded = |(id, score): (String, f64)| (id, (score * 1e4).round() / 1e4);
+    hits(api, &library.retriever, &QUERIES).map(|found| found.into_iter().map(rounded).collect())
 }
 
 fn same_after_restart(server: &mut Server, library: &Library, before: &[(String, f64)], what: &str) {

@@ -1,6 +1,8 @@
 //! Backups: made while others write and delete, restored elsewhere, and compared answer by answer.
 
-use crate::support::{Api, SOON, Server, object, retriever_body, submit, text_collection, wait_for, wait_for_task};
+use crate::support::{
+    Api, SOON, Server, files_under, hits, object, retriever_body, submit, text_collection, wait_for, wait_for_task,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -124,26 +126,9 @@ impl Library {
         paths.into_iter().map(text).collect()
     }
 
-    /// Ids and scores of the hits of every query; `None` while the index is not complete.
+    /// What every query finds; `None` while the index is not complete.
     fn hits(&self, api: &Api) -> Option<Vec<(String, f64)>> {
-        let mut all = Vec::new();
-        for query in QUERIES {
-            let path = format!("/v1/retrievers/{}/execute", self.retriever);
-            let answer = api.post(&path, json!({ "inputs": { "query": query } }));
-            if answer.status != 200 {
-                assert_eq!(answer.status, 503, "{}", answer.body);
-                return None;
-            }
-            let hits = answer.body["results"].as_array().cloned().unwrap_or_default();
-            if hits.len() < 5 {
-                return None;
-            }
-            all.extend(hits.iter().map(|hit| {
-                let id = hit["document_id"].as_str().expect("an id").to_owned();
-                (id, hit["score"].as_f64().expect("a score"))
-            }));
-        }
-        Some(all)
+        hits(api, &self.retriever, &QUERIES)
     }
 }
 
@@ -160,19 +145,6 @@ fn place(dir: &TempDir, name: &str) -> (PathBuf, String) {
     let path = dir.path().join(name);
     let text = path.to_str().expect("a UTF-8 path").to_owned();
     (path, text)
-}
-
-fn files_under(dir: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut waiting = vec![dir.to_owned()];
-    while let Some(dir) = waiting.pop() {
-        for entry in std::fs::read_dir(&dir).expect("the directory can be listed") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() { waiting.push(path) } else { files.push(path) }
-        }
-    }
-    files.sort();
-    files
 }
 
 /// Contents below a directory, by their hashes.

@@ -3,6 +3,7 @@
 mod api;
 #[expect(dead_code, reason = "what the tests of the models need besides")]
 pub mod cross_encoder;
+mod hits;
 mod openapi;
 pub mod postgres;
 pub mod provider;
@@ -12,12 +13,28 @@ mod server;
 mod world;
 
 pub use api::{Answer, Api};
+pub use hits::hits;
 pub use openapi::Operation;
 pub use random::Random;
 pub use server::{KEY, Server};
 pub use world::{World, ended, object, retriever_body, submit, text_collection, wait_for_task};
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// Every file below a directory, in order.
+pub fn files_under(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in std::fs::read_dir(&dir).expect("the directory can be listed") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { waiting.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    files
+}
 
 /// Width and height that a JPEG says it has.
 pub fn jpeg_size(bytes: &[u8]) -> (u16, u16) {
