@@ -49,6 +49,7 @@ pub use stages::{Category, StageDefinition, missing_secret, registry};
 
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 use strata_model::Fields;
 use strata_model::document::Document;
 
@@ -89,6 +90,9 @@ pub struct SearchPlace {
     pub score: f32,
     /// What it adds to the fused score; of `max`, what it would be alone.
     pub share: f64,
+    /// The approved weight set that the weight of the search is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_set_id: Option<Arc<str>>,
 }
 
 /// A document's places, from 0, before and after a stage.

@@ -400,7 +400,7 @@ pub(crate) struct ExecuteRetrieverResponse {
     pub interpretation: Value,
     pub optimization_applied: bool,
     /// Where a stage has learned fusion: `sampled_weights` of the searches, whose `interactions` they come from, and
-    /// whether it is `exploring`.
+    /// whether it is `exploring`; or the `weight_set_id` of the approved weights that it used instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = maybe_object)]
     pub learned_fusion_context: Option<Value>,

@@ -7,11 +7,13 @@ use crate::retrieval::stages::Run;
 use crate::retrieval::{Hit, SearchPlace, limits, view};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::sync::Arc;
 use strata_model::Result;
 use strata_model::filter::Filter;
 
 impl FeatureSearch {
-    /// Reads the documents of a fused ranking until there are enough that pass the stage's `post_filters`.
+    /// Reads the documents of a fused ranking until there are enough that pass the stage's `post_filters`. Each says which
+    /// weight set ranked it.
     pub(super) async fn collect(
         &self,
         run: &mut Run<'_>,
@@ -19,6 +21,7 @@ impl FeatureSearch {
         fused: Vec<Fused>,
         before: Option<Vec<Hit>>,
         final_top_k: usize,
+        weight_set_id: Option<Arc<str>>,
     ) -> Result<Vec<Hit>> {
         let post = run.post_filters.take();
         let mut known: HashMap<i64, Hit> = before.into_iter().flatten().map(|hit| (hit.document.seq, hit)).collect();
@@ -29,8 +32,11 @@ impl FeatureSearch {
             if !absent.is_empty() {
                 known.extend(run.backend.fetch(&absent).await?.into_iter().map(|d| (d.seq, Hit::new(d))));
             }
-            let mut hits: Vec<Hit> =
-                chunk.iter().filter_map(|f| Some(scored(known.remove(&f.seq)?, f, legs, run.stage_name))).collect();
+            let stage = run.stage_name;
+            let mut hits: Vec<Hit> = chunk
+                .iter()
+                .filter_map(|f| Some(scored(known.remove(&f.seq)?, f, legs, stage, weight_set_id.as_ref())))
+                .collect();
             if let Some(post) = post {
                 hits = run.keep(hits, post)?;
             }
@@ -96,7 +102,7 @@ impl FeatureSearch {
     }
 }
 
-fn scored(mut hit: Hit, fused: &Fused, legs: &[Leg], stage: &str) -> Hit {
+fn scored(mut hit: Hit, fused: &Fused, legs: &[Leg], stage: &str, weight_set_id: Option<&Arc<str>>) -> Hit {
     hit.score = Some(fused.score);
     hit.searches.extend(fused.places.iter().filter_map(|place| {
         let leg = legs.get(place.ranking)?;
@@ -107,6 +113,7 @@ fn scored(mut hit: Hit, fused: &Fused, legs: &[Leg], stage: &str) -> Hit {
             rank: place.rank,
             score: place.score,
             share: place.share,
+            weight_set_id: weight_set_id.cloned(),
         })
     }));
     hit

@@ -1,6 +1,8 @@
 //! `fusion: learned`: its settings, and the weights of an execution.
 
+use super::Search;
 use super::legs::Leg;
+use super::shipped::{self, WeightSet};
 use crate::retrieval::execute::Degraded;
 use crate::retrieval::fusion::Ranking;
 use crate::retrieval::learning::{Algorithm, Arm, Feedback, Learned, LearnedFusion, names};
@@ -13,6 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use strata_model::{Error, Fields, Result, id};
 use tokio::time::timeout;
+
+/// Why weights change nothing: a lone ranking keeps its scores.
+const ONE_SEARCH: &str = "there is one search only";
 
 /// JSON Schema of `learning_config`.
 pub(super) fn schema() -> Value {
@@ -43,15 +48,37 @@ pub(super) fn schema() -> Value {
             "shadow_mode": {"type": "boolean", "default": false, "description": "Tells the weights and ranks by `rrf`."},
             "circuit_breaker_timeout_ms": {"type": "integer", "minimum": 1, "maximum": 30000, "default": 1000},
             "evaluation_dataset_id": {"type": "string", "description": "Kept; weights are learned from interactions as they come."},
+            "shipped_weight_set": shipped::schema(),
         },
     })
 }
 
-/// Reads `learning_config`.
-pub(super) fn settings(mut params: Params<'_>) -> Result<LearnedFusion> {
-    if let Some((at, _)) = params.take(&["shipped_weight_set"]) {
-        return Err(Error::invalid(at, "is written by the server only"));
-    }
+/// `learning_config`.
+#[derive(Debug)]
+pub(super) struct Learning {
+    settings: LearnedFusion,
+    /// Weights that are used instead of learned ones.
+    shipped: Option<WeightSet>,
+}
+
+/// How rankings came by their weights.
+pub(super) struct Weighed {
+    /// Name of the fusion.
+    pub fusion: &'static str,
+    /// The set that the weights are of.
+    pub weight_set_id: Option<Arc<str>>,
+}
+
+/// Reads `learning_config` of a stage with these searches.
+pub(super) fn read(mut params: Params<'_>, searches: &[Search]) -> Result<Learning> {
+    let shipped = match params.take(&["shipped_weight_set"]) {
+        Some((at, value)) => WeightSet::read(&value, &at, searches)?,
+        None => None,
+    };
+    Ok(Learning { settings: settings(params)?, shipped })
+}
+
+fn settings(mut params: Params<'_>) -> Result<LearnedFusion> {
     params.take(&["evaluation_dataset_id"]);
     let features = |params: &mut Params<'_>, name: &str| match params.take(&[name]) {
         Some((at, value)) => {
@@ -169,16 +196,58 @@ pub(crate) fn context(inputs: &Fields) -> BTreeMap<String, String> {
     inputs.iter().filter_map(|(name, value)| Some((name.clone(), told(value)?))).collect()
 }
 
-/// Gives the rankings the weights that were learned, where that is possible; answers the name of the fusion. What was
-/// learned is noted for the answer.
-pub(super) async fn weigh(
-    settings: &LearnedFusion,
-    run: &mut Run<'_>,
-    legs: &[Leg],
-    rankings: &mut [Ranking],
-) -> &'static str {
+/// Gives the rankings the weights of the weight set that was shipped, else those that were learned, where that is
+/// possible. What they come from is noted for the answer.
+pub(super) async fn weigh(learning: &Learning, run: &mut Run<'_>, legs: &[Leg], rankings: &mut [Ranking]) -> Weighed {
     let arms: Vec<Arm> =
         legs.iter().map(|leg| Arm { search: leg.basis.search, feature: leg.feature.clone() }).collect();
+    if let Some(set) = &learning.shipped {
+        match set.weights(&arms) {
+            Ok(weights) => return ship(&learning.settings, set, run, &arms, weights, rankings),
+            Err(feature) => run.notes.warnings.push(format!(
+                "stage `{}` fused without the weight set `{}`, which has no weight of `{feature}`",
+                run.stage_name, set.id
+            )),
+        }
+    }
+    Weighed { fusion: learn(&learning.settings, run, &arms, rankings).await, weight_set_id: None }
+}
+
+/// Gives the rankings the weights of a weight set, as they are: they were measured so, and `min_weight` and `max_weight`
+/// bound what is learned. No interaction is read for that; they go on being kept.
+fn ship(
+    settings: &LearnedFusion,
+    set: &WeightSet,
+    run: &mut Run<'_>,
+    arms: &[Arm],
+    weights: Vec<f64>,
+    rankings: &mut [Ranking],
+) -> Weighed {
+    let reason = (arms.len() < 2).then_some(ONE_SEARCH);
+    if reason.is_none() {
+        for (ranking, weight) in rankings.iter_mut().zip(&weights) {
+            ranking.weight = *weight;
+        }
+    }
+    let learned = Learned {
+        weights: Some(weights),
+        level: None,
+        context_key: "global".into(),
+        interactions: 0,
+        skipped: 0,
+        exploration: 0.0,
+        is_exploring: false,
+    };
+    let told = told(settings, run.stage_name, arms, &learned, Some(&set.id), reason);
+    note(run, told);
+    match reason {
+        None => Weighed { fusion: "learned", weight_set_id: Some(set.id.clone()) },
+        Some(_) => Weighed { fusion: "rrf", weight_set_id: None },
+    }
+}
+
+/// Gives the rankings the weights that were learned; answers the name of the fusion.
+async fn learn(settings: &LearnedFusion, run: &mut Run<'_>, arms: &[Arm], rankings: &mut [Ranking]) -> &'static str {
     let retriever_id = run.within.last().map_or("", String::as_str);
     let feedback = match timeout(Duration::from_millis(settings.timeout_ms), run.backend.feedback(retriever_id)).await {
         Ok(Ok(feedback)) => feedback,
@@ -189,9 +258,9 @@ pub(super) async fn weigh(
     // Two stages of one execution choose apart from each other.
     let digest = id::sha256_parts(&[run.stage_name.as_bytes(), &run.chance.to_le_bytes()]);
     let chance = u64::from_le_bytes(digest[..8].try_into().expect("a digest has more than 8 bytes"));
-    let learned = settings.learn(run.stage_name, &arms, &feedback, &inputs, run.now_micros, chance);
+    let learned = settings.learn(run.stage_name, arms, &feedback, &inputs, run.now_micros, chance);
     let reason = match &learned.weights {
-        _ if arms.len() < 2 => Some("there is one search only"),
+        _ if arms.len() < 2 => Some(ONE_SEARCH),
         None => Some("there are fewer interactions than `min_interactions`"),
         _ if settings.is_shadow => Some("shadow mode"),
         _ if !settings.is_rolled_out(&inputs, run.chance) => Some("outside the rollout"),
@@ -202,10 +271,14 @@ pub(super) async fn weigh(
             None
         }
     };
-    let told = told(settings, run.stage_name, &arms, &learned, reason);
+    let told = told(settings, run.stage_name, arms, &learned, None, reason);
+    note(run, told);
+    if reason.is_none() { "learned" } else { "rrf" }
+}
+
+fn note(run: &mut Run<'_>, told: Value) {
     run.metadata.insert("learned_fusion".into(), told.clone());
     run.notes.learned.push(told);
-    if reason.is_none() { "learned" } else { "rrf" }
 }
 
 fn missing(run: &mut Run<'_>, reason: String) -> Arc<Feedback> {
@@ -221,7 +294,14 @@ fn missing(run: &mut Run<'_>, reason: String) -> Arc<Feedback> {
 }
 
 /// The answer's `learned_fusion_context`.
-fn told(settings: &LearnedFusion, stage: &str, arms: &[Arm], learned: &Learned, reason: Option<&str>) -> Value {
+fn told(
+    settings: &LearnedFusion,
+    stage: &str,
+    arms: &[Arm],
+    learned: &Learned,
+    weight_set_id: Option<&str>,
+    reason: Option<&str>,
+) -> Value {
     let names = names(arms);
     let weights: Option<Fields> = learned
         .weights
@@ -238,6 +318,7 @@ fn told(settings: &LearnedFusion, stage: &str, arms: &[Arm], learned: &Learned, 
         "algorithm": settings.algorithm.as_str(),
         "applied": reason.is_none(),
         "reason": reason,
+        "weight_set_id": weight_set_id,
         "context_level": learned.level.map(|level| level.as_str()),
         "context_key": learned.context_key,
         "sampled_weights": weights.unwrap_or_default(),

@@ -13,6 +13,9 @@ use strata_model::feature::{VectorIndex, VectorKind};
 use strata_model::filter::Filter;
 use strata_model::{Error, Result, id};
 
+/// What the words of documents are called beside the features with vectors.
+pub(super) const LEXICAL: &str = "lexical";
+
 /// What the legs of one search share.
 #[derive(Debug, Clone)]
 pub(super) struct Basis {
@@ -209,7 +212,7 @@ async fn expand(
 
 fn lexical(text: &str, collections: &[CollectionInfo], basis: Basis, implied: bool) -> Leg {
     let collections = collections.iter().map(|c| c.collection_id.clone()).collect();
-    Leg { basis, feature: "lexical".into(), ask: Ask::Lexical(text.to_owned()), implied, collections }
+    Leg { basis, feature: LEXICAL.into(), ask: Ask::Lexical(text.to_owned()), implied, collections }
 }
 
 /// A document to be like: the vectors it has, and the indexes of its collection.

@@ -10,14 +10,15 @@ mod learned;
 mod legs;
 mod query;
 mod run;
+mod shipped;
 
 use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet};
 use crate::retrieval::conditions::{FilterTemplate, without_documents};
 use crate::retrieval::fusion::{Fusion, RRF_K};
-use crate::retrieval::learning::LearnedFusion;
 use crate::retrieval::limits;
 use crate::retrieval::params::{Params, Setting, choice, count, flag, is_absent, number, text, texts};
 use futures::future::BoxFuture;
+use learned::Learning;
 pub(crate) use learned::context;
 use query::QueryTemplate;
 use serde_json::{Value, json};
@@ -85,8 +86,8 @@ struct FeatureSearch {
     searches: Vec<Search>,
     final_top_k: Option<Setting<usize>>,
     fusion: Fusion,
-    /// Whether `rrf` has the weights that were learned.
-    learned: Option<LearnedFusion>,
+    /// Where `rrf` has the weights that were learned or shipped.
+    learned: Option<Learning>,
     requested_timeout_ms: u64,
     /// Never above the ceiling.
     timeout_ms: u64,
@@ -168,13 +169,13 @@ fn parse(draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
         "hybrid_search" => Kind::Hybrid,
         _ => Kind::Auto,
     };
-    let searches =
+    let searches: Vec<Search> =
         written.into_iter().map(|(at, fields)| search(params.below(fields, at), kind)).collect::<Result<_>>()?;
     let timeout = params.fixed(&["hard_timeout_ms"], |v, at| count(1..=u64::from(u32::MAX))(v, at))?;
     let requested_timeout_ms = timeout.map_or(limits::SEARCH_TIMEOUT_MS, |ms| ms as u64);
     let interactive = params.fixed(&["interactive"], flag)?.unwrap_or(false);
     let degrade_retry = params.fixed(&["degrade_retry"], flag)?.unwrap_or(false);
-    let (fusion, learned) = fusion(&mut params)?;
+    let (fusion, learned) = fusion(&mut params, &searches)?;
     let stage = FeatureSearch {
         searches,
         final_top_k: params.setting(&["final_top_k", "limit", "top_k"], count(1..=limits::MAX_FINAL_TOP_K as u64))?,
@@ -345,9 +346,9 @@ fn collection_identifiers(params: &mut Params<'_>) -> Result<Option<Setting<Vec<
 }
 
 /// How rankings are fused, and what is learned for that.
-fn fusion(params: &mut Params<'_>) -> Result<(Fusion, Option<LearnedFusion>)> {
+fn fusion(params: &mut Params<'_>, searches: &[Search]) -> Result<(Fusion, Option<Learning>)> {
     let learning = match params.take(&["learning_config"]) {
-        Some((at, Value::Object(fields))) => Some(learned::settings(params.below(fields, at))?),
+        Some((at, Value::Object(fields))) => Some(learned::read(params.below(fields, at), searches)?),
         Some((at, _)) => return Err(Error::invalid(at, "must be an object")),
         None => None,
     };

@@ -1,7 +1,7 @@
 //! Running legs: embed each text once, search all collections at once, give up on what takes too long.
 
 use super::FeatureSearch;
-use super::learned;
+use super::learned::{self, Weighed};
 use super::legs::{Ask, Leg, Legs, Sought};
 use crate::retrieval::backend::{Backend, Scored, SearchQuery};
 use crate::retrieval::execute::{Degraded, LimitEntry, millis};
@@ -60,14 +60,14 @@ impl FeatureSearch {
             return Ok(WorkingSet::Read(hits));
         }
         let (legs, mut rankings) = self.rankings(run, legs.legs).await?;
-        let name = match &self.learned {
-            Some(settings) => learned::weigh(settings, run, &legs, &mut rankings).await,
-            None => self.fusion.as_str(),
+        let weighed = match &self.learned {
+            Some(learning) => learned::weigh(learning, run, &legs, &mut rankings).await,
+            None => Weighed { fusion: self.fusion.as_str(), weight_set_id: None },
         };
         let fused = fusion::fuse(self.fusion, &rankings);
-        run.metadata.insert("fusion".into(), if rankings.len() > 1 { name.into() } else { Value::Null });
+        run.metadata.insert("fusion".into(), if rankings.len() > 1 { weighed.fusion.into() } else { Value::Null });
         run.metadata.insert("searches".into(), legs.iter().zip(&rankings).map(described).collect());
-        let hits = self.collect(run, &legs, fused, before, final_top_k).await?;
+        let hits = self.collect(run, &legs, fused, before, final_top_k, weighed.weight_set_id).await?;
         Ok(WorkingSet::Read(hits))
     }
 
