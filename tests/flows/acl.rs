@@ -147,6 +147,7 @@ fn reads(barn: &Barn, retriever: &str) -> Vec<(&'static str, String, Value)> {
         ("stored", execute.clone(), json!({ "inputs": {} })),
         ("streamed", execute.clone(), json!({ "inputs": {}, "stream": true })),
         ("several", format!("{execute}/batch"), json!({ "queries": [{ "inputs": {} }, { "inputs": {} }] })),
+        ("several, streamed", format!("{execute}/batch"), json!({ "queries": [{ "inputs": {} }], "stream": true })),
     ]
 }
 

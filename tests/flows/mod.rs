@@ -21,6 +21,7 @@ mod removal;
 mod signed_urls;
 mod sql_lookup;
 mod standalone;
+mod streams;
 mod subjects;
 mod webhooks;
 mod words;

@@ -1,8 +1,8 @@
-//! Several queries to one retriever at once.
+//! Several queries to one retriever at once, answered together or as Server-Sent Events.
 
 use super::{
     execute::{ExecuteRetrieverResponse, Style, either, response},
-    stream::told,
+    stream::{Streamed, StreamedEvent, events_of, told},
 };
 use crate::{
     App,
@@ -11,13 +11,15 @@ use crate::{
     middleware::request_id,
     openapi::{any_object, maybe_object},
 };
-use axum::extract::State;
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::time::Instant;
 use strata_engine::{
-    documents::Show,
     retrieval::PageRequest,
     retrievers::{Execute, Outcome, Prepared},
 };
@@ -72,7 +74,8 @@ struct ExecuteBatchRequest {
     return_presigned_urls: Option<bool>,
     #[serde(default)]
     return_vectors: Option<bool>,
-    /// Not available for batches, and refused.
+    /// Answers Server-Sent Events: those of each query as they happen, with its `index`, then `batch_complete` with the
+    /// counts, then `[DONE]`.
     #[serde(default)]
     stream: Option<bool>,
 }
@@ -101,16 +104,18 @@ struct BatchResult {
 
 /// Execute a retriever for several queries
 ///
-/// Runs up to 16 queries. One that fails is answered with its `error` and `status` `failed`; the others go on.
+/// Runs up to 16 queries, `concurrency` of them at once. One that fails is answered with its `error` and `status`
+/// `failed`; the others go on. With `stream` the answer is Server-Sent Events.
 #[utoipa::path(post, path = "/v1/retrievers/{retriever_id}/execute/batch", tag = "Retrievers",
-    params(("retriever_id" = String, Path), BatchQuery), responses((status = 200, body = ExecuteBatchResponse)))]
+    params(("retriever_id" = String, Path), BatchQuery),
+    responses((status = 200, content((ExecuteBatchResponse = "application/json"), (StreamedEvent = "text/event-stream")))))]
 async fn execute_batch_retrievers(
     State(app): State<App>,
     tenant: Tenant,
     Path(identifier): Path<String>,
     Query(query): Query<BatchQuery>,
     Json(body): Json<ExecuteBatchRequest>,
-) -> Result<Json<ExecuteBatchResponse>, ApiError> {
+) -> Result<Response, ApiError> {
     tenant.may(Permission::Read)?;
     let started = Instant::now();
     let (page, concurrency) = checked(&body)?;
@@ -119,28 +124,91 @@ async fn execute_batch_retrievers(
         either(body.return_presigned_urls, query.return_presigned_urls),
         either(body.return_vectors, query.return_vectors),
     );
-    let mut runs = Vec::with_capacity(body.queries.len());
-    for (index, item) in body.queries.into_iter().enumerate() {
-        let execute = Execute {
-            execution_id: app.new_execution_id(),
-            inputs: item.inputs,
-            filters: item.filters,
-            page: page.clone(),
-            skip_cache: false,
-            sees_all_writes: false,
-        };
-        runs.push(one(app.clone(), tenant.scope.clone(), prepared.clone(), index, execute, show.clone()));
+    let execute = |item: BatchQueryItem| Execute {
+        execution_id: app.new_execution_id(),
+        inputs: item.inputs,
+        filters: item.filters,
+        page: page.clone(),
+        skip_cache: false,
+        sees_all_writes: false,
+    };
+    let executes = body.queries.into_iter().map(execute).collect();
+    let style = Style { show, results: true, ..Style::default() };
+    let batch = Batch { app, scope: tenant.scope, prepared, executes, style, concurrency, started };
+    Ok(match body.stream {
+        Some(true) => batch.events(),
+        Some(false) | None => Json(batch.answer().await).into_response(),
+    })
+}
+
+/// The queries of a request, ready to be executed.
+struct Batch {
+    app: App,
+    scope: Scope,
+    prepared: Prepared,
+    /// One for each query, in their order.
+    executes: Vec<Execute>,
+    style: Style,
+    /// Queries that run at once.
+    concurrency: usize,
+    started: Instant,
+}
+
+impl Batch {
+    async fn answer(self) -> ExecuteBatchResponse {
+        let mut runs = Vec::with_capacity(self.executes.len());
+        for (index, execute) in self.executes.into_iter().enumerate() {
+            let (app, scope, prepared) = (self.app.clone(), self.scope.clone(), self.prepared.clone());
+            runs.push(one(app, scope, prepared, index, execute, self.style.clone()));
+        }
+        let results: Vec<BatchResult> = stream::iter(runs).buffered(self.concurrency).collect().await;
+        let failed = results.iter().filter(|result| result.error.is_some()).count();
+        ExecuteBatchResponse {
+            retriever_id: self.prepared.retriever.map(|retriever| retriever.id).unwrap_or_default(),
+            total: results.len() as i64,
+            succeeded: (results.len() - failed) as i64,
+            failed: failed as i64,
+            results,
+            total_time_ms: millis(self.started),
+        }
     }
-    let results: Vec<BatchResult> = stream::iter(runs).buffered(concurrency).collect().await;
-    let failed = results.iter().filter(|result| result.error.is_some()).count();
-    Ok(Json(ExecuteBatchResponse {
-        retriever_id: prepared.retriever.map(|retriever| retriever.id).unwrap_or_default(),
-        total: results.len() as i64,
-        succeeded: (results.len() - failed) as i64,
-        failed: failed as i64,
-        results,
-        total_time_ms: (started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
-    }))
+
+    /// The events of all queries as they happen, then `batch_complete`.
+    fn events(self) -> Response {
+        // The request is answered, and has no id any more, when the queries run.
+        let request_id = request_id::current();
+        events_of(move |events| async move {
+            let total = self.executes.len();
+            let mut runs = Vec::with_capacity(total);
+            for (index, execute) in self.executes.into_iter().enumerate() {
+                let streamed = Streamed {
+                    app: self.app.clone(),
+                    scope: self.scope.clone(),
+                    prepared: self.prepared.clone(),
+                    execute,
+                    style: self.style.clone(),
+                    index: Some(index),
+                    request_id: request_id.clone(),
+                };
+                runs.push(streamed.run(events.clone()));
+            }
+            let answered: Vec<bool> = stream::iter(runs).buffer_unordered(self.concurrency).collect().await;
+            let succeeded = answered.into_iter().filter(|is_answered| *is_answered).count();
+            // As in a run: where nobody reads any more, this is not reached.
+            drop(events.unbounded_send(json!({
+                "event_type": "batch_complete",
+                "retriever_id": self.prepared.retriever.map(|retriever| retriever.id),
+                "total": total,
+                "succeeded": succeeded,
+                "failed": total - succeeded,
+                "total_time_ms": millis(self.started),
+            })));
+        })
+    }
+}
+
+fn millis(since: Instant) -> f64 {
+    (since.elapsed().as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// The page of every query, and how many run at once.
@@ -150,9 +218,6 @@ fn checked(body: &ExecuteBatchRequest) -> Result<(PageRequest, usize), Error> {
             "queries",
             format!("must hold 1 to {MAX_QUERIES} queries, not {}", body.queries.len()),
         ));
-    }
-    if body.stream == Some(true) {
-        return Err(Error::invalid("stream", "is not available for batches; execute one query with `stream` instead"));
     }
     let concurrency = body.concurrency.unwrap_or(DEFAULT_CONCURRENCY);
     if !(1..=MAX_CONCURRENCY).contains(&concurrency) {
@@ -165,9 +230,8 @@ fn checked(body: &ExecuteBatchRequest) -> Result<(PageRequest, usize), Error> {
     Ok((page, concurrency as usize))
 }
 
-async fn one(app: App, scope: Scope, prepared: Prepared, index: usize, execute: Execute, show: Show) -> BatchResult {
+async fn one(app: App, scope: Scope, prepared: Prepared, index: usize, execute: Execute, style: Style) -> BatchResult {
     let execution_id = execute.execution_id.clone();
-    let style = Style { show, results: true, ..Style::default() };
     let outcome = match app.execute(&scope, &prepared, execute).await {
         Ok(executed) => response(&app, &scope, &prepared.plan, executed, style).await,
         Err(error) => Err(ApiError(error)),
