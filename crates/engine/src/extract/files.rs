@@ -106,14 +106,14 @@ pub struct Span {
 impl Span {
     /// By the fields in which extractors say where their outputs lie.
     fn of(fields: &Fields) -> Self {
-        let seconds = |names: [&str; 2]| {
+        let seconds = |names: [&str; 3]| {
             let found = names.iter().find_map(|name| fields.get(*name)?.as_f64());
             found.filter(|seconds| seconds.is_finite() && *seconds >= 0.0)
         };
         let page = fields.get("page_number").and_then(Value::as_u64).and_then(|page| u32::try_from(page).ok());
         Self {
-            start: seconds(["start_time", "start_time_sec"]),
-            end: seconds(["end_time", "end_time_sec"]),
+            start: seconds(["start_time", "start_time_sec", "start_time_s"]),
+            end: seconds(["end_time", "end_time_sec", "end_time_s"]),
             page: page.filter(|page| *page > 0),
         }
     }

@@ -5,7 +5,7 @@ use super::{
     Artifact, Configured, Definition, FileInput, Input, InputFile, NewArtifact, Output, Shape, parameters as p, streams,
 };
 use crate::Engine;
-use futures::{FutureExt, TryStreamExt, future::BoxFuture};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Instant};
 use strata_infer::{ImageEmbedder, Pixels, Registry, Sight, Space, Task};
@@ -27,6 +27,8 @@ const LABELS: usize = 5;
 const LEAST_LIKELY: f32 = 0.05;
 /// Thumbnails that are stored beside each other.
 const STORED_AT_ONCE: usize = 8;
+/// Stored pictures that are looked at beside each other.
+const LOOKS_AT_ONCE: usize = 4;
 
 /// The model of the vector that words find.
 pub(super) const SPACE: p::Parameter =
@@ -144,6 +146,51 @@ impl Eyes {
             }
         }
     }
+}
+
+/// What is seen in stored pictures, in the space of images and texts. `pictures` are places among outputs, and hashes.
+pub(super) async fn look_at(
+    engine: &Arc<Engine>,
+    parameters: &Fields,
+    pictures: Vec<(usize, String)>,
+) -> Result<Vec<(usize, Vec<f32>)>> {
+    if pictures.is_empty() {
+        return Ok(Vec::new());
+    }
+    let eyes = Eyes::open(engine, parameters).await?;
+    let looks = pictures.into_iter().map(|(at, hash)| {
+        let eyes = eyes.clone();
+        let look = async move {
+            let stored = engine.blobs.file(&hash).await?;
+            let request = ImageRequest { outputs: vec![seen_part()] };
+            let decoded = engine.media().image(&stored.path().to_owned().into(), &request).await?;
+            let picture = decoded.outputs.into_iter().next();
+            let picture = picture.ok_or_else(|| Error::internal("a decoder without a picture"))?;
+            Ok::<_, Error>((at, eyes.look(&picture).await?.in_words))
+        };
+        look.boxed()
+    });
+    futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect().await
+}
+
+/// Puts the vector of its text, in the space of images and texts, into each output that has one.
+pub(super) async fn embed_in_space(
+    engine: &Arc<Engine>,
+    parameters: &Fields,
+    outputs: &mut [Output],
+    index: &str,
+    text: impl Fn(&Output) -> Option<String>,
+) -> Result<()> {
+    let (places, texts): (Vec<usize>, Vec<String>) =
+        outputs.iter().enumerate().filter_map(|(at, output)| Some((at, text(output)?))).unzip();
+    if texts.is_empty() {
+        return Ok(());
+    }
+    let vectors = engine.image_text_space(space_of(parameters)?).await?.embed_texts(texts).await?;
+    for (place, vector) in places.into_iter().zip(vectors) {
+        outputs[place].vectors.insert(index.to_owned(), VectorValue::Dense(vector));
+    }
+    Ok(())
 }
 
 /// The part of an image that the models see, at their size.

@@ -148,7 +148,7 @@ pub(super) fn gather(extractor: &Configured, source: Fields, schema: &Schema) ->
             values.insert(mapping.input.clone(), value);
         }
     }
-    for name in required(extractor) {
+    for name in required(extractor).into_iter().filter(|name| !reads_texts(extractor, name)) {
         if !values.contains_key(&name)
             && let Some(value) = source.get(&name).or_else(|| by_type(extractor, &source, schema))
         {
@@ -173,15 +173,25 @@ pub(super) fn gather(extractor: &Configured, source: Fields, schema: &Schema) ->
 
 /// Where there is no file, an extractor that takes texts as well takes the first one.
 pub(super) fn take_text(extractor: &Configured, input: &mut Input, schema: &Schema) {
-    let takes_text = extractor.definition.input_schema()["properties"].get("text").is_some();
-    if !takes_text || input.values.contains_key("text") {
-        return;
-    }
+    let Some(name) = text_input(extractor).filter(|name| !input.values.contains_key(name)) else { return };
     let texts = schema.fields.iter().filter(|(_, f)| matches!(f.kind, FieldType::Text | FieldType::String));
     let found = texts.into_iter().find_map(|(name, _)| input.source.get(name).filter(|v| v.is_string()));
     if let Some(found) = found.cloned() {
-        input.values.insert("text".into(), found);
+        input.values.insert(name, found);
     }
+}
+
+/// The input that a text goes to: the one of that name, or the required one that reads texts as files.
+fn text_input(extractor: &Configured) -> Option<String> {
+    match extractor.definition.input_schema()["properties"].get("text") {
+        Some(_) => Some("text".to_owned()),
+        None => required(extractor).into_iter().find(|name| reads_texts(extractor, name)),
+    }
+}
+
+/// Whether an input takes texts as files: then one of the row's stands for it only where there is no file.
+fn reads_texts(extractor: &Configured, name: &str) -> bool {
+    extractor.definition.files().iter().any(|file| file.name == name && file.families.contains(&Family::Text))
 }
 
 fn required(extractor: &Configured) -> Vec<String> {

@@ -6,22 +6,21 @@ mod code;
 mod functions;
 mod grammars;
 mod listing;
-mod pages;
+pub(super) mod pages;
 mod subtitles;
 mod video;
 
 use super::{
-    Configured, Definition, FileInput, Input, InputFile, Output, Shape, embed_texts,
-    image::{self, Eyes, seen_part},
+    Configured, Definition, FileInput, Input, InputFile, Output, Shape, embed_texts, image,
     multimodal::{speech_model, text_index},
     parameters as p,
 };
 use crate::Engine;
-use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use strata_infer::Registry;
-use strata_media::{Family, ImageRequest};
+use strata_media::Family;
 use strata_model::{Error, Fields, Result, document::VectorValue, feature::VectorIndex, limits, schema::FieldType};
 use subtitles::Cue;
 
@@ -31,8 +30,6 @@ const CODE_INDEX: &str = "course_content_extractor_v1_code_embedding";
 const VISUAL_INDEX: &str = "course_content_extractor_v1_visual_embedding";
 /// Bytes of subtitles.
 const MAX_SUBTITLE_BYTES: u64 = 16 << 20;
-/// Thumbnails that are looked at beside each other.
-const LOOKS_AT_ONCE: usize = 4;
 
 const PARAMETERS: &[p::Parameter] = &[
     p::integer(
@@ -205,6 +202,8 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
             finds_code: parameters.is("detect_code_in_pdf"),
             reads: parameters.is("extract_screen_text"),
             pictures: keeps || looks,
+            keeps_wordless: false,
+            max_pages: u32::MAX,
             dpi: parameters.number("pdf_render_dpi").unwrap_or(150.0) as f32,
         };
         for file in pdfs {
@@ -320,23 +319,9 @@ async fn cues(engine: &Engine, input: &Input, files: &[&InputFile]) -> Result<Op
 
 /// Puts the vector of its thumbnail into each output that has one.
 async fn look(engine: &Arc<Engine>, outputs: &mut [Output], parameters: &Fields) -> Result<()> {
-    let eyes = Eyes::open(engine, parameters).await?;
     let shown = |(at, output): (usize, &Output)| Some((at, output.artifacts.first()?.hash().to_owned()));
-    let places: Vec<(usize, String)> = outputs.iter().enumerate().filter_map(shown).collect();
-    let looks = places.into_iter().map(|(at, hash)| {
-        let eyes = eyes.clone();
-        let look = async move {
-            let stored = engine.blobs.file(&hash).await?;
-            let request = ImageRequest { outputs: vec![seen_part()] };
-            let decoded = engine.media().image(&stored.path().to_owned().into(), &request).await?;
-            let picture = decoded.outputs.into_iter().next();
-            let picture = picture.ok_or_else(|| Error::internal("a decoder without a picture"))?;
-            Ok::<_, Error>((at, eyes.look(&picture).await?.in_words))
-        };
-        look.boxed()
-    });
-    let looks: Vec<(usize, Vec<f32>)> = futures::stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect().await?;
-    for (at, vector) in looks {
+    let pictures = outputs.iter().enumerate().filter_map(shown).collect();
+    for (at, vector) in image::look_at(engine, parameters, pictures).await? {
         outputs[at].vectors.insert(VISUAL_INDEX.to_owned(), VectorValue::Dense(vector));
     }
     Ok(())

@@ -28,6 +28,10 @@ pub struct Settings {
     /// Read pages that hold no text by looking at them.
     pub reads: bool,
     pub pictures: bool,
+    /// A document, too, for a page that shows something and says nothing; only where each page is one.
+    pub keeps_wordless: bool,
+    /// Pages that are read, from the first one on, where no page is named.
+    pub max_pages: u32,
     /// Dots an inch at which pages are looked at.
     pub dpi: f32,
 }
@@ -66,7 +70,7 @@ pub async fn documents(
     let total = engine.media().pdf(&source).await?.page_count;
     let job = Job { engine, file, key: file_key(file), settings };
     let rendering = settings.pictures.then(|| Rendering { dpi: settings.dpi, outputs: vec![ImageOutput::original()] });
-    let (first_page, last_page) = page.map_or((1, u32::MAX), |page| (page, page));
+    let (first_page, last_page) = page.map_or((1, settings.max_pages), |page| (page, page));
     let request = PdfRequest { first_page, last_page, rendering, ..PdfRequest::text() };
     let pages = engine.media().pdf_pages(&source, &request).await?;
     let (mut headings, mut blank) = (Headings::default(), Vec::new());
@@ -95,7 +99,7 @@ pub async fn documents(
         while let Some(mut page) = pages.next().await? {
             let Some(picture) = page.pictures.pop() else { continue };
             let blocks = scanned::read(engine, &picture, settings.dpi).await?;
-            let pieces = job.scanned(&page, blocks.into_iter().map(|(block, _)| block).collect());
+            let pieces = job.scanned(&page, &picture, blocks.into_iter().map(|(block, _)| block).collect());
             outputs.extend(job.page(Sheet { number: page.number, total }, pieces, Some(picture)).await?);
             check_count(&outputs)?;
         }
@@ -148,10 +152,11 @@ impl Job<'_> {
     }
 
     /// The elements of a page that was read off its picture.
-    fn scanned(&self, page: &PdfPage, blocks: Vec<Block>) -> Vec<Piece> {
+    fn scanned(&self, page: &PdfPage, picture: &Picture, blocks: Vec<Block>) -> Vec<Piece> {
         if !self.settings.by_element {
             let text = blocks.iter().map(|block| block.text.as_str()).collect::<Vec<_>>().join("\n\n");
-            return if text.is_empty() { Vec::new() } else { vec![whole(page, text)] };
+            let is_kept = !text.is_empty() || (self.settings.keeps_wordless && !scanned::is_blank(picture));
+            return if is_kept { vec![whole(page, text)] } else { Vec::new() };
         }
         let kept = blocks.into_iter().filter(|block| block.text.chars().count() >= MIN_CHARS);
         let piece = |block: Block| Piece {

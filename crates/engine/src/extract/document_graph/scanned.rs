@@ -34,7 +34,7 @@ pub(in super::super) async fn read(engine: &Arc<Engine>, picture: &Picture, dpi:
 }
 
 /// Whether nothing stands out of a picture: many documents have empty pages.
-fn is_blank(picture: &Picture) -> bool {
+pub(in super::super) fn is_blank(picture: &Picture) -> bool {
     let mut light = picture.bytes.chunks_exact(3).map(|p| u16::from(p[0]) + u16::from(p[1]) + u16::from(p[2]));
     let first = light.next().unwrap_or(0);
     let (low, high) = light.fold((first, first), |(low, high), light| (low.min(light), high.max(light)));

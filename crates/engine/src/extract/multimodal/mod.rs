@@ -8,7 +8,7 @@ mod still;
 mod video;
 
 pub(super) use plan::Recording;
-pub(super) use video::thumbnail;
+pub(super) use video::{mean, thumbnail};
 
 use super::{
     Configured, Definition, FileInput, Input, Output, Shape, embed_texts, image, parameters as p, response_shape,

@@ -2,7 +2,7 @@
 
 use super::super::{
     Configured, Input, InputFile, NewArtifact, Output, embed_texts,
-    image::{Eyes, keep_thumbnail, put_labels, stem},
+    image::{Eyes, embed_in_space, keep_thumbnail, put_labels, stem},
     parameters::Read,
     streams,
 };
@@ -77,7 +77,8 @@ pub(super) async fn segments(
     }
     if embeds && !embeds_speech && !recording.has_pictures() {
         // What is heard stands for what would be seen: words find both.
-        embed_texts(engine, &mut outputs, &seen_name(extractor.definition.version()), said).await?;
+        let index = seen_name(extractor.definition.version());
+        embed_in_space(engine, &extractor.parameters, &mut outputs, &index, said).await?;
     }
     for (at, look) in looks {
         let Some(output) = outputs.get_mut(at) else { continue };
