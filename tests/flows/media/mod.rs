@@ -9,6 +9,7 @@ mod faces;
 mod pages;
 mod photos;
 mod recordings;
+mod universal;
 
 use crate::support::{Api, Server, jpeg_size, wait_for};
 use base64::{Engine as _, engine::general_purpose::STANDARD};

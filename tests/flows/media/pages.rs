@@ -87,7 +87,7 @@ fn a_page_that_is_only_a_picture_is_read() {
 }
 
 /// A PDF with one page, which is a JPEG of the photo and nothing else; `ffmpeg` makes the JPEG.
-fn scanned(photo: &[u8]) -> Vec<u8> {
+pub(super) fn scanned(photo: &[u8]) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (from, to) = (folder.path().join("a.png"), folder.path().join("a.jpg"));
     std::fs::write(&from, photo).expect("written");

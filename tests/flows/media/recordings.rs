@@ -98,7 +98,7 @@ fn recorded_speech_is_written_down_and_found_with_its_seconds() {
 }
 
 /// Raw samples with a header before them.
-fn wav(bytes: &[u8], name: &str) -> Vec<u8> {
+pub(super) fn wav(bytes: &[u8], name: &str) -> Vec<u8> {
     if name.ends_with(".wav") {
         return bytes.to_vec();
     }

@@ -189,3 +189,21 @@ impl Input {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_told_by_whichever_names_an_extractor_has_for_its_seconds() {
+        for (start, end) in
+            [("start_time", "end_time"), ("start_time_sec", "end_time_sec"), ("start_time_s", "end_time_s")]
+        {
+            let fields = json!({ start: 30.0, end: 60.5 });
+            let span = Span::of(fields.as_object().unwrap());
+            assert_eq!(span, Span { start: Some(30.0), end: Some(60.5), page: None });
+            assert_eq!(span.milliseconds(), (30_000, Some(60_500)));
+        }
+        assert!(Span::of(json!({ "start_time": -1, "page_number": 0 }).as_object().unwrap()).is_everything());
+    }
+}

@@ -23,6 +23,7 @@ mod splade;
 mod streams;
 mod text;
 mod transcoding;
+mod universal;
 mod web_scraper;
 mod writer;
 
@@ -135,7 +136,7 @@ impl Output {
     }
 }
 
-static DEFINITIONS: [&Definition; 13] = [
+static DEFINITIONS: [&Definition; 14] = [
     &passthrough::DEFINITION,
     &text::DEFINITION,
     &splade::DEFINITION,
@@ -149,6 +150,7 @@ static DEFINITIONS: [&Definition; 13] = [
     &web_scraper::DEFINITION,
     &audio_fingerprint::DEFINITION,
     &course::DEFINITION,
+    &universal::DEFINITION,
 ];
 
 /// Every built-in extractor.

@@ -262,11 +262,14 @@ async fn download_document_media(
     let urls = shown.urls.unwrap_or_default();
     let mut all = urls.source.into_iter().map(|blob| blob.url).chain(urls.artifacts.into_iter().flatten());
     let download_url = all.next().ok_or_else(|| Error::missing("media of document", document))?;
-    let seconds = |name: &str| shown.document.fields.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+    // By the names that extractors have for it.
+    let seconds = |names: [&str; 3]| {
+        names.iter().find_map(|name| shown.document.fields.get(*name)?.as_f64()).unwrap_or(0.0)
+    };
     Ok(Json(SceneDownloadResponse {
         download_url,
         cached: true,
-        start_time: seconds("start_time"),
-        end_time: seconds("end_time"),
+        start_time: seconds(["start_time", "start_time_sec", "start_time_s"]),
+        end_time: seconds(["end_time", "end_time_sec", "end_time_s"]),
     }))
 }
