@@ -88,7 +88,8 @@ pub(super) static DEFINITION: Definition = Definition {
             "text": { "type": "string" }, "description": { "type": "string" },
             "segment_index": { "type": "integer" }, "segment_total": { "type": "integer" },
             "page_number": { "type": "integer" }, "total_pages": { "type": "integer" },
-            "start_time_s": { "type": "number" }, "end_time_s": { "type": "number" }, "duration_s": { "type": "number" },
+            "start_time_s": { "type": "number" }, "end_time_s": { "type": "number" },
+            "duration_s": { "type": "number" },
             "labels": { "type": "array" }, "label_scores": { "type": "array" },
             "width": { "type": "integer" }, "height": { "type": "integer" }, "thumbnail_url": { "type": "string" },
         } })
@@ -147,10 +148,7 @@ fn check_length(parameters: &Fields, index: &VectorIndex) -> Result<()> {
     if asked == HOSTED_DIMENSIONS || usize::try_from(asked) == Ok(own) {
         return Ok(());
     }
-    let message = format!(
-        "vectors of `{}` have {own} numbers: send {own} or leave it out; {HOSTED_DIMENSIONS}, the default, stands for that, too",
-        index.model
-    );
+    let message = format!("is {own} with `{}`: leave it out, or send {own} or {HOSTED_DIMENSIONS}", index.model);
     Err(Error::invalid("parameters.output_dimensionality", message))
 }
 
@@ -247,7 +245,8 @@ fn check_count(parts: &[Part]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Attached, *};
+    use strata_model::schema::Schema;
 
     fn shape(parameters: Value) -> Result<Shape> {
         let mut all = p::defaults(PARAMETERS).as_object().cloned().unwrap();
@@ -338,6 +337,27 @@ mod tests {
                 assert_eq!(models.iter().filter(|one| *one == model).count(), 1, "{model} in {models:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_text_of_the_row_is_read_where_there_is_no_file() {
+        let extractor = Configured::parse(&json!(DEFINITION.name), &[], "feature_extractor").unwrap();
+        let properties = json!({ "properties": { "title": { "type": "string" }, "photo": { "type": "image" } } });
+        let schema = Schema::parse(&properties, "input_schema").unwrap();
+        let source = json!({ "title": "A note" }).as_object().cloned().unwrap();
+        let alone = extractor.gather(source.clone(), &schema, Attached::default()).unwrap();
+        assert_eq!(alone.values["content"], "A note");
+        let photo = InputFile {
+            blob_id: Some("blob_1".into()),
+            property: "photo".into(),
+            hash: "00".into(),
+            size_bytes: 1,
+            media_type: "image/png".into(),
+            filename: None,
+        };
+        let attached = Attached { blobs: vec![photo], ..Attached::default() };
+        let beside = extractor.gather(source, &schema, attached).unwrap();
+        assert!(beside.values.is_empty() && beside.files.len() == 1, "a new title changes nothing: {beside:?}");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use strata_model::{Error, Fields, Result, document::VectorValue};
 const PIECE: SplitConfig = SplitConfig { split_by: SplitBy::Words, chunk_size: 180, chunk_overlap: 0 };
 /// Parts of one text that its vector is made of, at most.
 const MAX_PIECES: usize = 64;
-/// Characters from which what is said or written tells enough to be found by. A sign, or a digit that was misread, tells
-/// less than the picture that it is in.
+/// Characters from which what is said or written tells enough to be found by. A sign, or a digit that was misread,
+/// tells less than the picture that it is in.
 const TELLING_CHARS: usize = 40;
 
 /// A document to be, and what its vector is made of.
