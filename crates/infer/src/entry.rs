@@ -13,6 +13,8 @@ pub enum Task {
     EmbedText,
     /// Text to weights of the words of a vocabulary.
     EmbedSparse,
+    /// Text to one dense vector of unit length for each of its tokens.
+    EmbedTokens,
     /// A query and a document to how relevant the one is to the other.
     RerankText,
     /// An image to one dense vector of unit length.
@@ -45,7 +47,7 @@ pub enum Runtime {
     RtenOnnx,
     /// The `rten` crate, running a Whisper network that is built of safetensors. In process, CPU only.
     RtenWhisper,
-    /// The `candle` crate's BERT masked language model, reading safetensors. In process, CPU only.
+    /// The `candle` crate's BERT, with what a model has behind it, reading safetensors. In process, CPU only.
     CandleBert,
     /// CLIP in safetensors, run by candle.
     CandleClip,

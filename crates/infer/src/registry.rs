@@ -143,6 +143,10 @@ impl Registry {
     pub fn default_sparse_model() -> &'static str {
         catalog::DEFAULT_SPARSE_MODEL
     }
+    /// The id of the model that gives each token of a text a vector where none is named.
+    pub fn default_token_model() -> &'static str {
+        catalog::DEFAULT_TOKEN_MODEL
+    }
     /// The id of the model of images where none is named.
     pub fn default_image_model() -> &'static str {
         catalog::DEFAULT_IMAGE_MODEL

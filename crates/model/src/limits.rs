@@ -24,6 +24,8 @@ pub const MAX_OFFSET: usize = 10_000;
 pub const MAX_DIMENSIONS: usize = 65_536;
 /// Most documents one derivation may produce.
 pub const MAX_DERIVED_DOCUMENTS: usize = 20_000;
+/// Most rows of multi vectors that one derivation may make: of 128 numbers each, 128 MiB.
+pub const MAX_DERIVED_ROWS: usize = 262_144;
 /// Attempts of a derivation before it is failed for good.
 pub const MAX_ATTEMPTS: u32 = 3;
 /// Seconds a worker holds a derivation before others may take it.

@@ -5,6 +5,7 @@
 
 mod artifact;
 pub(crate) mod audio_fingerprint;
+mod colbert;
 mod course;
 pub(crate) mod custom;
 mod document_graph;
@@ -140,6 +141,7 @@ static DEFINITIONS: [&Definition; 14] = [
     &passthrough::DEFINITION,
     &text::DEFINITION,
     &splade::DEFINITION,
+    &colbert::DEFINITION,
     &image::DEFINITION,
     &multimodal::V1,
     &multimodal::V2,

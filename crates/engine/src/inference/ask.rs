@@ -158,6 +158,16 @@ impl Engine {
                 let shown = |SparseVector { indices, values }| json!({ "indices": indices, "values": values });
                 Ok(inputs::as_asked(vectors.await?.into_iter().map(shown), texts.is_list))
             }
+            Task::EmbedTokens => {
+                let are_queries = inputs::are_queries(&ask.parameters)?;
+                let texts = inputs::texts(&ask.inputs)?;
+                let model = self.token_embedder(entry.id).await?;
+                let vectors = match are_queries {
+                    true => model.embed_queries(texts.values).await?,
+                    false => model.embed_now(texts.values).await?,
+                };
+                Ok(inputs::as_asked(vectors, texts.is_list))
+            }
             Task::RerankText => self.reranked(entry.id, ask).await,
             _ => self.ask_media(entry, ask).await,
         }

@@ -73,6 +73,19 @@ pub(super) fn texts(inputs: &Fields) -> Result<Several<String>> {
     Ok(Several { values: vec![text(inputs, name)?], is_list: false })
 }
 
+/// Whether texts are queries, by the one parameter `embedding_task`; they are documents where it is left out.
+pub(super) fn are_queries(parameters: &Fields) -> Result<bool> {
+    only(parameters, &["embedding_task"])?;
+    match parameters.get("embedding_task") {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::String(task)) if task == "retrieval_document" => Ok(false),
+        Some(Value::String(task)) if task == "retrieval_query" => Ok(true),
+        Some(_) => {
+            Err(Error::invalid("parameters.embedding_task", "must be `retrieval_document` or `retrieval_query`"))
+        }
+    }
+}
+
 /// Whether the inputs are those of a model that embeds.
 pub(super) fn is_to_embed(inputs: &Fields) -> bool {
     ["text", "texts", "input"].iter().any(|name| inputs.contains_key(*name))
@@ -190,6 +203,17 @@ mod tests {
         assert_eq!(as_asked([[1.0]], list.is_list), json!([[1.0]]));
         for wrong in [json!({}), json!({ "text": 1 }), json!({ "texts": [1] }), json!({ "texts": vec!["a"; 257] })] {
             assert!(texts(&fields(wrong.clone())).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_tells_queries_from_documents() {
+        let read = |parameters: Value| are_queries(&fields(parameters));
+        assert!(!read(json!({ "embedding_task": null })).unwrap());
+        assert!(!read(json!({ "embedding_task": "retrieval_document" })).unwrap());
+        assert!(read(json!({ "embedding_task": "retrieval_query" })).unwrap());
+        for wrong in [json!({ "embedding_task": "clustering" }), json!({ "embedding_task": 1 }), json!({ "task": "x" })] {
+            assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
     }
 

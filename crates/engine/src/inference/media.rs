@@ -116,6 +116,7 @@ impl Engine {
             }
             Task::EmbedText
             | Task::EmbedSparse
+            | Task::EmbedTokens
             | Task::RerankText
             | Task::DetectFaces
             | Task::AlignFaces

@@ -48,6 +48,7 @@ impl Engine {
         match known.entry.task {
             Task::EmbedText => drop(self.embedder(id).await?),
             Task::EmbedSparse => drop(self.sparse_embedder(id).await?),
+            Task::EmbedTokens => drop(self.token_embedder(id).await?),
             Task::RerankText => drop(self.cross_encoder(id).await?),
             Task::EmbedImage => drop(self.image_embedder(id).await?),
             Task::EmbedImageText => drop(self.image_text_space(id).await?),

@@ -4,7 +4,7 @@
 
 mod queries;
 
-pub(crate) use queries::reads;
+pub(crate) use queries::{reads, tells_tokens_apart};
 
 use crate::{Engine, org_models};
 use lru::LruCache;
@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use std::{collections::HashMap, num::NonZeroUsize, path::Path, sync::Arc};
 use strata_infer::{
     Clip, Conse, CrossEncoder, EmbedConfig, FaceFinder, ImageEmbedder, ModelEntry, Registry, Space, SparseEmbedder,
-    Task, TextEmbedder, TextReader, Transcriber,
+    Task, TextEmbedder, TextReader, TokenEmbedder, Transcriber,
 };
 use strata_media::{Decoder, Tools};
 use strata_model::{Error, Result, Scope};
@@ -39,6 +39,7 @@ pub(crate) struct Models {
     registry: Registry,
     texts: Kind<TextEmbedder>,
     sparse: Kind<SparseEmbedder>,
+    tokens: Kind<TokenEmbedder>,
     images: Kind<ImageEmbedder>,
     spaces: Kind<Space>,
     faces: Kind<FaceFinder>,
@@ -55,6 +56,7 @@ impl Models {
             registry,
             texts: Kind::default(),
             sparse: Kind::default(),
+            tokens: Kind::default(),
             images: Kind::default(),
             spaces: Kind::default(),
             faces: Kind::default(),
@@ -70,6 +72,7 @@ impl Models {
         match entry.task {
             Task::EmbedText => self.texts.get(entry.id).is_some(),
             Task::EmbedSparse => self.sparse.get(entry.id).is_some(),
+            Task::EmbedTokens => self.tokens.get(entry.id).is_some(),
             Task::EmbedImage => self.images.get(entry.id).is_some(),
             Task::EmbedImageText => self.spaces.get(entry.id).is_some(),
             Task::EmbedFace => self.faces.get(entry.id).is_some(),
@@ -168,6 +171,14 @@ impl Engine {
         self.load(model, Task::EmbedSparse, |m, id| m.sparse.get(id), load).await
     }
 
+    /// A model that gives each token of a text a vector.
+    pub(crate) async fn token_embedder(self: &Arc<Self>, model: &str) -> Result<TokenEmbedder> {
+        let load = |m: &Models, entry: &'static ModelEntry| {
+            m.tokens.get_or_load(entry, || TokenEmbedder::load(&m.registry, entry.id, EmbedConfig::default()))
+        };
+        self.load(model, Task::EmbedTokens, |m, id| m.tokens.get(id), load).await
+    }
+
     /// A model of images.
     pub(crate) async fn image_embedder(self: &Arc<Self>, model: &str) -> Result<ImageEmbedder> {
         self.load(model, Task::EmbedImage, |m, id| m.images.get(id), Models::image).await
@@ -211,6 +222,7 @@ impl Engine {
         Ok(match entry.task {
             Task::EmbedText => self.embedder(model).await?.fingerprint().to_owned(),
             Task::EmbedSparse => self.sparse_embedder(model).await?.fingerprint().to_owned(),
+            Task::EmbedTokens => self.token_embedder(model).await?.fingerprint().to_owned(),
             Task::EmbedImage => self.image_embedder(model).await?.fingerprint().to_owned(),
             Task::EmbedImageText => self.image_text_space(model).await?.fingerprint().to_owned(),
             Task::EmbedFace => self.face_finder(model).await?.fingerprint().to_owned(),

@@ -14,12 +14,17 @@ const QUERY_SECONDS: f64 = 5.0;
 pub(crate) fn reads(model: &str, family: Family) -> bool {
     let Ok(entry) = Registry::resolve(model) else { return family == Family::Text };
     match entry.task {
-        Task::EmbedText | Task::EmbedSparse => family == Family::Text,
+        Task::EmbedText | Task::EmbedSparse | Task::EmbedTokens => family == Family::Text,
         Task::EmbedImageText => matches!(family, Family::Text | Family::Image),
         Task::EmbedImage | Task::EmbedFace => family == Family::Image,
         Task::EmbedAudio => matches!(family, Family::Audio | Family::Video),
         _ => false,
     }
+}
+
+/// Whether a model gives each token of a text a vector.
+pub(crate) fn tells_tokens_apart(model: &str) -> bool {
+    Registry::resolve_for(model, Task::EmbedTokens).is_ok()
 }
 
 impl Engine {

@@ -198,6 +198,10 @@ pub trait Backend: Send + Sync {
     /// The sparse vector of a query text: indices and values.
     fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>>;
 
+    /// The vectors of a query text for an index of lists of vectors: one for each token by a model of late interaction, one
+    /// in all by another.
+    fn embed_multi_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<Vec<f32>>>>;
+
     /// The best `limit` documents that satisfy `filter` and reach `min_score`, best first.
     fn search<'a>(
         &'a self,

@@ -117,7 +117,14 @@ impl Fake {
                 }
                 _ => None,
             },
-            SearchQuery::Multi { .. } => None,
+            SearchQuery::Multi { index, vectors: asked } => match vectors.get(index)? {
+                VectorValue::Multi(rows) => {
+                    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+                    let most = |one: &Vec<f32>| rows.iter().map(|row| dot(one, row)).max_by(f32::total_cmp);
+                    Some(asked.iter().filter_map(most).sum())
+                }
+                _ => None,
+            },
         }
     }
 
@@ -161,6 +168,18 @@ impl Backend for Fake {
     fn embed_sparse_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<(Vec<u32>, Vec<f32>)>> {
         self.note(format!("embed {model} {text}"));
         async move { Ok((vec![text.len() as u32], vec![1.0])) }.boxed()
+    }
+
+    /// A row for each word.
+    fn embed_multi_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<Vec<f32>>>> {
+        async move {
+            let mut rows = Vec::new();
+            for word in text.split_whitespace() {
+                rows.push(self.embed_query(model, word).await?);
+            }
+            Ok(rows)
+        }
+        .boxed()
     }
 
     fn search<'a>(

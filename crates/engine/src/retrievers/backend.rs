@@ -5,7 +5,7 @@ use super::cache::{self, Kept, Resolved};
 use crate::{
     Engine,
     collections::{VECTORS, private},
-    models::reads,
+    models::{reads, tells_tokens_apart},
     retrieval::{
         Backend, Call, CollectionInfo, Lookup, Media, Reply, Rows, Scored, SearchQuery, Snapshot, StoredPlan,
         learning::Feedback, unread,
@@ -235,6 +235,16 @@ impl Backend for ScopedBackend {
         async move {
             let vector = self.engine.sparse_embedder(model).await?.embed_query(text).await?;
             Ok((vector.indices, vector.values))
+        }
+        .boxed()
+    }
+
+    fn embed_multi_query<'a>(&'a self, model: &'a str, text: &'a str) -> BoxFuture<'a, Result<Vec<Vec<f32>>>> {
+        async move {
+            match tells_tokens_apart(model) {
+                true => self.engine.token_embedder(model).await?.embed_query(text).await,
+                false => Ok(vec![self.embed_query(model, text).await?]),
+            }
         }
         .boxed()
     }

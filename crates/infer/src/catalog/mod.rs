@@ -19,6 +19,9 @@ pub const DEFAULT_CROSS_ENCODER: &str = text::BGE_RERANKER.id;
 /// The model that makes sparse vectors of text when none is named.
 pub const DEFAULT_SPARSE_MODEL: &str = text::SPLADE_TINY.id;
 
+/// The model that gives each token of a text a vector.
+pub const DEFAULT_TOKEN_MODEL: &str = text::COLBERT_V2.id;
+
 /// The model of images when none is named.
 pub const DEFAULT_IMAGE_MODEL: &str = vision::EFFICIENTNET_LITE0.id;
 
@@ -43,6 +46,7 @@ pub const VOICE_MODEL: &str = sound::SILERO_VAD.id;
 pub const ENTRIES: &[ModelEntry] = &[
     text::MINILM,
     text::SPLADE_TINY,
+    text::COLBERT_V2,
     text::MS_MARCO_MINILM,
     text::BGE_RERANKER,
     vision::EFFICIENTNET_LITE0,

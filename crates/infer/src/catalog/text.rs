@@ -100,6 +100,30 @@ pub const SPLADE_TINY: ModelEntry = ModelEntry {
     needs: &[],
 };
 
+pub const COLBERT_V2: ModelEntry = ModelEntry {
+    id: "colbertv2",
+    aliases: &["colbertv2_v1", "colbert-ir/colbertv2.0", "colbertv2.0", "colbert"],
+    task: Task::EmbedTokens,
+    summary: "Late interaction: a vector for each token (English), ColBERTv2",
+    dimensions: 128,
+    max_tokens: 512,
+    runtime: Runtime::CandleBert,
+    loadable: true,
+    licence: "MIT",
+    files: &[],
+    hub: Some(Hub {
+        repository: "colbert-ir/colbertv2.0",
+        revision: "main",
+        size_bytes: 439_000_000,
+        files: &[
+            HubFile { name: "model.safetensors", path: "model.safetensors" },
+            HubFile { name: "tokenizer.json", path: "tokenizer.json" },
+            HubFile { name: "config.json", path: "config.json" },
+        ],
+    }),
+    needs: &[],
+};
+
 pub const MS_MARCO_MINILM: ModelEntry = ModelEntry {
     id: "ms_marco_minilm_l6_v2",
     aliases: &[

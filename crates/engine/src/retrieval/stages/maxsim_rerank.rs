@@ -230,7 +230,7 @@ impl MaxSim {
                     format!("`{}` holds vectors that callers bring; send rows of numbers", index.name),
                 ));
             }
-            Query::Text(text) => vec![run.backend.embed_query(&index.model, &text).await?],
+            Query::Text(text) => run.backend.embed_multi_query(&index.model, &text).await?,
         };
         match index.dimensions.filter(|size| rows.iter().any(|row| row.len() != *size)) {
             Some(size) => Err(Error::invalid(

@@ -132,6 +132,28 @@ fn late_interaction_orders_by_the_best_rows() {
 }
 
 #[test]
+fn a_text_is_as_many_rows_as_its_model_makes_of_it() {
+    let mut fake = rows();
+    for index in fake.collections.iter_mut().flat_map(|collection| &mut collection.vector_indexes) {
+        if index.name == "rows" {
+            index.model = "late".into();
+        }
+    }
+    let asked = |stages: Value, query: &str| {
+        let body = json!({"collection_identifiers": ["fruit"], "stages": stages});
+        run(&fake, &parsed(body).unwrap(), request(json!({"query": query}))).unwrap()
+    };
+    let searches = json!([{"feature_uri": "rows", "query": "{{INPUT.query}}"}]);
+    let search = json!([stage("feature_search", json!({"searches": searches}))]);
+    // Of document n the rows answer `apple` with n and `stone` with 7 - n.
+    let made = asked(search.clone(), "apple stone stone");
+    assert_eq!((seqs(&made), made.hits[0].score), (vec![1, 2, 3, 4, 6], Some(13.0)));
+    assert_eq!(seqs(&asked(search, "apple apple stone")), [6, 4, 3, 2, 1]);
+    let reranked = asked(after("maxsim_rerank", json!({"feature_uri": "rows"})), "apple stone stone");
+    assert_eq!((seqs(&reranked), reranked.hits[0].score), (vec![1, 2, 3, 4, 6, 5], Some(13.0)));
+}
+
+#[test]
 fn moments_are_made_by_source() {
     let mut fake = Fake::fruit();
     for (document, _) in &mut fake.documents {

@@ -206,21 +206,26 @@ async fn send(
 }
 
 async fn embed(backend: &dyn Backend, legs: &[Leg], limit: Instant) -> Embedded {
-    let mut wanted: BTreeMap<(&str, &str), (&Sought, bool)> = BTreeMap::new();
+    let mut wanted: BTreeMap<(&str, &str), (&Sought, VectorKind)> = BTreeMap::new();
     for leg in legs {
         if let Ask::Embed { index, sought } = &leg.ask {
-            wanted.insert((&index.model, sought.key()), (sought, index.kind == VectorKind::Sparse));
+            wanted.insert((&index.model, sought.key()), (sought, index.kind));
         }
     }
-    let made = join_all(wanted.iter().map(|((model, _), (sought, is_sparse))| {
+    let made = join_all(wanted.iter().map(|((model, _), (sought, kind))| {
         timeout_at(limit, async move {
-            match sought {
-                Sought::Text(text) if *is_sparse => {
+            match (sought, kind) {
+                (Sought::Text(text), VectorKind::Sparse) => {
                     let (indices, values) = backend.embed_sparse_query(model, text).await?;
                     Ok(VectorValue::Sparse { indices, values })
                 }
-                Sought::Text(text) => backend.embed_query(model, text).await.map(VectorValue::Dense),
-                Sought::Media(media) => backend.embed_media(model, media).await.map(VectorValue::Dense),
+                (Sought::Text(text), VectorKind::MultiDense) => {
+                    backend.embed_multi_query(model, text).await.map(VectorValue::Multi)
+                }
+                (Sought::Text(text), VectorKind::Dense) => {
+                    backend.embed_query(model, text).await.map(VectorValue::Dense)
+                }
+                (Sought::Media(media), _) => backend.embed_media(model, media).await.map(VectorValue::Dense),
             }
         })
     }));
