@@ -7,6 +7,7 @@ mod command_line;
 mod crawl;
 mod first_path;
 mod kept_answers;
+mod late_interaction;
 mod learning;
 mod load;
 mod media;

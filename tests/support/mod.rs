@@ -1,6 +1,7 @@
 //! What the tests share: a server process, a JSON client, waiting on conditions, and a world with one of everything.
 
 mod api;
+pub mod colbert;
 #[expect(dead_code, reason = "what the tests of the models need besides")]
 pub mod cross_encoder;
 mod hits;

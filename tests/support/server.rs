@@ -41,6 +41,13 @@ impl Server {
         Self::start_in(dir, &[])
     }
 
+    /// A server with a directory of models of its own, in which there are none.
+    pub fn start_without_models() -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        std::fs::create_dir(dir.path().join(MODELS)).expect("a directory for the models");
+        Self::start_in(dir, &[])
+    }
+
     /// [`Server::start`] with more arguments of `strata serve`.
     pub fn start_with(arguments: &[&str]) -> Self {
         Self::start_in(tempfile::tempdir().expect("temporary directory"), arguments)

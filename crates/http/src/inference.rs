@@ -40,7 +40,8 @@ pub struct RawInferenceRequest {
     #[schema(schema_with = any_object)]
     inputs: Fields,
     /// What the model takes besides: of an image model `output` (`embedding` or `labels`) and `top_k`; of a model of faces
-    /// `min_score` and `max_faces`; of one of speech `language` and `word_times`; of a language model `temperature`, `max_tokens`, `response_format` and
+    /// `min_score` and `max_faces`; of one of late interaction `embedding_task` (`retrieval_document` or `retrieval_query`);
+    /// of one of speech `language` and `word_times`; of a language model `temperature`, `max_tokens`, `response_format` and
     /// `response_shape`; of any provider `llm_api_key`, a key or `{{SECRET.name}}`.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
@@ -58,8 +59,8 @@ pub struct RawInferenceRequest {
 /// What a model said.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RawInferenceResponse {
-    /// A list where a list was sent (`texts`, `images`, `prompts`). A vector is a list of numbers, a sparse one has
-    /// `indices` and `values`; labels and faces are lists, a transcript has `text`, `language` and `segments`; a reranking is a list of scores from 0 to 1, in the order of the documents; what a language
+    /// A list where a list was sent (`texts`, `images`, `prompts`). A vector is a list of numbers, those of a text's
+    /// tokens are a list of such, a sparse one has `indices` and `values`; labels and faces are lists, a transcript has `text`, `language` and `segments`; a reranking is a list of scores from 0 to 1, in the order of the documents; what a language
     /// model wrote is a text.
     #[schema(value_type = Object)]
     pub data: Value,

@@ -182,8 +182,8 @@ impl Network {
         self.vectors(batch, &seen, |_| true)
     }
 
-    /// For each row the vectors of those of its tokens that count. `seen` is 1 for each token that the others of its row
-    /// look at, `[rows, columns]`.
+    /// For each row the vectors of those of its tokens that count. `seen`, `[rows, columns]`, is 1 for each token that
+    /// the others of its row look at.
     fn vectors(&self, batch: &Batch, seen: &[i32], counts: impl Fn(u32) -> bool) -> Answer<TokenVectors> {
         let all = self.forward(batch, seen).map_err(Error::internal)?;
         let tokens = batch.ids.chunks(batch.columns).zip(batch.mask.chunks(batch.columns));

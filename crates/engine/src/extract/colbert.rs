@@ -1,5 +1,5 @@
-//! `colbert_extractor`: a text split by the chosen unit, each chunk with a vector for each of its tokens. A search compares
-//! them with those of the query's tokens, one by one.
+//! `colbert_extractor`: a text split by the chosen unit, each chunk with a vector for each of its tokens. A search
+//! compares them with those of the query's tokens, one by one.
 
 use super::{
     Configured, Definition, Input, Output, Shape,
@@ -43,7 +43,9 @@ pub(super) static DEFINITION: Definition = Definition {
         schema["properties"]["chunk_size"]["default"] = json!(CHUNK_SIZE);
         schema
     },
-    default_parameters: || json!({ "split_by": "none", "chunk_size": CHUNK_SIZE, "chunk_overlap": 0, "language": "en" }),
+    default_parameters: || {
+        json!({ "split_by": "none", "chunk_size": CHUNK_SIZE, "chunk_overlap": 0, "language": "en" })
+    },
     position_fields: POSITION_FIELDS,
     wordless: &[],
     reads_source: false,
@@ -84,8 +86,7 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
             rows += vectors.iter().map(Vec::len).sum::<usize>();
             if rows > limits::MAX_DERIVED_ROWS {
                 let most = limits::MAX_DERIVED_ROWS;
-                let message = format!("the text has more than {most} tokens to make vectors of; divide it into objects");
-                return Err(Error::TooLarge(message));
+                return Err(Error::TooLarge(format!("the text makes more than {most} vectors of tokens; divide it")));
             }
             for (chunk, vectors) in part.into_iter().zip(vectors) {
                 let mut output = text::output(chunk, total);
