@@ -25,7 +25,8 @@ fn collection(api: &Api) -> Value {
         api.post(&format!("/v1/buckets/{bucket}/objects"), json!({ "blobs": [blob] })).ok();
     }
     let mappings = json!({ "text": "content" });
-    let extractor = json!({ "feature_extractor_name": "colbert_extractor", "version": "v1", "input_mappings": mappings });
+    let extractor =
+        json!({ "feature_extractor_name": "colbert_extractor", "version": "v1", "input_mappings": mappings });
     let source = json!({ "type": "bucket", "bucket_ids": [bucket] });
     let body = json!({ "collection_name": "late", "source": source, "feature_extractor": extractor });
     api.post("/v1/collections", body).ok()

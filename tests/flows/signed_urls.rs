@@ -140,9 +140,8 @@ fn files_are_read_as_often_from_each_address_as_a_key_may_upload() {
     assert_eq!(world.put(&to, "one").status(), 200);
     let from = world.confirmed(&upload);
     let url = format!("{}{from}", world.server.url());
-    let read = |address: &str| {
-        Client::new().get(&url).header("x-forwarded-for", address).send().expect("the server answers")
-    };
+    let read =
+        |address: &str| Client::new().get(&url).header("x-forwarded-for", address).send().expect("the server answers");
     let number = |response: &Response, name: &str| -> u64 {
         let value = response.headers().get(name).unwrap_or_else(|| panic!("no `{name}`: {response:?}"));
         value.to_str().expect("text").parse().expect("a number")

@@ -12,9 +12,7 @@ fn films(api: &Api) -> String {
     for (kind, year) in [("space", 1979), ("space", 1972), ("crime", 1995)] {
         api.post(&documents, json!({ "document_id": format!("doc_{year}"), "kind": kind, "year": year })).ok();
     }
-    let stage = |name: &str, id: &str, parameters: Value| {
-        json!({ "stage_name": name, "config": { "stage_id": id, "parameters": parameters } })
-    };
+    let stage = |name: &str, id: &str, parameters: Value| json!({ "stage_name": name, "config": { "stage_id": id, "parameters": parameters } });
     let of_kind = json!({ "field": "kind", "operator": "eq", "value": "{{INPUT.kind}}" });
     let made = api.post(
         "/v1/retrievers",

@@ -43,9 +43,7 @@ pub(super) static DEFINITION: Definition = Definition {
         schema["properties"]["chunk_size"]["default"] = json!(CHUNK_SIZE);
         schema
     },
-    default_parameters: || {
-        json!({ "split_by": "none", "chunk_size": CHUNK_SIZE, "chunk_overlap": 0, "language": "en" })
-    },
+    default_parameters: || json!({ "split_by": "none", "chunk_size": CHUNK_SIZE, "chunk_overlap": 0, "language": "en" }),
     position_fields: POSITION_FIELDS,
     wordless: &[],
     reads_source: false,

@@ -212,7 +212,8 @@ mod tests {
         assert!(!read(json!({ "embedding_task": null })).unwrap());
         assert!(!read(json!({ "embedding_task": "retrieval_document" })).unwrap());
         assert!(read(json!({ "embedding_task": "retrieval_query" })).unwrap());
-        for wrong in [json!({ "embedding_task": "clustering" }), json!({ "embedding_task": 1 }), json!({ "task": "x" })] {
+        for wrong in [json!({ "embedding_task": "clustering" }), json!({ "embedding_task": 1 }), json!({ "task": "x" })]
+        {
             assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
     }
