@@ -56,7 +56,7 @@ fn each_floor_is_without_the_tools_of_the_others() {
             "strata-model",
             &["tokio", "rusqlite", "axum", "reqwest", "object_store", "qdrant-edge", "rten", "tracing", "parking_lot"],
         ),
-        ("strata-store", &["axum", "tower", "tower-http", "utoipa", "reqwest", "rten", "tokenizers", "clap"]),
+        ("strata-store", &["axum", "tower", "tower-http", "utoipa", "rten", "tokenizers", "clap"]),
         ("strata-infer", &["axum", "tower", "tower-http", "utoipa", "rusqlite", "qdrant-edge", "object_store", "clap"]),
         (
             "strata-media",

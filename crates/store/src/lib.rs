@@ -1,7 +1,7 @@
 //! Floor 1: where things are kept. The catalog (SQL) and the blobs (content-addressed bytes) are the truth; the index
 //! is derived from the catalog and can be thrown away.
 //!
-//! This crate knows no extractor, no model runtime and no HTTP.
+//! This crate knows no extractor and no model runtime, and no HTTP but that of the object stores that hold backups.
 
 pub mod backup;
 pub mod blobs;

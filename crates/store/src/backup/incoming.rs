@@ -11,7 +11,7 @@ use crate::{
     disk::{self, NewFile},
 };
 use bytes::Bytes;
-use object_store::{PutPayload, WriteMultipart, path::Path};
+use object_store::{ObjectStoreExt, PutPayload, WriteMultipart, path::Path};
 use std::{path::PathBuf, time::Duration};
 use strata_model::{Error, Result};
 

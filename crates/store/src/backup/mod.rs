@@ -29,6 +29,7 @@ mod remote;
 mod repository;
 mod restore;
 pub mod retention;
+mod transport;
 mod verify;
 
 pub use make::{ExtraFile, Made, Order, make};

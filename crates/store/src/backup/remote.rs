@@ -1,6 +1,7 @@
 //! Object stores: how one is reached, and what its refusals mean. Keys come from the environment or the settings, never
 //! from the place's URL, and nothing here prints them.
 
+use super::transport::Connector;
 use object_store::{
     ClientOptions, ObjectStore, RetryConfig,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
@@ -12,8 +13,6 @@ use url::{Host, Url};
 
 /// What variables of the environment begin with that say how S3 is reached.
 const VARIABLES: &str = "AWS_";
-/// The usual name of the endpoint of this service alone; it goes before the one of all.
-const S3_ENDPOINT: &str = "AWS_ENDPOINT_URL_S3";
 /// For one request with its body: a part of 8 MiB on a slow line. A content that takes longer to read goes on from where
 /// it broke off.
 const REQUEST_TIME: Duration = Duration::from_secs(300);
@@ -82,13 +81,17 @@ fn configured(url: &Url, access: &Access, variables: impl Iterator<Item = (Strin
     let mut builder = AmazonS3Builder::new()
         .with_retry(retry)
         .with_client_options(ClientOptions::new().with_timeout(REQUEST_TIME))
+        .with_http_connector(Connector)
+        // Not every store knows the request that removes many; what is removed here goes one by one.
+        .with_disable_bulk_delete(true)
         .with_url(url.as_str());
     let mut own_endpoint = None;
     for (name, value) in variables.filter(|(name, value)| name.starts_with(VARIABLES) && !value.is_empty()) {
-        if name == S3_ENDPOINT {
-            own_endpoint = Some(value);
-        } else if let Ok(key) = name.to_ascii_lowercase().parse() {
-            builder = builder.with_config(key, value);
+        match name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
+            // That of this service alone; it goes before the one of all, and after the settings.
+            Ok(AmazonS3ConfigKey::S3Endpoint) => own_endpoint = Some(value),
+            Ok(key) => builder = builder.with_config(key, value),
+            Err(_) => {}
         }
     }
     let said = [
@@ -124,8 +127,8 @@ fn is_near(endpoint: &str) -> Result<bool, String> {
 /// Whether a store does not know a condition that a write had.
 pub(super) fn is_unknown(error: &object_store::Error) -> bool {
     match error {
-        object_store::Error::NotImplemented | object_store::Error::NotSupported { .. } => true,
-        // Of what a server cannot do the answer's body is not kept.
+        object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => true,
+        // Not every server that cannot do something says so in S3's words too.
         other => code(other).is_some_and(|code| code == "NotImplemented") || chain(other).contains("code: 501"),
     }
 }

@@ -10,7 +10,8 @@ use crate::{blobs::io_failure, disk};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    ObjectStore, PutMode, PutPayload, UpdateVersion, local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    ObjectStore, ObjectStoreExt, PutMode, PutPayload, UpdateVersion, local::LocalFileSystem, path::Path,
+    prefix::PrefixStore,
 };
 use serde::Deserialize;
 use std::{
