@@ -42,6 +42,11 @@ lint:
 	else \
 	  echo "not checked: licences, sources and advisories; \`$(CARGO) install --locked cargo-deny\` gets what does" >&2; \
 	fi
+	@if $(CARGO) audit --version >/dev/null 2>&1; then \
+	  $(CARGO) audit; \
+	else \
+	  echo "not checked: advisories of \`Cargo.lock\`; \`$(CARGO) install --locked cargo-audit\` gets what does" >&2; \
+	fi
 
 # The long form of the crash tests: 1,000 rounds of kill -9, most of an hour.
 crash: export STRATA_CRASH_ROUNDS := 1000
