@@ -32,8 +32,8 @@ pub fn routes() -> OpenApiRouter<App> {
 /// address answer 429 with `Retry-After`, where the server limits them.
 #[utoipa::path(get, path = "/v1/blobs/{token}", tag = "Blobs", params(("token" = String, Path)),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "*/*", description = "The content."),
-        (status = 206, body = Vec<u8>, content_type = "*/*", description = "A part of it."),
+        (status = 200, body = serde_json::Value, content_type = "*/*", description = "The content, of any kind."),
+        (status = 206, body = serde_json::Value, content_type = "*/*", description = "A part of it."),
         (status = 304, description = "The content is the one that `If-None-Match` names."),
         (status = 416, description = "The content ends before the range begins."),
     ))]

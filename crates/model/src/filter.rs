@@ -173,6 +173,9 @@ fn parse(value: &Value, at: &str, depth: usize, case: bool, left: &mut usize) ->
             }
             (path, value) => {
                 spend(&at, left)?;
+                if path.is_empty() {
+                    return Err(Error::invalid(at, "names no field"));
+                }
                 parts.push(shorthand(path, value, &at, case)?);
             }
         }
@@ -446,6 +449,7 @@ mod tests {
             (json!({"AND": [{"field": "n", "operator": "in", "value": 3}]}), "f.AND.0.value"),
             (json!({"field": "n", "operator": "regex", "value": "("}), "f.value"),
             (json!({"field": "n", "operator": "geo_radius", "value": {"radius": 3}}), "f.value.center"),
+            (json!({"": 3}), "f."),
             (json!(3), "f"),
         ] {
             match Filter::parse(&filter, "f") {

@@ -137,7 +137,7 @@ impl Output {
     }
 }
 
-static DEFINITIONS: [&Definition; 14] = [
+static DEFINITIONS: [&Definition; 15] = [
     &passthrough::DEFINITION,
     &text::DEFINITION,
     &splade::DEFINITION,

@@ -11,7 +11,8 @@ use strata_model::{
 };
 use utoipa::ToSchema;
 
-/// A document. Beside the keys below, its own fields, the extractor's and enrichments stand at the root.
+/// A document. Beside the keys below, its own fields, the extractor's and enrichments stand at the root. Where a request
+/// selects fields, the others are left out; the ids are always there.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DocumentResponse {
     #[schema(example = "doc_f8966ff29c18e20c6b45e053")]
@@ -33,19 +34,22 @@ pub(crate) struct DocumentResponse {
     #[schema(example = "bkt_marketing/col_frames/col_scenes")]
     pub lineage_path: Option<String>,
     /// The steps from the root object to this document.
+    #[schema(required = false)]
     pub lineage_chain: Vec<LineageStep>,
     /// The blobs of the source object that it was made from.
+    #[schema(required = false)]
     pub source_blobs: Vec<SourceBlobRef>,
     /// What its extractor made beside it.
+    #[schema(required = false)]
     pub document_blobs: Vec<BlobURLRef>,
     /// How it was made: `ingestion_status`, `feature_extractor_config_hash`, `processing_history` and the like.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = any_object, required = false)]
     pub internal_metadata: Map<String, Value>,
     /// Hash of its content, where one is known.
     pub content_hash: Option<String>,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = time, required = false)]
     pub created_at: String,
-    #[schema(schema_with = time)]
+    #[schema(schema_with = time, required = false)]
     pub updated_at: String,
     /// When it became what searches see; null while they do not see its newest change.
     #[schema(schema_with = maybe_time)]
@@ -65,7 +69,7 @@ pub(crate) struct DocumentResponse {
     /// URLs of all blobs, where they were asked for.
     pub presigned_urls: Option<Vec<PresignedBlob>>,
     /// Lineage, times, processing, blobs, metadata and `_acl` once more, as newer clients read them.
-    #[schema(schema_with = any_object)]
+    #[schema(schema_with = any_object, required = false)]
     #[serde(rename = "_internal")]
     pub internal: Map<String, Value>,
 }

@@ -108,7 +108,8 @@ fn column(condition: &Condition, columns: &[&str], into: &mut Clause) -> bool {
     }
 }
 
-/// The tree in the form that [`Filter::parse`] reads.
+/// The tree as [`decode`] reads it. [`Filter::parse`] would hold what several filters were joined to against the bounds of
+/// one.
 fn encode(filter: &Filter) -> Value {
     let all = |list: &[Filter]| list.iter().map(encode).collect::<Vec<_>>();
     match filter {
@@ -118,6 +119,27 @@ fn encode(filter: &Filter) -> Value {
         Filter::Is(c) => serde_json::json!({
             "field": c.field, "operator": c.operator.as_str(), "value": c.value, "case_sensitive": c.case_sensitive,
         }),
+    }
+}
+
+/// What [`encode`] wrote; `None` of anything else.
+fn decode(tree: &mut Value) -> Option<Filter> {
+    let tree = tree.as_object_mut()?;
+    if let Some(Value::String(field)) = tree.remove("field") {
+        return Some(Filter::Is(Condition {
+            field,
+            operator: Operator::parse(tree.get("operator")?.as_str()?)?,
+            case_sensitive: tree.get("case_sensitive")?.as_bool()?,
+            value: tree.remove("value")?,
+        }));
+    }
+    let (joint, parts) = tree.iter_mut().next()?;
+    let parts = parts.as_array_mut()?.iter_mut().map(decode).collect::<Option<_>>()?;
+    match joint.as_str() {
+        "AND" => Some(Filter::And(parts)),
+        "OR" => Some(Filter::Or(parts)),
+        "NOT" => Some(Filter::Not(parts)),
+        _ => None,
     }
 }
 
@@ -195,7 +217,8 @@ pub(super) fn register(connection: &Connection) -> Result<()> {
     let matches = |context: &rusqlite::functions::Context<'_>| {
         type Failure = Box<dyn std::error::Error + Send + Sync>;
         let asked: Arc<Asked> = context.get_or_create_aux(0, |value| -> Result<Asked, Failure> {
-            Ok(Asked::of(Filter::parse(&serde_json::from_str(value.as_str()?)?, "filters")?))
+            let filter = decode(&mut serde_json::from_str(value.as_str()?)?);
+            Ok(Asked::of(filter.ok_or("not a filter")?))
         })?;
         let user = |error| rusqlite::Error::UserFunctionError(Box::new(error));
         let mut fields = asked.read(context.get_raw(1).as_str()?).map_err(user)?;
@@ -303,5 +326,23 @@ mod tests {
         };
         assert_eq!(found(MAX_MARKS), (1_000, 2));
         assert_eq!(found(40_000), (1, 2));
+    }
+
+    #[test]
+    fn joined_filters_may_be_larger_than_one_that_is_sent() {
+        let most = strata_model::limits::MAX_FILTER_CONDITIONS;
+        let conditions: Vec<Value> = (1..most).map(|n| json!({ "a": { "gte": 1, "ne": n } })).collect();
+        let one = Filter::parse(&json!({ "AND": conditions, "NOT": { "a": [null] } }), "f").unwrap();
+        let filter = one.clone().and(one);
+        let clause = compile(&filter, &[]);
+        let connection = Connection::open_in_memory().unwrap();
+        register(&connection).unwrap();
+        connection
+            .execute_batch("CREATE TABLE t (fields TEXT); INSERT INTO t VALUES ('{\"a\":0}'), ('{\"a\":999}'), ('{}')")
+            .unwrap();
+        let sql = format!("SELECT fields FROM t WHERE {}", clause.sql);
+        let found: String =
+            connection.query_row(&sql, rusqlite::params_from_iter(&clause.values), |r| r.get(0)).unwrap();
+        assert_eq!(found, "{\"a\":999}");
     }
 }

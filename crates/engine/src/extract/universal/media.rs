@@ -47,8 +47,12 @@ pub(super) fn teller(parameters: &Fields) -> Result<Configured> {
         "run_ocr": Read(parameters).is("extract_text"),
         "run_video_description": describes(parameters)?,
     });
-    let layers = [(V1.default_parameters)(), set];
-    let mut settings: Fields = layers.iter().filter_map(Value::as_object).cloned().flatten().collect();
+    let mut settings = Fields::new();
+    for layer in [(V1.default_parameters)(), set] {
+        if let Value::Object(layer) = layer {
+            settings.extend(layer);
+        }
+    }
     for name in [SPACE.name, "llm_api_key"].into_iter().chain(MODEL) {
         if let Some(value) = parameters.get(name) {
             settings.insert(name.to_owned(), value.clone());
