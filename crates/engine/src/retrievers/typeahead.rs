@@ -101,7 +101,7 @@ fn beginning(connection: &Connection, scope: &Scope, field: String, typed: &str)
         value: typed.into(),
         case_sensitive: false,
     });
-    let found = browse::values(connection, scope, Selection::of(None, &filter), &field, MAX_VALUES, 0)?;
+    let found = browse::values(connection, scope, Selection::of(None, &filter).findable(), &field, MAX_VALUES, 0)?;
     let counted = counted(found, typed);
     Ok(counted.into_iter().map(|(value, count)| ValueCount { field: field.clone(), value, count }).collect())
 }
