@@ -90,3 +90,14 @@ fn each_floor_is_without_the_tools_of_the_others() {
         assert!(!http.contains(name), "`strata-http` must not depend on `{name}`");
     }
 }
+
+/// The store asks object stores that hold backups over HTTP, and nothing else.
+#[test]
+fn one_file_of_the_store_knows_http() {
+    let output = Command::new("grep")
+        .args(["-rlE", "(reqwest|hyper|http_body_util)::", "crates/store/src"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("grep runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "crates/store/src/backup/transport.rs\n");
+}
