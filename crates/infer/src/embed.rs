@@ -3,6 +3,7 @@
 
 use crate::entry::{Runtime, Task};
 use crate::limits::{MAX_TEXT_CHARS, MAX_THREADS};
+use crate::loaded::{Facts, Loaded, broken, runnable};
 use crate::queue::{Answer, Priority};
 use crate::registry::Registry;
 use crate::worker::{Batch, Batcher, Feed, Steps, Threads};
@@ -34,34 +35,18 @@ impl Default for EmbedConfig {
     }
 }
 
-/// A loaded text embedding model. Clones share it; the last one dropped ends its worker threads.
-#[derive(Clone)]
-pub struct TextEmbedder {
-    inner: Arc<Inner>,
-}
+/// A loaded text embedding model.
+pub type TextEmbedder = Loaded<Texts>;
 
-struct Inner {
-    facts: Facts,
+/// What runs a [`TextEmbedder`].
+pub struct Texts {
+    max_tokens: usize,
     counter: Tokenizer,
     batcher: Batcher<Vec<f32>>,
 }
 
-/// What a loaded model tells of itself.
-pub(crate) struct Facts {
-    pub id: String,
-    pub fingerprint: String,
-    pub dimensions: usize,
-    pub max_tokens: usize,
-}
-
 /// What makes vectors of a batch, on one thread or all.
 pub(crate) type Run = Box<dyn Fn(&Batch, Threads) -> Answer<Vec<f32>> + Send + Sync>;
-
-impl std::fmt::Debug for TextEmbedder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TextEmbedder").field("model_id", &self.model_id()).finish_non_exhaustive()
-    }
-}
 
 impl TextEmbedder {
     /// Loads a model by id or alias, checks its files' SHA-256, starts its worker threads and embeds one word to see
@@ -70,32 +55,28 @@ impl TextEmbedder {
     /// Errors: `Missing` for an unknown id; `Unavailable` where the model is not installed or damaged (the message says
     /// what to run) or this build cannot run it; `Internal` where the runtime refuses it.
     pub fn load(registry: &Registry, id: &str, config: EmbedConfig) -> Result<Self> {
-        let entry = Registry::resolve_for(id, Task::EmbedText)?;
-        if entry.runtime != Runtime::RtenOnnx || !entry.loadable {
-            return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
-        }
+        let entry = runnable(id, Task::EmbedText, Runtime::RtenOnnx)?;
         let model_bytes = registry.read(entry, "model.onnx")?;
         let tokenizer_bytes = registry.read(entry, "tokenizer.json")?;
-        let fingerprint = hex::encode(strata_model::id::sha256_parts(&[&model_bytes, &tokenizer_bytes]));
+        let facts = Facts::of(entry, &[&model_bytes, &tokenizer_bytes]);
         let network = Network::load(entry.id, model_bytes, config.threads, &["last_hidden_state"])?;
         let network = Network { dimensions: Some(entry.dimensions), ..network };
-        let facts =
-            Facts { id: entry.id.to_owned(), fingerprint, dimensions: entry.dimensions, max_tokens: entry.max_tokens };
         let run: Run = Box::new(move |batch, threads| network.run(batch, threads));
-        Self::start(entry.id, facts, &tokenizer_bytes, config, run)
+        Self::start(entry.id, facts, entry.max_tokens, &tokenizer_bytes, config, run)
     }
 
     /// Starts the threads of a model that is read, `config.threads` of them, and embeds one word to see that it works.
-    /// `label` is what metrics call it.
+    /// `label` is what metrics call it; of each text it sees `max_tokens`.
     pub(crate) fn start(
         label: &'static str,
         facts: Facts,
+        max_tokens: usize,
         tokenizer_bytes: &[u8],
         config: EmbedConfig,
         run: Run,
     ) -> Result<Self> {
         let counter = tokenizer(tokenizer_bytes, None)?;
-        let truncating = tokenizer(tokenizer_bytes, Some(facts.max_tokens))?;
+        let truncating = tokenizer(tokenizer_bytes, Some(max_tokens))?;
         let tokenise = move |text: &str| -> Result<Vec<u32>> {
             let tokens = encode(&truncating, cut(text))?.get_ids().to_vec();
             // A tokenizer that marks no beginning and end makes nothing of an empty text.
@@ -104,7 +85,7 @@ impl TextEmbedder {
         let steps = Steps { tokenise: Box::new(tokenise), run };
         let feed = Feed { max_batch: config.max_batch, max_wait: config.max_wait, workers: config.threads };
         let batcher = Batcher::start(label, feed, steps)?;
-        let embedder = Self { inner: Arc::new(Inner { facts, counter, batcher }) };
+        let embedder = Self::new(facts, Texts { max_tokens, counter, batcher });
         embedder.embed_query_blocking("ready")?;
         Ok(embedder)
     }
@@ -119,18 +100,18 @@ impl TextEmbedder {
     ///
     /// Errors: `Internal` where the runtime fails or panics. Dropping the future gives up what has not run.
     pub async fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>> {
-        self.inner.batcher.submit(Priority::Ingest, texts).await
+        self.model.batcher.submit(Priority::Ingest, texts).await
     }
 
     /// As [`TextEmbedder::embed`], for texts that somebody waits for: runs before all background work but the batch at
     /// hand. `Busy` where more than 512 query texts are queued.
     pub async fn embed_queries(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>> {
-        self.inner.batcher.submit(Priority::Query, texts).await
+        self.model.batcher.submit(Priority::Query, texts).await
     }
 
     /// [`TextEmbedder::embed_queries`] of one text.
     pub async fn embed_query(&self, text: &str) -> Result<Vec<f32>> {
-        only(self.embed_queries(vec![text.to_owned()]).await?)
+        self.model.batcher.submit_one(Priority::Query, text).await
     }
 
     /// [`TextEmbedder::embed`] for threads that may block. Never call it on an async runtime's thread.
@@ -148,30 +129,13 @@ impl TextEmbedder {
     ///
     /// Errors: `Internal` where the tokenizer fails.
     pub fn count_tokens(&self, text: &str) -> Result<usize> {
-        Ok(encode(&self.inner.counter, text)?.len())
+        Ok(encode(&self.model.counter, text)?.len())
     }
 
-    /// SHA-256, hex, over the model file and the tokenizer file, and of a model that was brought also over how it is run:
-    /// vectors with different fingerprints do not compare.
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.facts.fingerprint
-    }
-    /// Length of every vector.
-    pub fn dimensions(&self) -> usize {
-        self.inner.facts.dimensions
-    }
     /// Tokens the model sees of one text.
     pub fn max_tokens(&self) -> usize {
-        self.inner.facts.max_tokens
+        self.model.max_tokens
     }
-    /// The registry's id, also where it was loaded by an alias; of a model that was brought the name that it was given.
-    pub fn model_id(&self) -> &str {
-        &self.inner.facts.id
-    }
-}
-
-fn only(vectors: Vec<Vec<f32>>) -> Result<Vec<f32>> {
-    vectors.into_iter().next().ok_or_else(|| Error::internal("the model gave no vector"))
 }
 
 /// What the hidden states of a text's tokens become.
@@ -212,7 +176,7 @@ pub(crate) struct Network {
 impl Network {
     /// `outputs` are the names that the hidden states may have; the first that is there is taken.
     pub fn load(id: &str, bytes: Vec<u8>, threads: usize, outputs: &[&str]) -> Result<Self> {
-        let wrong = |e: &dyn std::fmt::Display| Error::Internal(format!("model `{id}` cannot be loaded: {e}"));
+        let wrong = |e: &dyn std::fmt::Display| broken(id, e);
         let mut options = ModelOptions::with_all_ops();
         // Without it every run packs the weights again: a short query took 28 ms instead of 7 (2 threads, AVX2).
         options.prepack_weights(true);
@@ -271,11 +235,16 @@ fn pool(hidden: &[f32], mask: &[i32], dimensions: usize) -> Result<Vec<f32>> {
         }
     }
     // The mean's divisor falls away in the normalisation.
-    let length = sum.iter().map(|x| x * x).sum::<f32>().sqrt();
+    unit(sum)
+}
+
+/// Scaled to length 1.
+pub(crate) fn unit(vector: Vec<f32>) -> Result<Vec<f32>> {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
     if !length.is_finite() || length == 0.0 {
         return Err(Error::internal("the model gave a vector without a direction"));
     }
-    Ok(sum.into_iter().map(|x| x / length).collect())
+    Ok(vector.into_iter().map(|x| x / length).collect())
 }
 
 /// The published tokenizer pads to 128 tokens and cuts there; both are set anew.

@@ -3,11 +3,11 @@
 //! "ColBERTv2"). How well a document answers a query is told by how near, for each vector of the query, the nearest one of
 //! the document is, summed (MaxSim). Queries and documents are read in different ways.
 
-use crate::embed::{EmbedConfig, block_on, cut, encode, tokenizer};
+use crate::embed::{EmbedConfig, block_on, cut, encode, tokenizer, unit};
 use crate::entry::{ModelEntry, Runtime, Task};
+use crate::loaded::{Facts, Loaded, broken, runnable};
 use crate::queue::{Answer, Priority};
 use crate::registry::Registry;
-use crate::vision::embed::unit;
 use crate::worker::{Batch, Batcher, Feed, Steps};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module, VarBuilder, linear_no_bias};
@@ -28,24 +28,14 @@ const FILLER: &str = "[MASK]";
 /// One vector of length 1 for each token that counts, in the order of the text.
 pub type TokenVectors = Vec<Vec<f32>>;
 
-/// A loaded model of late interaction. Clones share it; the last one dropped ends its worker threads.
-#[derive(Clone)]
-pub struct TokenEmbedder {
-    inner: Arc<Inner>,
-}
+/// A loaded model of late interaction.
+pub type TokenEmbedder = Loaded<Sides>;
 
-struct Inner {
-    entry: &'static ModelEntry,
-    fingerprint: String,
+/// What runs a [`TokenEmbedder`].
+pub struct Sides {
     documents: Batcher<TokenVectors>,
     /// Apart from the documents, so that a query waits for no batch of them.
     queries: Batcher<TokenVectors>,
-}
-
-impl std::fmt::Debug for TokenEmbedder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenEmbedder").field("model_id", &self.model_id()).finish_non_exhaustive()
-    }
 }
 
 impl TokenEmbedder {
@@ -55,10 +45,7 @@ impl TokenEmbedder {
     /// Errors: `Missing` for an unknown id; `Unavailable` where the model is not installed or damaged (the message says
     /// what to run); `Internal` where the files are not such a network's.
     pub fn load(registry: &Registry, id: &str, config: EmbedConfig) -> Result<Self> {
-        let entry = Registry::resolve_for(id, Task::EmbedTokens)?;
-        if entry.runtime != Runtime::CandleBert || !entry.loadable {
-            return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
-        }
+        let entry = runnable(id, Task::EmbedTokens, Runtime::CandleBert)?;
         let read = |name: &str| registry.read(entry, name);
         Self::of(entry, read("model.safetensors")?, &read("tokenizer.json")?, &read("config.json")?, config)
     }
@@ -72,8 +59,8 @@ impl TokenEmbedder {
         settings: &[u8],
         config: EmbedConfig,
     ) -> Result<Self> {
-        let broken = |why: String| Error::Internal(format!("model `{}` cannot be loaded: {why}", entry.id));
-        let fingerprint = hex::encode(strata_model::id::sha256_parts(&[&weights, tokens, settings]));
+        let broken = |why: String| broken(entry.id, why);
+        let facts = Facts::of(entry, &[&weights, tokens, settings]);
         let settings: Config = serde_json::from_slice(settings).map_err(|e| broken(format!("its config.json: {e}")))?;
         let max_tokens = entry.max_tokens.min(settings.max_position_embeddings);
         if max_tokens < QUERY_TOKENS {
@@ -106,7 +93,7 @@ impl TokenEmbedder {
         let feed = Feed { max_batch: config.max_batch, max_wait: config.max_wait, workers: 1 };
         let documents = Batcher::start(entry.id, feed, documents)?;
         let queries = Batcher::start(entry.id, feed, queries)?;
-        let embedder = Self { inner: Arc::new(Inner { entry, fingerprint, documents, queries }) };
+        let embedder = Self::new(facts, Sides { documents, queries });
         block_on(embedder.embed(vec!["ready".to_owned()]))?;
         block_on(embedder.embed_query("ready"))?;
         Ok(embedder)
@@ -116,36 +103,22 @@ impl TokenEmbedder {
     /// Of a document the first tokens are read that have a place, 512 of ColBERTv2, marks included; those of ASCII
     /// punctuation are read and have no vector.
     pub async fn embed(&self, documents: Vec<String>) -> Result<Vec<TokenVectors>> {
-        self.inner.documents.submit(Priority::Ingest, documents).await
+        self.model.documents.submit(Priority::Ingest, documents).await
     }
 
     /// As [`TokenEmbedder::embed`], for documents that somebody waits for. `Busy` where too many are queued.
     pub async fn embed_now(&self, documents: Vec<String>) -> Result<Vec<TokenVectors>> {
-        self.inner.documents.submit(Priority::Query, documents).await
+        self.model.documents.submit(Priority::Query, documents).await
     }
 
     /// The [`QUERY_TOKENS`] vectors of each query, in order. `Busy` where too many are queued.
     pub async fn embed_queries(&self, queries: Vec<String>) -> Result<Vec<TokenVectors>> {
-        self.inner.queries.submit(Priority::Query, queries).await
+        self.model.queries.submit(Priority::Query, queries).await
     }
 
     /// [`TokenEmbedder::embed_queries`] of one query.
     pub async fn embed_query(&self, query: &str) -> Result<TokenVectors> {
-        let vectors = self.embed_queries(vec![query.to_owned()]).await?;
-        vectors.into_iter().next().ok_or_else(|| Error::internal("the model gave no vectors"))
-    }
-
-    /// SHA-256, hex, over the model's files: vectors with different fingerprints do not compare.
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
-    }
-    /// Length of every vector.
-    pub fn dimensions(&self) -> usize {
-        self.inner.entry.dimensions
-    }
-    /// The registry's id, also where it was loaded by an alias.
-    pub fn model_id(&self) -> &'static str {
-        self.inner.entry.id
+        self.model.queries.submit_one(Priority::Query, query).await
     }
 }
 

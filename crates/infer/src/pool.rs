@@ -9,9 +9,10 @@ use std::sync::Arc;
 use strata_model::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The turns of one model, each with a state of its own: what is cheaper to use again than to make.
-pub struct Pool<S> {
+/// A network and the turns at it, each with a state of its own: what is cheaper to use again than to make.
+pub struct Pool<N, S = ()> {
     name: &'static str,
+    network: Arc<N>,
     states: Arc<Mutex<Vec<State<S>>>>,
     turns: Arc<Semaphore>,
     /// Background work waits here first, so that never more of it stands before a query than there are threads.
@@ -31,13 +32,14 @@ struct Turn {
     _waiting: Option<OwnedSemaphorePermit>,
 }
 
-impl<S: Default + Send + 'static> Pool<S> {
+impl<N: Send + Sync + 'static, S: Default + Send + 'static> Pool<N, S> {
     /// `name` is the model's id, for errors.
-    pub fn new(name: &'static str, threads: usize) -> Self {
+    pub fn new(name: &'static str, threads: usize, network: N) -> Self {
         let threads = threads.clamp(1, MAX_THREADS);
         let state = || State { thread: rten::ThreadPool::with_num_threads(1), own: S::default() };
         Self {
             name,
+            network: Arc::new(network),
             states: Arc::new(Mutex::new(std::iter::repeat_with(state).take(threads).collect())),
             turns: Arc::new(Semaphore::new(threads)),
             background: Arc::new(Semaphore::new(threads)),
@@ -52,18 +54,18 @@ impl<S: Default + Send + 'static> Pool<S> {
     pub async fn run<T: Send + 'static>(
         &self,
         priority: Priority,
-        work: impl FnOnce(&mut S) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&N, &mut S) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let turn = self.turn(priority).await?;
-        let (name, states) = (self.name, self.states.clone());
-        let run = move || run(name, &states, turn, work);
+        let (name, network, states) = (self.name, self.network.clone(), self.states.clone());
+        let run = move || run(name, &states, turn, |state| work(&network, state));
         tokio::task::spawn_blocking(run).await.map_err(Error::internal)?
     }
 
     /// [`Pool::run`] on this thread, which may block.
-    pub fn run_here<T: Send>(&self, work: impl FnOnce(&mut S) -> Result<T> + Send) -> Result<T> {
+    pub fn run_here<T: Send>(&self, work: impl FnOnce(&N, &mut S) -> Result<T> + Send) -> Result<T> {
         let turn = crate::embed::block_on(self.turn(Priority::Ingest))?;
-        run(self.name, &self.states, turn, work)
+        run(self.name, &self.states, turn, |state| work(&self.network, state))
     }
 
     async fn turn(&self, priority: Priority) -> Result<Turn> {
@@ -118,16 +120,16 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_query_goes_before_background_work_and_what_runs_keeps_its_turn_when_its_caller_goes_away() {
-        let pool = Pool::<()>::new("test", 1);
+        let pool = Pool::<(), ()>::new("test", 1, ());
         let (go, gate) = mpsc::channel::<()>();
         let (began, begins) = mpsc::channel::<&str>();
         let says = |name: &'static str| {
             let began = began.clone();
-            move |_: &mut ()| began.send(name).map_err(Error::internal)
+            move |(): &(), (): &mut ()| began.send(name).map_err(Error::internal)
         };
         let first = says("given up");
-        let mut given_up = Box::pin(pool.run(Priority::Ingest, move |state| {
-            first(state)?;
+        let mut given_up = Box::pin(pool.run(Priority::Ingest, move |network, state| {
+            first(network, state)?;
             gate.recv().map_err(Error::internal)
         }));
         assert!(waits(given_up.as_mut()));
@@ -147,9 +149,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_and_the_turn_comes_back() {
-        let pool = Pool::<Vec<u8>>::new("test", 1);
-        let failed = pool.run(Priority::Query, |_| -> Result<()> { panic!("for the test") }).await;
+        let pool = Pool::<(), Vec<u8>>::new("test", 1, ());
+        let failed = pool.run(Priority::Query, |(), _| -> Result<()> { panic!("for the test") }).await;
         assert!(matches!(failed, Err(Error::Internal(m)) if m.contains("panicked")));
-        assert_eq!(pool.run(Priority::Ingest, |state| Ok(state.len())).await.unwrap(), 0);
+        assert_eq!(pool.run(Priority::Ingest, |(), state| Ok(state.len())).await.unwrap(), 0);
     }
 }

@@ -3,14 +3,14 @@
 //! First Stage Ranking").
 
 use crate::embed::{EmbedConfig, block_on, cut, encode, tokenizer};
-use crate::entry::{ModelEntry, Runtime, Task};
+use crate::entry::{Runtime, Task};
+use crate::loaded::{Facts, Loaded, broken, runnable};
 use crate::queue::{Answer, Priority};
 use crate::registry::Registry;
 use crate::worker::{Batch, Batcher, Feed, Steps};
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertForMaskedLM, Config};
-use std::sync::Arc;
 use strata_model::{Error, Result};
 
 /// Most words of a vector; those of the smallest weights are left out.
@@ -23,23 +23,8 @@ pub struct SparseVector {
     pub values: Vec<f32>,
 }
 
-/// A loaded sparse embedding model. Clones share it; the last one dropped ends its worker threads.
-#[derive(Clone)]
-pub struct SparseEmbedder {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    entry: &'static ModelEntry,
-    fingerprint: String,
-    batcher: Batcher<SparseVector>,
-}
-
-impl std::fmt::Debug for SparseEmbedder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SparseEmbedder").field("model_id", &self.inner.entry.id).finish_non_exhaustive()
-    }
-}
+/// A loaded sparse embedding model.
+pub type SparseEmbedder = Loaded<Batcher<SparseVector>>;
 
 impl SparseEmbedder {
     /// Loads a model by id or alias, checks its files' SHA-256, starts its worker threads and embeds one word to see
@@ -48,25 +33,20 @@ impl SparseEmbedder {
     /// Errors: `Missing` for an unknown id; `Unavailable` where the model is not installed or damaged (the message says
     /// what to run); `Internal` where the runtime refuses it.
     pub fn load(registry: &Registry, id: &str, config: EmbedConfig) -> Result<Self> {
-        let entry = Registry::resolve_for(id, Task::EmbedSparse)?;
-        if entry.runtime != Runtime::CandleBert || !entry.loadable {
-            return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
-        }
+        let entry = runnable(id, Task::EmbedSparse, Runtime::CandleBert)?;
         let weights = registry.read(entry, "model.safetensors")?;
         let tokens = registry.read(entry, "tokenizer.json")?;
         let settings = registry.read(entry, "config.json")?;
-        let fingerprint = hex::encode(strata_model::id::sha256_parts(&[&weights, &tokens]));
+        let facts = Facts::of(entry, &[&weights, &tokens]);
         let truncating = tokenizer(&tokens, Some(entry.max_tokens))?;
-        let network = Network::load(weights, &settings)
-            .map_err(|e| Error::Internal(format!("model `{}` cannot be loaded: {e}", entry.id)))?;
+        let network = Network::load(weights, &settings).map_err(|e| broken(entry.id, e))?;
         let steps = Steps {
             tokenise: Box::new(move |text| Ok(encode(&truncating, cut(text))?.get_ids().to_vec())),
             run: Box::new(move |batch, _| network.run(batch)),
         };
         // The runtime spreads each operation over the threads there are, so batches go one after the other.
         let feed = Feed { max_batch: config.max_batch, max_wait: config.max_wait, workers: 1 };
-        let batcher = Batcher::start(entry.id, feed, steps)?;
-        let embedder = Self { inner: Arc::new(Inner { entry, fingerprint, batcher }) };
+        let embedder = Self::new(facts, Batcher::start(entry.id, feed, steps)?);
         block_on(embedder.embed_query("ready"))?;
         Ok(embedder)
     }
@@ -74,22 +54,12 @@ impl SparseEmbedder {
     /// Embeds texts in the background, one vector a text, in order; see
     /// [`TextEmbedder::embed`](crate::TextEmbedder::embed). A text without a word may give a vector without one.
     pub async fn embed(&self, texts: Vec<String>) -> Result<Vec<SparseVector>> {
-        self.inner.batcher.submit(Priority::Ingest, texts).await
+        self.model.submit(Priority::Ingest, texts).await
     }
 
     /// Embeds a text that somebody waits for. `Busy` where too many are queued.
     pub async fn embed_query(&self, text: &str) -> Result<SparseVector> {
-        let vectors = self.inner.batcher.submit(Priority::Query, vec![text.to_owned()]).await?;
-        vectors.into_iter().next().ok_or_else(|| Error::internal("the model gave no vector"))
-    }
-
-    /// SHA-256, hex, over the model file and the tokenizer file: vectors with different fingerprints do not compare.
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
-    }
-    /// The registry's id, also where it was loaded by an alias.
-    pub fn model_id(&self) -> &'static str {
-        self.inner.entry.id
+        self.model.submit_one(Priority::Query, text).await
     }
 }
 

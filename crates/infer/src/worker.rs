@@ -102,6 +102,12 @@ impl<V: Default + Send + 'static> Batcher<V> {
         Ok(vectors)
     }
 
+    /// [`Batcher::submit`] of one text.
+    pub async fn submit_one(&self, priority: Priority, text: &str) -> Result<V> {
+        let vectors = self.submit(priority, vec![text.to_owned()]).await?;
+        vectors.into_iter().next().ok_or_else(|| Error::internal("the model gave no vector"))
+    }
+
     async fn room(&self, priority: Priority, texts: usize) -> Result<OwnedSemaphorePermit> {
         let count = u32::try_from(texts).map_err(Error::internal)?;
         match priority {

@@ -6,8 +6,9 @@ mod bert;
 #[cfg(test)]
 mod tests;
 
-use crate::embed::{EmbedConfig, Facts, Network, Pooling, Run, TextEmbedder, cut, encode, tokenizer};
+use crate::embed::{EmbedConfig, Network, Pooling, Run, TextEmbedder, cut, encode, tokenizer};
 use crate::limits::{MAX_BROUGHT_TOKENS, MAX_TOKENS};
+use crate::loaded::Facts;
 use crate::worker::{Batch, Threads};
 use archive::Files;
 use bert::Bert;
@@ -202,8 +203,8 @@ fn start(id: &str, model: Brought, config: EmbedConfig) -> Result<TextEmbedder> 
             (dimensions, run, EmbedConfig { threads: 1, ..config })
         }
     };
-    let facts = Facts { id: id.to_owned(), fingerprint, dimensions, max_tokens };
-    TextEmbedder::start(LABEL, facts, &tokens, config, run)
+    let facts = Facts { id: id.to_owned(), fingerprint, dimensions };
+    TextEmbedder::start(LABEL, facts, max_tokens, &tokens, config, run)
 }
 
 /// A batch of one text.

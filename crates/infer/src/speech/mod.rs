@@ -15,13 +15,13 @@ mod vocabulary;
 mod voice;
 mod words;
 
-use crate::entry::{ModelEntry, Runtime, Task};
+use crate::entry::{Runtime, Task};
 use crate::limits::{MAX_SPEECH_SECONDS, MAX_WAITING_RECORDINGS};
+use crate::loaded::{Facts, Loaded, runnable};
 use crate::registry::Registry;
 use crate::turn::Turn;
 use features::Features;
 use network::Network;
-use std::sync::Arc;
 use strata_model::{Error, Result};
 use vocabulary::{Settings, Vocabulary};
 use voice::VoiceDetector;
@@ -90,16 +90,12 @@ pub struct Word {
     pub probability: f32,
 }
 
-/// A loaded model. Clones share it.
-#[derive(Clone)]
-pub struct Transcriber {
-    inner: Arc<Inner>,
-    turn: Turn,
-}
+/// A loaded model and the model of voices.
+pub type Transcriber = Loaded<Speech>;
 
-struct Inner {
-    entry: &'static ModelEntry,
-    fingerprint: String,
+/// What runs a [`Transcriber`].
+pub struct Speech {
+    turn: Turn,
     network: Network,
     vocabulary: Vocabulary,
     /// Layer and head of each head that follows the sound, and those layers.
@@ -109,28 +105,19 @@ struct Inner {
     features: Features,
 }
 
-impl std::fmt::Debug for Transcriber {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Transcriber").field("model_id", &self.model_id()).finish_non_exhaustive()
-    }
-}
-
 impl Transcriber {
     /// Loads a model by id or alias and the model of voices, checking the files' SHA-256. Blocking, about a second.
     ///
     /// Errors: `Missing` for an unknown id; `Unavailable` where a model is not installed or damaged (the message says what to
     /// run) or is no model of speech.
     pub fn load(registry: &Registry, id: &str, threads: usize) -> Result<Self> {
-        let entry = Registry::resolve_for(id, Task::Transcribe)?;
-        if entry.runtime != Runtime::RtenWhisper || !entry.loadable {
-            return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
-        }
+        let entry = runnable(id, Task::Transcribe, Runtime::RtenWhisper)?;
         let of_voices = Registry::resolve(Registry::voice_model())?;
         let (weights, tokenizer) =
             (registry.read(entry, "model.safetensors")?, registry.read(entry, "tokenizer.json")?);
         let settings = registry.read(entry, "config.json")?;
         let voices = registry.read(of_voices, "model.onnx")?;
-        let fingerprint = hex::encode(strata_model::id::sha256_parts(&[&weights, &tokenizer, &settings, &voices]));
+        let facts = Facts::of(entry, &[&weights, &tokenizer, &settings, &voices]);
         let wrong = |e: Error| match e {
             Error::Malformed(m) => Error::Unavailable(format!("model `{}` is no model of speech: {m}", entry.id)),
             other => other,
@@ -142,19 +129,16 @@ impl Transcriber {
         let network = Network::load(&weights, threads).map_err(wrong)?;
         let vocabulary = Vocabulary::new(&tokenizer, &settings, network.sizes.vocabulary).map_err(wrong)?;
         let voice = VoiceDetector::load(voices, threads).map_err(wrong)?;
-        let features = Features::new(network.sizes.mel_bands);
-        let alignment_heads = settings.alignment_heads;
-        let inner = Arc::new(Inner {
-            entry,
-            fingerprint,
+        let speech = Speech {
+            turn: Turn::new("recordings", MAX_WAITING_RECORDINGS),
+            features: Features::new(network.sizes.mel_bands),
+            alignment_heads: settings.alignment_heads,
             network,
             vocabulary,
-            alignment_heads,
             aligned_layers,
             voice,
-            features,
-        });
-        Ok(Self { inner, turn: Turn::new("recordings", MAX_WAITING_RECORDINGS) })
+        };
+        Ok(Self::new(facts, speech))
     }
 
     /// What is said in a recording of one channel and 16,000 samples a second, from -1 to 1. One recording at a time runs,
@@ -163,26 +147,18 @@ impl Transcriber {
     /// Errors: `Malformed` where a sample is not a number; `TooLarge` where the recording is longer than
     /// [`MAX_SPEECH_SECONDS`]; `Invalid` where the model does not know the language; `Busy` where too many wait.
     pub async fn transcribe(&self, samples: Vec<f32>, options: TranscribeOptions) -> Result<Transcript> {
-        let inner = self.inner.clone();
-        self.turn.run(move || inner.transcribe(&samples, &options)).await
+        let speech = self.model.clone();
+        self.model.turn.run(move || speech.transcribe(&samples, &options)).await
     }
 
     /// [`Transcriber::transcribe`] for threads that may block, without a place in the queue.
     pub fn transcribe_blocking(&self, samples: &[f32], options: &TranscribeOptions) -> Result<Transcript> {
-        self.inner.transcribe(samples, options)
+        self.model.transcribe(samples, options)
     }
 
-    /// SHA-256, hex, over the files of both models.
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
-    }
-    /// The registry's id, also where it was loaded by an alias.
-    pub fn model_id(&self) -> &'static str {
-        self.inner.entry.id
-    }
     /// Codes of the languages that the model knows.
     pub fn languages(&self) -> Vec<&str> {
-        match self.inner.vocabulary.languages() {
+        match self.model.vocabulary.languages() {
             [] => vec!["en"],
             languages => languages.iter().map(|(code, _)| code.as_str()).collect(),
         }

@@ -6,7 +6,7 @@ use crate::speech::decode::{Told, decode, detect_language};
 use crate::speech::network::{Scores, Sound};
 use crate::speech::vocabulary::TIME_STEP_MS;
 use crate::speech::words::{self, Timed};
-use crate::speech::{Inner, SAMPLE_RATE, Segment, TranscribeOptions, Transcript, Word, check, voice};
+use crate::speech::{SAMPLE_RATE, Segment, Speech, TranscribeOptions, Transcript, Word, check, voice};
 use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -46,8 +46,8 @@ impl Window<'_> {
     }
 }
 
-impl Inner {
-    pub fn transcribe(&self, samples: &[f32], options: &TranscribeOptions) -> Result<Transcript> {
+impl Speech {
+    pub(super) fn transcribe(&self, samples: &[f32], options: &TranscribeOptions) -> Result<Transcript> {
         check(samples)?;
         if let Some(language) = &options.language {
             self.vocabulary.prompt(language)?;

@@ -1,10 +1,11 @@
 //! CLIP (Radford et al., 2021, "Learning Transferable Visual Models From Natural Language Supervision"): one network for
 //! images and one for texts, trained so that a picture lies near the words for it.
 
-use super::embed::{middle, unit};
+use super::embed::middle;
 use super::pixels::Pixels;
-use crate::embed::{block_on, cut, encode, tokenizer};
+use crate::embed::{block_on, cut, encode, tokenizer, unit};
 use crate::entry::{ModelEntry, Runtime, Task};
+use crate::loaded::{Facts, Loaded, broken, runnable};
 use crate::pool::Pool;
 use crate::queue::Priority;
 use crate::registry::Registry;
@@ -14,7 +15,6 @@ use candle_transformers::models::clip::text_model::{Activation, ClipTextConfig};
 use candle_transformers::models::clip::vision_model::ClipVisionConfig;
 use candle_transformers::models::clip::{ClipConfig, ClipModel};
 use serde::Deserialize;
-use std::sync::Arc;
 use strata_model::{Error, Result};
 use tokenizers::Tokenizer;
 
@@ -24,27 +24,15 @@ const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 const CLASS_EMBEDDING: &str = "vision_model.embeddings.class_embedding";
 
-/// A loaded model. Clones share it.
-#[derive(Clone)]
-pub struct Clip {
-    inner: Arc<Inner>,
-}
+/// A loaded model.
+pub type Clip = Loaded<Pool<Networks>>;
 
-struct Inner {
-    entry: &'static ModelEntry,
-    fingerprint: String,
+/// What a [`Clip`] runs.
+pub struct Networks {
     tokens: Tokenizer,
     model: ClipModel,
     /// Pixels of a side of the square that it sees.
     side: u32,
-    /// The runtime spreads each operation over the threads there are, so turns are taken one after the other.
-    pool: Pool<()>,
-}
-
-impl std::fmt::Debug for Clip {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clip").field("model_id", &self.model_id()).finish_non_exhaustive()
-    }
 }
 
 /// `config.json` as the hub has it.
@@ -127,18 +115,15 @@ impl Clip {
     /// Errors: `Missing` for an unknown id; `Unavailable` where the model is not installed or damaged (the message says
     /// what to run); `Internal` where the files are not such a network's.
     pub fn load(registry: &Registry, id: &str) -> Result<Self> {
-        let entry = Registry::resolve_for(id, Task::EmbedImageText)?;
-        if entry.runtime != Runtime::CandleClip || !entry.loadable {
-            return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
-        }
+        let entry = runnable(id, Task::EmbedImageText, Runtime::CandleClip)?;
         let read = |name: &str| registry.read(entry, name);
         Self::of(entry, read("model.safetensors")?, &read("tokenizer.json")?, &read("config.json")?)
     }
 
     /// [`Clip::load`] of files that are read already: the weights (safetensors), the tokenizer and the sizes (JSON).
     pub fn of(entry: &'static ModelEntry, weights: Vec<u8>, tokens: &[u8], settings: &[u8]) -> Result<Self> {
-        let broken = |why: String| Error::Internal(format!("model `{}` cannot be loaded: {why}", entry.id));
-        let fingerprint = hex::encode(strata_model::id::sha256_parts(&[&weights, tokens, settings]));
+        let broken = |why: String| broken(entry.id, why);
+        let facts = Facts::of(entry, &[&weights, tokens, settings]);
         let settings = Settings::parse(settings).map_err(broken)?;
         if settings.projection_dim != entry.dimensions {
             let wanted = entry.dimensions;
@@ -153,8 +138,8 @@ impl Clip {
             return Err(broken(format!("it has no `{CLASS_EMBEDDING}`")));
         }
         let model = ClipModel::new(tensors, &settings.network()).map_err(|e| broken(e.to_string()))?;
-        let inner = Inner { entry, fingerprint, tokens, model, side, pool: Pool::new(entry.id, 1) };
-        let clip = Self { inner: Arc::new(inner) };
+        // The runtime spreads each operation over the threads there are, so turns are taken one after the other.
+        let clip = Self::new(facts, Pool::new(entry.id, 1, Networks { tokens, model, side }));
         block_on(clip.embed_texts(vec!["ready".to_owned()]))?;
         block_on(clip.embed_image(Pixels::new(1, 1, vec![127; 3])?))?;
         Ok(clip)
@@ -183,35 +168,20 @@ impl Clip {
         self.texts(Priority::Query, texts).await
     }
 
-    /// SHA-256, hex, over the model's files: vectors with different fingerprints do not compare.
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
-    }
-    /// Length of every vector.
-    pub fn dimensions(&self) -> usize {
-        self.inner.entry.dimensions
-    }
-    /// The registry's id, also where it was loaded by an alias.
-    pub fn model_id(&self) -> &'static str {
-        self.inner.entry.id
-    }
-
     async fn image(&self, priority: Priority, image: Pixels) -> Result<Vec<f32>> {
-        let inner = self.inner.clone();
-        self.inner.pool.run(priority, move |()| inner.image(&image)).await
+        self.model.run(priority, move |networks, ()| networks.image(&image)).await
     }
 
     async fn texts(&self, priority: Priority, texts: Vec<String>) -> Result<Vec<Vec<f32>>> {
         let mut vectors = Vec::with_capacity(texts.len());
         for text in texts {
-            let inner = self.inner.clone();
-            vectors.push(self.inner.pool.run(priority, move |()| inner.text(&text)).await?);
+            vectors.push(self.model.run(priority, move |networks, ()| networks.text(&text)).await?);
         }
         Ok(vectors)
     }
 }
 
-impl Inner {
+impl Networks {
     fn image(&self, image: &Pixels) -> Result<Vec<f32>> {
         let seen = image.resized(middle(image), self.side, self.side)?;
         let side = self.side as usize;

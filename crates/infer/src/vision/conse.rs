@@ -13,16 +13,16 @@
 //! | NAME, and NAME: DEFINITION | 20 | 3 | bicubic | 17, 10 | 0.84, 0.83 |
 //! | NAME, and NAME: DEFINITION | 20 | 3 | Hamming | 17, 11 | 0.84, 0.84 |
 
-use super::embed::{ImageEmbedder, Sight, unit};
+use super::embed::{ImageEmbedder, Sight};
 use super::imagenet::{TABLE, labels};
 use super::pixels::Pixels;
-use crate::embed::{EmbedConfig, TextEmbedder};
+use crate::embed::{EmbedConfig, TextEmbedder, unit};
 use crate::entry::{ModelEntry, Task};
+use crate::loaded::{Facts, Loaded};
 use crate::registry::Registry;
 use futures::future::try_join_all;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use strata_model::{Error, Result};
 
 /// Classes that an image's vector is made of.
@@ -32,15 +32,15 @@ const TEMPERATURE: f32 = 3.0;
 /// Stands for everything in this file that a vector depends on.
 const VERSION: &[u8] = b"conse 1: name, name: definition; 20 classes; temperature 3; square in the middle";
 
-/// An image model and a text model with one space. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Conse {
-    entry: &'static ModelEntry,
+/// An image model and a text model with one space.
+pub type Conse = Loaded<Parts>;
+
+/// What a [`Conse`] is made of.
+pub struct Parts {
     images: ImageEmbedder,
     texts: TextEmbedder,
     /// A unit vector for each class.
-    classes: Arc<Vec<Vec<f32>>>,
-    fingerprint: String,
+    classes: Vec<Vec<f32>>,
 }
 
 impl Conse {
@@ -71,20 +71,19 @@ impl Conse {
                 classes
             }
         };
-        let parts = [&class_key[..], images.fingerprint().as_bytes()];
-        let fingerprint = hex::encode(strata_model::id::sha256_parts(&parts));
-        Ok(Self { entry, images, texts, classes: Arc::new(classes), fingerprint })
+        let facts = Facts { dimensions, ..Facts::of(entry, &[&class_key, images.fingerprint().as_bytes()]) };
+        Ok(Self::new(facts, Parts { images, texts, classes }))
     }
 
     /// A unit vector an image, in order, in the background; see [`ImageEmbedder::look`].
     pub async fn embed_images(&self, images: Vec<Pixels>) -> Result<Vec<Vec<f32>>> {
-        let sights = try_join_all(images.into_iter().map(|image| self.images.look(image))).await?;
+        let sights = try_join_all(images.into_iter().map(|image| self.model.images.look(image))).await?;
         sights.iter().map(|sight| self.vector(sight)).collect()
     }
 
     /// The vector of an image that somebody waits for; see [`ImageEmbedder::look_now`].
     pub async fn embed_image_now(&self, image: Pixels) -> Result<Vec<f32>> {
-        self.vector(&self.images.look_now(image).await?)
+        self.vector(&self.model.images.look_now(image).await?)
     }
 
     /// The vector of what an image model has seen, which need not look again.
@@ -93,7 +92,7 @@ impl Conse {
         likely.sort_by(|a, b| b.1.total_cmp(&a.1));
         let mut sum = vec![0.0; self.dimensions()];
         for (class, probability) in likely.into_iter().take(CLASSES) {
-            let class = self.classes.get(class).ok_or_else(|| Error::internal("a class without a vector"))?;
+            let class = self.model.classes.get(class).ok_or_else(|| Error::internal("a class without a vector"))?;
             sum.iter_mut().zip(class).for_each(|(to, from)| *to += probability * from);
         }
         unit(sum)
@@ -101,23 +100,11 @@ impl Conse {
 
     /// The image model, for who needs its own vectors, too.
     pub fn images(&self) -> &ImageEmbedder {
-        &self.images
+        &self.model.images
     }
     /// The text model: texts and queries are embedded by it as they are.
     pub fn texts(&self) -> &TextEmbedder {
-        &self.texts
-    }
-    /// SHA-256, hex, over both models and the classes: vectors with different fingerprints do not compare.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-    /// Length of every vector.
-    pub fn dimensions(&self) -> usize {
-        self.texts.dimensions()
-    }
-    /// The registry's id, also where it was loaded by an alias.
-    pub fn model_id(&self) -> &'static str {
-        self.entry.id
+        &self.model.texts
     }
 }
 

@@ -1,35 +1,20 @@
 //! Image embedding and classification: an image to one unit vector and to the classes of ImageNet.
 
-use super::efficientnet::{EfficientNet, FEATURES, SIDE, Seen};
+use super::efficientnet::{EfficientNet, SIDE, Seen};
 use super::imagenet::{Label, labels};
 use super::pixels::Pixels;
 use crate::convnet::Scratch;
-use crate::entry::{ModelEntry, Task};
+use crate::embed::unit;
+use crate::entry::{Runtime, Task};
+use crate::loaded::{Facts, Loaded, broken, runnable};
 use crate::pool::Pool;
 use crate::queue::Priority;
 use crate::registry::Registry;
 use futures::future::try_join_all;
-use std::sync::Arc;
-use strata_model::{Error, Result};
+use strata_model::{Result, id::sha256_hex};
 
-/// A loaded image model. Clones share it.
-#[derive(Clone)]
-pub struct ImageEmbedder {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    entry: &'static ModelEntry,
-    fingerprint: String,
-    network: EfficientNet,
-    pool: Pool<Scratch>,
-}
-
-impl std::fmt::Debug for ImageEmbedder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ImageEmbedder").field("model_id", &self.model_id()).finish_non_exhaustive()
-    }
-}
+/// A loaded image model.
+pub type ImageEmbedder = Loaded<Pool<EfficientNet, Scratch>>;
 
 /// What a model sees in an image.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,16 +50,11 @@ impl ImageEmbedder {
     /// Errors: `Missing` for an unknown id; `Unavailable` where the model is not installed or damaged (the message says
     /// what to run) or this build cannot run it; `Internal` where the file is not the network's.
     pub fn load(registry: &Registry, id: &str, threads: usize) -> Result<Self> {
-        let entry = Registry::resolve_for(id, Task::EmbedImage)?;
-        if !entry.loadable || entry.dimensions != FEATURES {
-            return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
-        }
+        let entry = runnable(id, Task::EmbedImage, Runtime::ConvNet)?;
         let bytes = registry.read(entry, "model.safetensors")?;
-        let fingerprint = strata_model::id::sha256_hex(&bytes);
-        let network = EfficientNet::load(&bytes)
-            .map_err(|e| Error::Internal(format!("model `{}` cannot be loaded: {e}", entry.id)))?;
-        let inner = Inner { entry, fingerprint, network, pool: Pool::new(entry.id, threads) };
-        let embedder = Self { inner: Arc::new(inner) };
+        let facts = Facts { id: entry.id.to_owned(), fingerprint: sha256_hex(&bytes), dimensions: entry.dimensions };
+        let network = EfficientNet::load(&bytes).map_err(|e| broken(entry.id, e))?;
+        let embedder = Self::new(facts, Pool::new(entry.id, threads, network));
         embedder.look_blocking(Pixels::new(1, 1, vec![127; 3])?)?;
         Ok(embedder)
     }
@@ -84,20 +64,18 @@ impl ImageEmbedder {
     ///
     /// Errors: `Internal` where the runtime fails or panics. Dropping the future gives up what has not begun.
     pub async fn look(&self, image: Pixels) -> Result<Sight> {
-        let inner = self.inner.clone();
-        self.inner.pool.run(Priority::Ingest, move |scratch| inner.look(&image, scratch)).await
+        self.model.run(Priority::Ingest, move |network, scratch| sight(network, &image, scratch)).await
     }
 
     /// As [`ImageEmbedder::look`], for an image that somebody waits for: goes before background work. `Busy` where too
     /// many wait already.
     pub async fn look_now(&self, image: Pixels) -> Result<Sight> {
-        let inner = self.inner.clone();
-        self.inner.pool.run(Priority::Query, move |scratch| inner.look(&image, scratch)).await
+        self.model.run(Priority::Query, move |network, scratch| sight(network, &image, scratch)).await
     }
 
     /// [`ImageEmbedder::look`] for threads that may block. Never call it on an async runtime's thread.
     pub fn look_blocking(&self, image: Pixels) -> Result<Sight> {
-        self.inner.pool.run_here(|scratch| self.inner.look(&image, scratch))
+        self.model.run_here(|network, scratch| sight(network, &image, scratch))
     }
 
     /// A unit vector an image, in order; see [`ImageEmbedder::look`].
@@ -109,28 +87,13 @@ impl ImageEmbedder {
     /// Pixels of a side of the square that the model sees: an image of just that size, cut out of the middle and scaled with
     /// the Hamming filter, is what [`ImageEmbedder::look`] makes of a larger one.
     pub const SIDE: u32 = SIDE as u32;
-
-    /// SHA-256, hex, of the model file: vectors with different fingerprints do not compare.
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
-    }
-    /// Length of every vector.
-    pub fn dimensions(&self) -> usize {
-        self.inner.entry.dimensions
-    }
-    /// The registry's id, also where it was loaded by an alias.
-    pub fn model_id(&self) -> &'static str {
-        self.inner.entry.id
-    }
 }
 
-impl Inner {
-    fn look(&self, image: &Pixels, scratch: &mut Scratch) -> Result<Sight> {
-        let input = image.resized(middle(image), SIDE as u32, SIDE as u32)?.to_map(127.0, 128.0);
-        let Seen { features, logits } = self.network.run(&input, scratch)?;
-        scratch.give(input);
-        Ok(Sight { embedding: unit(features)?, logits })
-    }
+fn sight(network: &EfficientNet, image: &Pixels, scratch: &mut Scratch) -> Result<Sight> {
+    let input = image.resized(middle(image), SIDE as u32, SIDE as u32)?.to_map(127.0, 128.0);
+    let Seen { features, logits } = network.run(&input, scratch)?;
+    scratch.give(input);
+    Ok(Sight { embedding: unit(features)?, logits })
 }
 
 /// The square in the middle that is seen: left, top, width and height in pixels.
@@ -138,15 +101,6 @@ pub(crate) fn middle(image: &Pixels) -> [f64; 4] {
     let (width, height) = (f64::from(image.width()), f64::from(image.height()));
     let side = width.min(height);
     [(width - side) / 2.0, (height - side) / 2.0, side, side]
-}
-
-/// Scaled to length 1.
-pub(crate) fn unit(vector: Vec<f32>) -> Result<Vec<f32>> {
-    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-    if !length.is_finite() || length == 0.0 {
-        return Err(Error::internal("the model gave a vector without a direction"));
-    }
-    Ok(vector.into_iter().map(|x| x / length).collect())
 }
 
 #[cfg(test)]

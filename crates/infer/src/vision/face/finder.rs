@@ -5,13 +5,13 @@ use super::blazeface::{self, BlazeFace, Found};
 use super::landmarks::{self, Landmarks};
 use super::recognition::{self, Recognition};
 use crate::convnet::{Map, Scratch};
-use crate::entry::{ModelEntry, Task};
+use crate::embed::unit;
+use crate::entry::{Runtime, Task};
+use crate::loaded::{Facts, Loaded, broken, runnable};
 use crate::pool::Pool;
 use crate::queue::Priority;
 use crate::registry::Registry;
-use crate::vision::embed::unit;
 use crate::vision::pixels::Pixels;
-use std::sync::Arc;
 use strata_model::{Error, Result};
 
 /// Ids of the models that find faces and their points, whatever embeds them.
@@ -75,25 +75,14 @@ impl Default for FaceOptions {
     }
 }
 
-/// The loaded models. Clones share them.
-#[derive(Clone)]
-pub struct FaceFinder {
-    inner: Arc<Inner>,
-}
+/// The loaded models, called after the one that embeds.
+pub type FaceFinder = Loaded<Pool<Networks, Scratch>>;
 
-struct Inner {
-    entry: &'static ModelEntry,
-    fingerprint: String,
+/// What a [`FaceFinder`] runs.
+pub struct Networks {
     detector: BlazeFace,
     points: Landmarks,
     recognition: Recognition,
-    pool: Pool<Scratch>,
-}
-
-impl std::fmt::Debug for FaceFinder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FaceFinder").field("model_id", &self.model_id()).finish_non_exhaustive()
-    }
 }
 
 impl FaceFinder {
@@ -104,23 +93,19 @@ impl FaceFinder {
     /// Errors: `Missing` for an unknown id; `Unavailable` where a model is not installed or damaged (the message says what
     /// to run) or this build cannot run it; `Internal` where a file is not its network's.
     pub fn load(registry: &Registry, id: &str, threads: usize) -> Result<Self> {
-        let entry = Registry::resolve_for(id, Task::EmbedFace)?;
-        if !entry.loadable || entry.dimensions != recognition::DIMENSIONS {
-            return Err(Error::Unavailable(format!("model `{}` cannot be run by this build", entry.id)));
-        }
+        let entry = runnable(id, Task::EmbedFace, Runtime::ConvNet)?;
         let read = |id: &str| registry.read(Registry::resolve(id)?, "model.safetensors");
         let files = [read(DETECTOR)?, read(POINTS)?, read(entry.id)?];
-        let wrong = |e| Error::Internal(format!("model `{}` cannot be loaded: {e}", entry.id));
-        let inner = Inner {
-            entry,
-            fingerprint: hex::encode(strata_model::id::sha256_parts(&[&files[0], &files[1], &files[2]])),
+        let wrong = |e| broken(entry.id, e);
+        let networks = Networks {
             detector: BlazeFace::load(&files[0]).map_err(wrong)?,
             points: Landmarks::load(&files[1]).map_err(wrong)?,
             recognition: Recognition::load(&files[2]).map_err(wrong)?,
-            pool: Pool::new(entry.id, threads),
         };
-        let finder = Self { inner: Arc::new(inner) };
-        finder.inner.pool.run_here(|scratch| finder.inner.embed(&Pixels::new(1, 1, vec![127; 3])?, &CROP, scratch))?;
+        let facts = Facts::of(entry, &[&files[0], &files[1], &files[2]]);
+        let finder = Self::new(facts, Pool::new(entry.id, threads, networks));
+        let image = Pixels::new(1, 1, vec![127; 3])?;
+        finder.model.run_here(|networks, scratch| networks.embed(&image, &CROP, scratch))?;
         Ok(finder)
     }
 
@@ -129,41 +114,27 @@ impl FaceFinder {
     ///
     /// Errors: `Internal` where the runtime fails or panics. Dropping the future gives up what has not begun.
     pub async fn find(&self, image: Pixels, options: FaceOptions) -> Result<Vec<Face>> {
-        let inner = self.inner.clone();
-        self.inner.pool.run(Priority::Ingest, move |scratch| inner.find(&image, &options, scratch)).await
+        self.model.run(Priority::Ingest, move |networks, scratch| networks.find(&image, &options, scratch)).await
     }
 
     /// As [`FaceFinder::find`], for an image that somebody waits for: goes before background work. `Busy` where too many
     /// wait already.
     pub async fn find_now(&self, image: Pixels, options: FaceOptions) -> Result<Vec<Face>> {
-        let inner = self.inner.clone();
-        self.inner.pool.run(Priority::Query, move |scratch| inner.find(&image, &options, scratch)).await
+        self.model.run(Priority::Query, move |networks, scratch| networks.find(&image, &options, scratch)).await
     }
 
     /// [`FaceFinder::find`] for threads that may block. Never call it on an async runtime's thread.
     pub fn find_blocking(&self, image: &Pixels, options: FaceOptions) -> Result<Vec<Face>> {
-        self.inner.pool.run_here(|scratch| self.inner.find(image, &options, scratch))
+        self.model.run_here(|networks, scratch| networks.find(image, &options, scratch))
     }
 
-    /// SHA-256, hex, over the three models' files: vectors with different fingerprints do not compare.
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
-    }
-    /// Length of every vector.
-    pub fn dimensions(&self) -> usize {
-        self.inner.entry.dimensions
-    }
-    /// The registry's id of the model that embeds, also where it was loaded by an alias.
-    pub fn model_id(&self) -> &'static str {
-        self.inner.entry.id
-    }
     /// The registry's id of the model that finds faces.
     pub fn detector_id(&self) -> &'static str {
         DETECTOR
     }
 }
 
-impl Inner {
+impl Networks {
     fn find(&self, image: &Pixels, options: &FaceOptions, scratch: &mut Scratch) -> Result<Vec<Face>> {
         let mut faces = Vec::new();
         for found in self.detect(image, options, scratch)? {

@@ -10,14 +10,14 @@ mod recognize;
 pub use quad::Quad;
 
 use super::pixels::Pixels;
-use crate::entry::{ModelEntry, Task};
+use crate::entry::{Runtime, Task};
+use crate::loaded::{Facts, Loaded, broken, runnable};
 use crate::pool::Pool;
 use crate::queue::Priority;
 use crate::registry::Registry;
 use detect::Detector;
 use recognize::Recognizer;
-use std::sync::Arc;
-use strata_model::{Error, Result};
+use strata_model::Result;
 
 /// Lines that are read less surely than this are left out.
 const MIN_CONFIDENCE: f32 = 0.5;
@@ -32,24 +32,13 @@ pub struct TextLine {
     pub quad: Quad,
 }
 
-/// The loaded networks. Clones share them.
-#[derive(Clone)]
-pub struct TextReader {
-    inner: Arc<Inner>,
-}
+/// The loaded networks.
+pub type TextReader = Loaded<Pool<Networks>>;
 
-struct Inner {
-    entry: &'static ModelEntry,
-    fingerprint: String,
+/// What a [`TextReader`] runs.
+pub struct Networks {
     detector: Detector,
     recognizer: Recognizer,
-    pool: Pool<()>,
-}
-
-impl std::fmt::Debug for TextReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TextReader").field("model_id", &self.model_id()).finish_non_exhaustive()
-    }
 }
 
 impl TextReader {
@@ -59,53 +48,39 @@ impl TextReader {
     /// Errors: `Missing` for an unknown id; `Unavailable` where a file is not installed or damaged (the message says what to
     /// run); `Internal` where the runtime refuses it.
     pub fn load(registry: &Registry, id: &str, threads: usize) -> Result<Self> {
-        let entry = Registry::resolve_for(id, Task::RecognizeText)?;
+        let entry = runnable(id, Task::RecognizeText, Runtime::RtenOnnx)?;
         let [detector, recognizer, characters] =
             ["detector.onnx", "recognizer.onnx", "characters.txt"].map(|name| registry.read(entry, name));
         let (detector, recognizer, characters) = (detector?, recognizer?, characters?);
-        let fingerprint = hex::encode(strata_model::id::sha256_parts(&[&detector, &recognizer, &characters]));
-        let refused = |e: String| Error::Internal(format!("model `{}` cannot be loaded: {e}", entry.id));
-        let inner = Inner {
-            entry,
-            fingerprint,
+        let facts = Facts::of(entry, &[&detector, &recognizer, &characters]);
+        let refused = |e| broken(entry.id, e);
+        let networks = Networks {
             detector: Detector::load(detector).map_err(refused)?,
             recognizer: Recognizer::load(recognizer, &characters).map_err(refused)?,
-            pool: Pool::new(entry.id, threads),
         };
-        let reader = Self { inner: Arc::new(inner) };
+        let reader = Self::new(facts, Pool::new(entry.id, threads, networks));
         reader.read_blocking(&Pixels::new(32, 32, vec![255; 32 * 32 * 3])?)?;
         Ok(reader)
     }
 
     /// The lines of an image in the background, in reading order; none where there is no text.
     pub async fn read(&self, image: Pixels) -> Result<Vec<TextLine>> {
-        let inner = self.inner.clone();
-        self.inner.pool.run(Priority::Ingest, move |()| inner.read(&image)).await
+        self.model.run(Priority::Ingest, move |networks, ()| networks.read(&image)).await
     }
 
     /// As [`TextReader::read`], for an image that somebody waits for: goes before background work. `Busy` where too many
     /// wait already.
     pub async fn read_now(&self, image: Pixels) -> Result<Vec<TextLine>> {
-        let inner = self.inner.clone();
-        self.inner.pool.run(Priority::Query, move |()| inner.read(&image)).await
+        self.model.run(Priority::Query, move |networks, ()| networks.read(&image)).await
     }
 
     /// [`TextReader::read`] for threads that may block. Never call it on an async runtime's thread.
     pub fn read_blocking(&self, image: &Pixels) -> Result<Vec<TextLine>> {
-        self.inner.pool.run_here(|()| self.inner.read(image))
-    }
-
-    /// SHA-256, hex, over the networks and their characters.
-    pub fn fingerprint(&self) -> &str {
-        &self.inner.fingerprint
-    }
-    /// The registry's id, also where it was loaded by an alias.
-    pub fn model_id(&self) -> &'static str {
-        self.inner.entry.id
+        self.model.run_here(|networks, ()| networks.read(image))
     }
 }
 
-impl Inner {
+impl Networks {
     fn read(&self, image: &Pixels) -> Result<Vec<TextLine>> {
         let quads = order::in_reading_order(self.detector.find(image)?);
         let read = self.recognizer.read(image, &quads)?;
