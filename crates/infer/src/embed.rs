@@ -4,10 +4,11 @@
 use crate::entry::{Runtime, Task};
 use crate::limits::{MAX_TEXT_CHARS, MAX_THREADS};
 use crate::loaded::{Facts, Loaded, broken, runnable};
+use crate::onnx::{TokenGraph, on};
 use crate::queue::{Answer, Priority};
 use crate::registry::Registry;
 use crate::worker::{Batch, Batcher, Feed, Steps, Threads};
-use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
+use rten::{NodeId, RunOptions};
 use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
 use std::sync::Arc;
@@ -157,16 +158,12 @@ impl Pooling {
     }
 }
 
-/// The ONNX graph and the names it is called by.
+/// The ONNX graph and what becomes of its hidden states.
 pub(crate) struct Network {
-    model: Model,
+    graph: TokenGraph,
     /// One thread each, one for each worker.
     own: Vec<RunOptions>,
     all: RunOptions,
-    ids: NodeId,
-    mask: NodeId,
-    /// Absent in models without segments.
-    types: Option<NodeId>,
     output: NodeId,
     /// What the vectors must have, where that is known.
     pub dimensions: Option<usize>,
@@ -176,27 +173,16 @@ pub(crate) struct Network {
 impl Network {
     /// `outputs` are the names that the hidden states may have; the first that is there is taken.
     pub fn load(id: &str, bytes: Vec<u8>, threads: usize, outputs: &[&str]) -> Result<Self> {
-        let wrong = |e: &dyn std::fmt::Display| broken(id, e);
-        let mut options = ModelOptions::with_all_ops();
-        // Without it every run packs the weights again: a short query took 28 ms instead of 7 (2 threads, AVX2).
-        options.prepack_weights(true);
-        let model = options.load(bytes).map_err(|e| wrong(&e))?;
-        let threads = threads.clamp(1, MAX_THREADS);
-        let on =
-            |threads| RunOptions::default().with_thread_pool(Some(Arc::new(ThreadPool::with_num_threads(threads))));
+        let graph = TokenGraph::load(bytes).map_err(|e| broken(id, e))?;
+        let output = outputs.iter().find_map(|name| graph.model.find_node(name));
+        let none = || broken(id, format!("it has no output `{}`", outputs.join("` or `")));
         Ok(Self {
-            ids: model.node_id("input_ids").map_err(|e| wrong(&e))?,
-            mask: model.node_id("attention_mask").map_err(|e| wrong(&e))?,
-            types: model.find_node("token_type_ids"),
-            output: outputs
-                .iter()
-                .find_map(|name| model.find_node(name))
-                .ok_or_else(|| wrong(&format!("it has no output `{}`", outputs.join("` or `"))))?,
-            own: (0..threads).map(|_| on(1)).collect(),
+            output: output.ok_or_else(none)?,
+            own: (0..threads.clamp(1, MAX_THREADS)).map(|_| on(1)).collect(),
             all: on(threads),
             dimensions: None,
             pooling: Pooling::Mean,
-            model,
+            graph,
         })
     }
 
@@ -204,15 +190,12 @@ impl Network {
         let shape = [batch.rows, batch.columns];
         let ids = NdTensor::from_data(shape, batch.ids.clone());
         let mask = NdTensor::from_data(shape, batch.mask.clone());
-        let mut inputs = vec![(self.ids, ids.into()), (self.mask, mask.into())];
-        if let Some(types) = self.types {
-            inputs.push((types, NdTensor::<i32, 2>::zeros(shape).into()));
-        }
+        let types = NdTensor::<i32, 2>::zeros(shape);
         let options = match threads {
             Threads::Own(worker) => &self.own[worker],
             Threads::All => &self.all,
         };
-        let [output] = self.model.run_n(inputs, [self.output], Some(options.clone())).map_err(Error::internal)?;
+        let output = self.graph.run([ids, mask, types], self.output, options)?;
         let output: NdTensor<f32, 3> = output.try_into().map_err(Error::internal)?;
         let [rows, columns, dimensions] = output.shape();
         let expected = [batch.rows, batch.columns, self.dimensions.unwrap_or(dimensions)];

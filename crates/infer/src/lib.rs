@@ -17,6 +17,7 @@ pub mod late_interaction;
 pub mod limits;
 mod loaded;
 mod mel;
+mod onnx;
 mod pool;
 mod queue;
 pub mod registry;

@@ -3,9 +3,10 @@
 
 use crate::embed::cut;
 use crate::entry::Task;
-use crate::limits::{MAX_PAIR_TOKENS, MAX_THREADS, MAX_WAITING_PAIRS};
+use crate::limits::{MAX_PAIR_TOKENS, MAX_WAITING_PAIRS};
+use crate::onnx::{TokenGraph, on};
 use crate::registry::Registry;
-use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
+use rten::{NodeId, RunOptions};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, Tensor};
 use std::sync::Arc;
@@ -144,52 +145,29 @@ impl Inner {
         let ids = filled(&|pair| pair.ids.clone(), self.padding);
         let mask = filled(&|pair| vec![1; pair.ids.len()], 0);
         let types = filled(&|pair| pair.types.clone(), 0);
-        self.network.run(pairs.len(), ids, mask, types)
+        self.network.run(pairs.len(), [ids, mask, types])
     }
 }
 
-/// The ONNX graph and the names it is called by.
 struct Network {
-    model: Model,
+    graph: TokenGraph,
     options: RunOptions,
-    ids: NodeId,
-    mask: NodeId,
-    /// Absent in models without segments.
-    types: Option<NodeId>,
     output: NodeId,
 }
 
 impl Network {
     fn load(bytes: Vec<u8>, threads: usize) -> Result<Self, String> {
-        let mut options = ModelOptions::with_all_ops();
-        options.prepack_weights(true);
-        let model = options.load(bytes).map_err(|e| e.to_string())?;
-        let output = match (model.find_node("logits"), model.output_ids()) {
+        let graph = TokenGraph::load(bytes)?;
+        let output = match (graph.model.find_node("logits"), graph.model.output_ids()) {
             (Some(logits), _) => logits,
             (None, [only]) => *only,
             _ => return Err("it has no output `logits`".to_owned()),
         };
-        let pool = ThreadPool::with_num_threads(threads.clamp(1, MAX_THREADS));
-        Ok(Self {
-            ids: model.node_id("input_ids").map_err(|e| e.to_string())?,
-            mask: model.node_id("attention_mask").map_err(|e| e.to_string())?,
-            types: model.find_node("token_type_ids"),
-            options: RunOptions::default().with_thread_pool(Some(Arc::new(pool))),
-            output,
-            model,
-        })
+        Ok(Self { graph, options: on(threads), output })
     }
 
-    fn run(
-        &self,
-        rows: usize,
-        ids: NdTensor<i32, 2>,
-        mask: NdTensor<i32, 2>,
-        types: NdTensor<i32, 2>,
-    ) -> Result<Vec<f32>> {
-        let mut inputs = vec![(self.ids, ids.into()), (self.mask, mask.into())];
-        inputs.extend(self.types.map(|node| (node, types.into())));
-        let [output] = self.model.run_n(inputs, [self.output], Some(self.options.clone())).map_err(Error::internal)?;
+    fn run(&self, rows: usize, tokens: [NdTensor<i32, 2>; 3]) -> Result<Vec<f32>> {
+        let output = self.graph.run(tokens, self.output, &self.options)?;
         let output: Tensor<f32> = output.try_into().map_err(Error::internal)?;
         let shape = output.shape().to_vec();
         let logits = output.to_vec();

@@ -1,13 +1,12 @@
 //! Voice activity: where in a recording somebody speaks, by the model Silero VAD (one probability for each 32 ms), and the
 //! windows of at most 30 seconds that a recording is cut into at its pauses (Bain et al., 2023, "WhisperX").
 
-use crate::limits::MAX_THREADS;
+use crate::onnx::{on, read};
 use crate::speech::SAMPLE_RATE;
-use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
+use rten::{Model, NodeId, RunOptions};
 use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
 use std::ops::Range;
-use std::sync::Arc;
 use strata_model::{Error, Result};
 
 /// Samples that a probability is for.
@@ -43,13 +42,11 @@ impl VoiceDetector {
     /// Errors: `Malformed` where it is not such a model.
     pub fn load(file: Vec<u8>, threads: usize) -> Result<Self> {
         let wrong = |e: &dyn std::fmt::Display| Error::Malformed(format!("the model of voices cannot be read: {e}"));
-        let model = ModelOptions::with_all_ops().prepack_weights(true).load(file).map_err(|e| wrong(&e))?;
+        let model = read(file).map_err(|e| wrong(&e))?;
         let id = |name: &str| model.node_id(name).map_err(|e| wrong(&e));
         let inputs = [id("input")?, id("h")?, id("c")?];
         let outputs = [id("speech_probs")?, id("hn")?, id("cn")?];
-        let pool = ThreadPool::with_num_threads(threads.clamp(1, MAX_THREADS));
-        let options = RunOptions::default().with_thread_pool(Some(Arc::new(pool)));
-        Ok(Self { model, inputs, outputs, options })
+        Ok(Self { model, inputs, outputs, options: on(threads) })
     }
 
     /// How likely somebody speaks in each 512 samples.

@@ -1,10 +1,10 @@
 //! Where lines of text are.
 
 use super::quad::{self, Quad};
+use crate::onnx::PictureGraph;
 use crate::vision::pixels::Pixels;
-use rten::{Model, ModelOptions, NodeId};
+use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
-use rten_tensor::{NdTensor, Tensor};
 use strata_model::{Error, Result};
 
 /// Pixels of the shorter side that an image is brought to where it has fewer, and of the longer side at most.
@@ -22,11 +22,7 @@ const MAX_LINES: usize = 1_000;
 /// Pixels of the shorter side of a line, before and after it was widened.
 const MIN_SIDE: f32 = 3.0;
 
-pub struct Detector {
-    model: Model,
-    input: NodeId,
-    output: NodeId,
-}
+pub struct Detector(PictureGraph);
 
 /// How likely each pixel is text.
 struct Map {
@@ -36,14 +32,8 @@ struct Map {
 }
 
 impl Detector {
-    pub fn load(bytes: Vec<u8>) -> std::result::Result<Self, String> {
-        let mut options = ModelOptions::with_all_ops();
-        options.prepack_weights(true);
-        let model = options.load(bytes).map_err(|e| e.to_string())?;
-        let (&[input], &[output]) = (model.input_ids(), model.output_ids()) else {
-            return Err("it has not one input and one output".to_owned());
-        };
-        Ok(Self { model, input, output })
+    pub fn load(bytes: Vec<u8>) -> Result<Self, String> {
+        PictureGraph::load(bytes).map(Self)
     }
 
     /// Boxes around the lines of an image, in its pixels.
@@ -67,10 +57,7 @@ impl Detector {
                 data[channel * plane + at] = f32::from(*value) / 127.5 - 1.0;
             }
         }
-        let input = NdTensor::from_data([1, 3, height, width], data);
-        let [output] =
-            self.model.run_n(vec![(self.input, input.into())], [self.output], None).map_err(Error::internal)?;
-        let output: Tensor<f32> = output.try_into().map_err(Error::internal)?;
+        let output = self.0.run(NdTensor::from_data([1, 3, height, width], data))?;
         if output.shape() != [1, 1, height, width] {
             return Err(Error::internal(format!("the network sees a map of {:?}", output.shape())));
         }

@@ -1,10 +1,10 @@
 //! What a line of text says.
 
 use super::quad::{self, Quad};
+use crate::onnx::PictureGraph;
 use crate::vision::pixels::Pixels;
-use rten::{Model, ModelOptions, NodeId};
+use rten_tensor::NdTensor;
 use rten_tensor::prelude::*;
-use rten_tensor::{NdTensor, Tensor};
 use strata_model::{Error, Result};
 
 /// Pixels of the height that lines are read in.
@@ -17,9 +17,7 @@ const BATCH_WIDTH: usize = 3_200;
 const UPRIGHT: f32 = 1.5;
 
 pub struct Recognizer {
-    model: Model,
-    input: NodeId,
-    output: NodeId,
+    graph: PictureGraph,
     /// By class; the first is none.
     characters: Vec<String>,
 }
@@ -31,17 +29,12 @@ struct Strip {
 }
 
 impl Recognizer {
-    pub fn load(bytes: Vec<u8>, characters: &[u8]) -> std::result::Result<Self, String> {
-        let mut options = ModelOptions::with_all_ops();
-        options.prepack_weights(true);
-        let model = options.load(bytes).map_err(|e| e.to_string())?;
-        let (&[input], &[output]) = (model.input_ids(), model.output_ids()) else {
-            return Err("it has not one input and one output".to_owned());
-        };
+    pub fn load(bytes: Vec<u8>, characters: &[u8]) -> Result<Self, String> {
+        let graph = PictureGraph::load(bytes)?;
         let text = std::str::from_utf8(characters).map_err(|e| e.to_string())?;
         let known = text.lines().map(|line| line.trim_end_matches('\r').to_owned());
         let characters = [String::new()].into_iter().chain(known).chain([" ".to_owned()]).collect();
-        Ok(Self { model, input, output, characters })
+        Ok(Self { graph, characters })
     }
 
     /// The text in each rectangle, and how sure it is.
@@ -75,10 +68,7 @@ impl Recognizer {
                 to[..strip.width].copy_from_slice(from);
             }
         }
-        let input = NdTensor::from_data([batch.len(), 3, HEIGHT, width], data);
-        let [output] =
-            self.model.run_n(vec![(self.input, input.into())], [self.output], None).map_err(Error::internal)?;
-        let output: Tensor<f32> = output.try_into().map_err(Error::internal)?;
+        let output = self.graph.run(NdTensor::from_data([batch.len(), 3, HEIGHT, width], data))?;
         let &[rows, steps, classes] = output.shape() else {
             return Err(Error::internal(format!("the network reads a shape of {:?}", output.shape())));
         };
