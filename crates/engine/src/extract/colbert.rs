@@ -5,7 +5,7 @@ use super::{
     Configured, Definition, Input, Output, Shape,
     text::{self, POSITION_FIELDS},
 };
-use crate::{Engine, split::Chunk};
+use crate::Engine;
 use futures::future::BoxFuture;
 use serde_json::json;
 use std::sync::Arc;
@@ -71,26 +71,17 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
     Box::pin(async move {
         let chunks = text::chunks(&extractor.parameters, &input).await?;
         let embedder = engine.token_embedder(Registry::default_token_model()).await?;
-        let total = chunks.len();
-        let mut outputs = Vec::with_capacity(total);
+        let mut vectors = Vec::with_capacity(chunks.len());
         let mut rows = 0;
-        let mut chunks = chunks.into_iter();
-        loop {
-            let part: Vec<Chunk> = chunks.by_ref().take(AT_ONCE).collect();
-            if part.is_empty() {
-                return Ok(outputs);
-            }
-            let vectors = embedder.embed(part.iter().map(|chunk| chunk.text.clone()).collect()).await?;
-            rows += vectors.iter().map(Vec::len).sum::<usize>();
+        for part in chunks.chunks(AT_ONCE) {
+            let made = embedder.embed(part.iter().map(|chunk| chunk.text.clone()).collect()).await?;
+            rows += made.iter().map(Vec::len).sum::<usize>();
             if rows > limits::MAX_DERIVED_ROWS {
                 let most = limits::MAX_DERIVED_ROWS;
                 return Err(Error::TooLarge(format!("the text makes more than {most} vectors of tokens; divide it")));
             }
-            for (chunk, vectors) in part.into_iter().zip(vectors) {
-                let mut output = text::output(chunk, total);
-                output.vectors.insert(INDEX.into(), VectorValue::Multi(vectors));
-                outputs.push(output);
-            }
+            vectors.extend(made.into_iter().map(VectorValue::Multi));
         }
+        Ok(text::outputs(chunks, INDEX, vectors))
     })
 }

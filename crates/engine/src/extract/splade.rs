@@ -9,7 +9,7 @@ use crate::Engine;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use strata_infer::{Registry, Task};
+use strata_infer::{Registry, SparseVector, Task};
 use strata_model::{
     Error, Fields, Result,
     document::VectorValue,
@@ -81,13 +81,7 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
         let chunks = text::chunks(&extractor.parameters, &input).await?;
         let embedder = engine.sparse_embedder(model(&extractor.parameters)?).await?;
         let vectors = embedder.embed(chunks.iter().map(|chunk| chunk.text.clone()).collect()).await?;
-        let total = chunks.len();
-        let output = |(chunk, vector): (_, strata_infer::SparseVector)| {
-            let mut output = text::output(chunk, total);
-            let value = VectorValue::Sparse { indices: vector.indices, values: vector.values };
-            output.vectors.insert(INDEX.into(), value);
-            output
-        };
-        Ok(chunks.into_iter().zip(vectors).map(output).collect())
+        let value = |vector: SparseVector| VectorValue::Sparse { indices: vector.indices, values: vector.values };
+        Ok(text::outputs(chunks, INDEX, vectors.into_iter().map(value)))
     })
 }

@@ -244,13 +244,7 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
                 "`{id}` made a vector of {made} numbers; the collection has {expected}"
             )));
         }
-        let total = chunks.len();
-        let output = |(chunk, vector)| {
-            let mut output = output(chunk, total);
-            output.vectors.insert(INDEX.into(), VectorValue::Dense(vector));
-            output
-        };
-        let mut outputs: Vec<Output> = chunks.into_iter().zip(vectors).map(output).collect();
+        let mut outputs = outputs(chunks, INDEX, vectors.into_iter().map(VectorValue::Dense));
         if let Some(shape) = ResponseShape::parse(&extractor.parameters)? {
             let written = shape.fill(engine, &input.scope.organization_id, texts).await?;
             for (output, fields) in outputs.iter_mut().zip(written) {
@@ -261,8 +255,19 @@ fn run<'a>(engine: &'a Arc<Engine>, extractor: &'a Configured, input: Input) -> 
     })
 }
 
+/// An output for each chunk, with its vector of the index.
+pub(super) fn outputs(chunks: Vec<Chunk>, index: &str, vectors: impl IntoIterator<Item = VectorValue>) -> Vec<Output> {
+    let total = chunks.len();
+    let output = |(chunk, vector)| {
+        let mut output = output(chunk, total);
+        output.vectors.insert(index.to_owned(), vector);
+        output
+    };
+    chunks.into_iter().zip(vectors).map(output).collect()
+}
+
 /// A chunk's fields, without its vector.
-pub(super) fn output(chunk: Chunk, total: usize) -> Output {
+fn output(chunk: Chunk, total: usize) -> Output {
     let mut output = Output::default();
     let mut put = |name: &str, value: Value| output.fields.insert(name.to_owned(), value);
     put("chunk_index", chunk.index.into());
