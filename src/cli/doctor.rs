@@ -39,19 +39,10 @@ pub fn run(arguments: DoctorArguments, output: Output) -> Result<ExitCode> {
         let engine = strata_engine::Engine::open(strata_engine::Config {
             data_dir: settings.data_dir.clone(),
             models_dir: settings.models_dir,
-            bootstrap_key: None,
             secrets_key: settings.secrets_key,
             public_url: crate::settings::DEFAULT_URL.to_owned(),
-            allow_private_urls: false,
-            sql_files: None,
-            trust_proxy: false,
             workers: settings.workers,
-            providers: Vec::new(),
-            extractor_endpoints: Vec::new(),
-            rotate_signing_every: None,
-            backups: None,
-            webhook_tries: None,
-            allowed: strata_engine::protection::Allowed::default(),
+            ..Default::default()
         })
         .await
         .with_context(|| format!("cannot open `{}`", settings.data_dir.display()))?;

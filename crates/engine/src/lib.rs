@@ -73,8 +73,8 @@ use strata_store::{
 };
 use tokio::sync::Semaphore;
 
-/// How a server is set up.
-#[derive(Debug, Clone)]
+/// How a server is set up. By default one derivation runs at a time, and no events are sent.
+#[derive(Debug, Clone, Default)]
 pub struct Config {
     /// Holds `catalog.db`, `blobs/`, `index/`, `admin.key` and `secrets.key`.
     pub data_dir: PathBuf,

@@ -259,20 +259,8 @@ mod tests {
     fn opened(secrets_key: Option<&str>, directory: tempfile::TempDir) -> Opened {
         let config = Config {
             data_dir: directory.path().to_owned(),
-            models_dir: PathBuf::new(),
-            bootstrap_key: None,
             secrets_key: secrets_key.map(str::to_owned),
-            public_url: String::new(),
-            allow_private_urls: false,
-            sql_files: None,
-            trust_proxy: false,
-            workers: 1,
-            providers: Vec::new(),
-            extractor_endpoints: Vec::new(),
-            rotate_signing_every: None,
-            backups: None,
-            webhook_tries: None,
-            allowed: crate::protection::Allowed::default(),
+            ..Config::default()
         };
         let catalog = Catalog::open(&directory.path().join("catalog.db"), Arc::new(System::default())).unwrap();
         Opened(Vault::new(&config).unwrap(), catalog, directory)

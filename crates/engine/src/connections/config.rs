@@ -321,23 +321,7 @@ mod tests {
     use serde_json::json;
 
     fn server(directory: Option<&Path>) -> Config {
-        Config {
-            data_dir: "/nowhere".into(),
-            models_dir: PathBuf::new(),
-            bootstrap_key: None,
-            secrets_key: None,
-            sql_files: directory.map(Path::to_owned),
-            public_url: String::new(),
-            allow_private_urls: false,
-            trust_proxy: false,
-            workers: 1,
-            providers: Vec::new(),
-            extractor_endpoints: Vec::new(),
-            rotate_signing_every: None,
-            backups: None,
-            webhook_tries: None,
-            allowed: crate::protection::Allowed::default(),
-        }
+        Config { data_dir: "/nowhere".into(), sql_files: directory.map(Path::to_owned), ..Config::default() }
     }
     fn parsed(kind: &str, config: Value, server: &Config) -> Result<Provider, String> {
         let (config, credentials) = split(config.as_object().cloned().unwrap()).map_err(|e| e.to_string())?;
