@@ -88,27 +88,26 @@ impl Models {
         EmbedConfig::default().threads
     }
 
-    fn text(&self, entry: &'static ModelEntry) -> Result<TextEmbedder> {
-        let load = || TextEmbedder::load(&self.registry, entry.id, EmbedConfig::default());
-        self.texts.get_or_load(entry, load)
+    fn load_text(&self, id: &str) -> Result<TextEmbedder> {
+        TextEmbedder::load(&self.registry, id, EmbedConfig::default())
     }
-    fn image(&self, entry: &'static ModelEntry) -> Result<ImageEmbedder> {
-        self.images.get_or_load(entry, || ImageEmbedder::load(&self.registry, entry.id, Self::threads()))
+    fn load_image(&self, id: &str) -> Result<ImageEmbedder> {
+        ImageEmbedder::load(&self.registry, id, Self::threads())
     }
     /// Shares its parts with whoever uses them alone.
-    fn space(&self, entry: &'static ModelEntry) -> Result<Space> {
-        self.spaces.get_or_load(entry, || {
-            if entry.needs.is_empty() {
-                return Clip::load(&self.registry, entry.id).map(Space::Clip);
-            }
-            let part = |place: usize, task| {
-                let id = entry.needs.get(place).copied().unwrap_or_default();
-                Registry::resolve_for(id, task)
-            };
-            let images = self.image(part(0, Task::EmbedImage)?)?;
-            let texts = self.text(part(1, Task::EmbedText)?)?;
-            Conse::of(entry, images, texts, &self.registry.path(entry)).map(Space::Conse)
-        })
+    fn load_space(&self, id: &str) -> Result<Space> {
+        let entry = Registry::resolve(id)?;
+        if entry.needs.is_empty() {
+            return Clip::load(&self.registry, id).map(Space::Clip);
+        }
+        let part = |place: usize, task| {
+            let id = entry.needs.get(place).copied().unwrap_or_default();
+            Registry::resolve_for(id, task).map(|part| part.id)
+        };
+        let (images, texts) = (part(0, Task::EmbedImage)?, part(1, Task::EmbedText)?);
+        let images = self.images.get_or_load(images, || self.load_image(images))?;
+        let texts = self.texts.get_or_load(texts, || self.load_text(texts))?;
+        Conse::of(entry, images, texts, &self.registry.path(entry)).map(Space::Conse)
     }
 }
 
@@ -118,16 +117,16 @@ impl<T: Clone> Kind<T> {
     }
 
     /// Blocking, seconds where it is not loaded.
-    fn get_or_load(&self, entry: &'static ModelEntry, load: impl FnOnce() -> Result<T>) -> Result<T> {
-        if let Some(found) = self.get(entry.id) {
+    fn get_or_load(&self, id: &'static str, load: impl FnOnce() -> Result<T>) -> Result<T> {
+        if let Some(found) = self.get(id) {
             return Ok(found);
         }
         let _loading = self.loading.lock();
-        if let Some(found) = self.get(entry.id) {
+        if let Some(found) = self.get(id) {
             return Ok(found);
         }
         let made = load()?;
-        self.loaded.write().insert(entry.id, made.clone());
+        self.loaded.write().insert(id, made.clone());
         Ok(made)
     }
 }
@@ -146,71 +145,61 @@ impl Engine {
         self: &Arc<Self>,
         model: &str,
         task: Task,
-        known: impl FnOnce(&Models, &str) -> Option<T>,
-        load: impl FnOnce(&Models, &'static ModelEntry) -> Result<T> + Send + 'static,
+        kind: fn(&Models) -> &Kind<T>,
+        load: fn(&Models, &str) -> Result<T>,
     ) -> Result<T> {
-        let entry = Registry::resolve_for(model, task)?;
-        if let Some(found) = known(&self.models, entry.id) {
+        let id = Registry::resolve_for(model, task)?.id;
+        if let Some(found) = kind(&self.models).get(id) {
             return Ok(found);
         }
         let engine = self.clone();
-        tokio::task::spawn_blocking(move || load(&engine.models, entry)).await.map_err(Error::internal)?
+        let get_or_load = move || kind(&engine.models).get_or_load(id, || load(&engine.models, id));
+        tokio::task::spawn_blocking(get_or_load).await.map_err(Error::internal)?
     }
 
     /// A model of texts.
     pub(crate) async fn embedder(self: &Arc<Self>, model: &str) -> Result<TextEmbedder> {
-        self.load(model, Task::EmbedText, |m, id| m.texts.get(id), Models::text).await
+        self.load(model, Task::EmbedText, |m| &m.texts, Models::load_text).await
     }
 
     /// A model for sparse vectors of text.
     pub(crate) async fn sparse_embedder(self: &Arc<Self>, model: &str) -> Result<SparseEmbedder> {
-        let load = |m: &Models, entry: &'static ModelEntry| {
-            let load = || SparseEmbedder::load(&m.registry, entry.id, EmbedConfig::default());
-            m.sparse.get_or_load(entry, load)
-        };
-        self.load(model, Task::EmbedSparse, |m, id| m.sparse.get(id), load).await
+        let load = |m: &Models, id: &str| SparseEmbedder::load(&m.registry, id, EmbedConfig::default());
+        self.load(model, Task::EmbedSparse, |m| &m.sparse, load).await
     }
 
     /// A model that gives each token of a text a vector.
     pub(crate) async fn token_embedder(self: &Arc<Self>, model: &str) -> Result<TokenEmbedder> {
-        let load = |m: &Models, entry: &'static ModelEntry| {
-            m.tokens.get_or_load(entry, || TokenEmbedder::load(&m.registry, entry.id, EmbedConfig::default()))
-        };
-        self.load(model, Task::EmbedTokens, |m, id| m.tokens.get(id), load).await
+        let load = |m: &Models, id: &str| TokenEmbedder::load(&m.registry, id, EmbedConfig::default());
+        self.load(model, Task::EmbedTokens, |m| &m.tokens, load).await
     }
 
     /// A model of images.
     pub(crate) async fn image_embedder(self: &Arc<Self>, model: &str) -> Result<ImageEmbedder> {
-        self.load(model, Task::EmbedImage, |m, id| m.images.get(id), Models::image).await
+        self.load(model, Task::EmbedImage, |m| &m.images, Models::load_image).await
     }
 
     /// A space of images and texts.
     pub(crate) async fn image_text_space(self: &Arc<Self>, model: &str) -> Result<Space> {
-        self.load(model, Task::EmbedImageText, |m, id| m.spaces.get(id), Models::space).await
+        self.load(model, Task::EmbedImageText, |m| &m.spaces, Models::load_space).await
     }
 
     /// A model of faces, with those that it needs.
     pub(crate) async fn face_finder(self: &Arc<Self>, model: &str) -> Result<FaceFinder> {
-        let load = |m: &Models, entry: &'static ModelEntry| {
-            m.faces.get_or_load(entry, || FaceFinder::load(&m.registry, entry.id, Models::threads()))
-        };
-        self.load(model, Task::EmbedFace, |m, id| m.faces.get(id), load).await
+        let load = |m: &Models, id: &str| FaceFinder::load(&m.registry, id, Models::threads());
+        self.load(model, Task::EmbedFace, |m| &m.faces, load).await
     }
 
     /// A model that reads text in images.
     pub(crate) async fn text_reader(self: &Arc<Self>, model: &str) -> Result<TextReader> {
-        let load = |m: &Models, entry: &'static ModelEntry| {
-            m.readers.get_or_load(entry, || TextReader::load(&m.registry, entry.id, Models::threads()))
-        };
-        self.load(model, Task::RecognizeText, |m, id| m.readers.get(id), load).await
+        let load = |m: &Models, id: &str| TextReader::load(&m.registry, id, Models::threads());
+        self.load(model, Task::RecognizeText, |m| &m.readers, load).await
     }
 
     /// A model of speech.
     pub(crate) async fn transcriber(self: &Arc<Self>, model: &str) -> Result<Transcriber> {
-        let load = |m: &Models, entry: &'static ModelEntry| {
-            m.speech.get_or_load(entry, || Transcriber::load(&m.registry, entry.id, Models::threads()))
-        };
-        self.load(model, Task::Transcribe, |m, id| m.speech.get(id), load).await
+        let load = |m: &Models, id: &str| Transcriber::load(&m.registry, id, Models::threads());
+        self.load(model, Task::Transcribe, |m| &m.speech, load).await
     }
 
     /// What tells a model's outputs from those of every other, whatever it does and wherever it runs.
