@@ -9,12 +9,11 @@ use std::sync::Arc;
 use strata_model::{Error, Fields, Result};
 
 /// Parameters that any stage may carry and that change no result here.
-const SHARED: [&str; 8] = [
+const SHARED: [&str; 7] = [
     "cache_behavior",
     "cache_ttl_seconds",
     "hard_timeout_ms",
     "batch_size",
-    "learning_config",
     "auto_preprocess",
     "query_preprocessing",
     "version",

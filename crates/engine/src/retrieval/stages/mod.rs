@@ -29,6 +29,7 @@ mod sort_relevance;
 mod sql_lookup;
 mod unwind;
 mod web_scrape;
+mod weight_set;
 
 pub use outside::missing as missing_secret;
 

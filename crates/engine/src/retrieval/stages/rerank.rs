@@ -1,5 +1,6 @@
 //! `rerank`: order by what a cross-encoder says of query and document together.
 
+use super::weight_set::{self, Shipped};
 use super::{Category, Draft, Run, Stage, StageDefinition, WorkingSet};
 use crate::retrieval::execute::Degraded;
 use crate::retrieval::params::{Params, Setting, count, text, value_or};
@@ -43,7 +44,22 @@ fn schema() -> Value {
             "batch_size": {"type": "integer", "minimum": 1, "maximum": 100, "default": 32, "description": "Pairs that run at once."},
             "max_document_chars": {"type": "integer", "minimum": 100, "maximum": 50000, "default": 2000, "description": "Characters of a document's text that are looked at; the model may see fewer."},
             "max_concurrent_batches": {"type": "integer", "minimum": 1, "maximum": 10, "default": 3, "description": "Changes nothing: a batch runs on all processors."},
+            "learning_config": learning_schema(),
             "hard_timeout_ms": {"type": "integer", "minimum": 1, "default": TIMEOUT_MS, "description": "What takes longer keeps the order that came in, as where the model is not there, and the answer says so."},
+        },
+    })
+}
+
+fn learning_schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "Changes nothing: a cross-encoder gives one score, so there is nothing to weigh.",
+        "properties": {
+            "evaluation_dataset_id": {"type": "string", "description": "Kept."},
+            "shipped_weight_set": weight_set::schema(
+                "Kept, where it has no weights.",
+                "Must be empty; weights of searches belong to the `feature_search` that makes them.",
+            ),
         },
     })
 }
@@ -79,6 +95,7 @@ fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
     }
     // No batch waits for another one.
     params.fixed(&["max_concurrent_batches"], |value, at| count(1..=10)(value, at))?;
+    check_learning(&mut params)?;
     let timeout = params.fixed(&["hard_timeout_ms"], |value, at| count(1..=u64::from(u32::MAX))(value, at))?;
     let query_at = params.place("query");
     let stage = Rerank {
@@ -96,6 +113,30 @@ fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
     };
     params.finish();
     Ok(Arc::new(stage))
+}
+
+/// Checks `learning_config`. Weights tell what one ranking counts beside others, and here there is only one: taken, they
+/// would promise an order that nobody gets.
+fn check_learning(params: &mut Params<'_>) -> Result<()> {
+    let (at, fields) = match params.take(&["learning_config"]) {
+        Some((at, Value::Object(fields))) => (at, fields),
+        Some((at, _)) => return Err(Error::invalid(at, "must be an object")),
+        None => return Ok(()),
+    };
+    let mut config = params.below(fields, at);
+    config.take(&["evaluation_dataset_id"]);
+    if let Some(set) = Shipped::take(&mut config)?.filter(|set| !set.weights.is_empty()) {
+        return Err(Error::invalid(
+            set.weights_at,
+            format!(
+                "has weights of searches, and a cross-encoder gives one score; ship `{}` in the `learning_config` of \
+                 the `feature_search` stage",
+                set.id
+            ),
+        ));
+    }
+    config.finish();
+    Ok(())
 }
 
 /// The query, which is the input of that name where nothing is said.

@@ -73,6 +73,37 @@ fn a_model_that_is_not_there_or_slow_keeps_the_order() {
     assert!(failed(after("rerank", json!({})), json!({})).contains("parameters.query"));
 }
 
+#[test]
+fn weights_that_were_shipped_to_a_cross_encoder_are_refused_and_not_ignored() {
+    let config = |weights: Value| {
+        json!({"evaluation_dataset_id": "eds_1", "shipped_weight_set": {
+            "weight_set_id": "set_1", "weights": weights, "evaluation_id": "eval_2", "baseline_evaluation_id": "eval_1",
+            "shipped_at": "2026-01-31T12:00:00Z",
+        }})
+    };
+    let of = |config: Value| {
+        let query = json!({"query": "plum cake", "document_field": "text", "learning_config": config});
+        after("rerank", query)
+    };
+    for (config, place, word) in [
+        (json!("set_1"), "`", "an object"),
+        (json!({"shipped_weight_set": "set_1"}), ".shipped_weight_set`", "an object"),
+        (json!({"shipped_weight_set": {"weight_set_id": "set_1"}}), ".shipped_weight_set.evaluation_id`", "is required"),
+        (config(json!({"rerank": 2})), ".shipped_weight_set.weights.rerank`", "from 0 to 1"),
+        (config(json!({"lexical": 0.2})), ".shipped_weight_set.weights`", "ship `set_1` in"),
+    ] {
+        let error = refused(of(config));
+        assert!(error.contains(&format!("parameters.learning_config{place}")) && error.contains(word), "{error}");
+    }
+    for weights in [json!({}), json!(null)] {
+        let plan = plan(of(config(weights)));
+        assert_eq!(plan.warnings, Vec::<String>::new());
+        assert_eq!(run(&Fake::fruit(), &plan, request(json!({}))).unwrap().hits[0].scores["rerank"], 1.0);
+    }
+    let unknown = plan(of(json!({"algorithm": "ucb"})));
+    assert!(unknown.warnings[0].contains("learning_config.algorithm"), "{:?}", unknown.warnings);
+}
+
 /// The fruit with rows of two numbers each; stone has none, and its sibling in another collection has.
 fn rows() -> Fake {
     let mut fake = Fake::fruit();

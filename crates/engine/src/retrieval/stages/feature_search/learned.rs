@@ -8,6 +8,7 @@ use crate::retrieval::fusion::Ranking;
 use crate::retrieval::learning::{Algorithm, Arm, Feedback, Learned, LearnedFusion, names};
 use crate::retrieval::params::{Params, choice, count, flag, number, text, texts};
 use crate::retrieval::stages::Run;
+use crate::retrieval::stages::weight_set::Shipped;
 use crate::retrieval::template::Node;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -71,8 +72,8 @@ pub(super) struct Weighed {
 
 /// Reads `learning_config` of a stage with these searches.
 pub(super) fn read(mut params: Params<'_>, searches: &[Search]) -> Result<Learning> {
-    let shipped = match params.take(&["shipped_weight_set"]) {
-        Some((at, value)) => WeightSet::read(&value, &at, searches)?,
+    let shipped = match Shipped::take(&mut params)? {
+        Some(set) => WeightSet::of(set, searches)?,
         None => None,
     };
     Ok(Learning { settings: settings(params)?, shipped })

@@ -4,38 +4,20 @@
 use super::legs::LEXICAL;
 use super::{Kind, Search};
 use crate::retrieval::learning::Arm;
-use crate::retrieval::params::{Setting, is_absent, number, text};
-use crate::times;
-use serde_json::{Value, json};
+use crate::retrieval::params::Setting;
+use crate::retrieval::stages::weight_set::{self, Shipped};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use strata_model::feature::FeatureUri;
 use strata_model::{Error, Result};
 
-/// Longest id of a weight set, in bytes; every hit repeats it.
-const MAX_ID_BYTES: usize = 256;
-const KEYS: [&str; 5] = ["weight_set_id", "weights", "evaluation_id", "baseline_evaluation_id", "shipped_at"];
-
 /// JSON Schema of `shipped_weight_set`.
 pub(super) fn schema() -> Value {
-    let id = |about: &str| json!({"type": "string", "description": about});
-    json!({
-        "type": "object",
-        "description": "Weights that were approved after an evaluation. While they are there, every execution uses them as they are, whatever the other settings say; interactions are kept and count again once the set is gone.",
-        "required": ["weight_set_id", "evaluation_id", "baseline_evaluation_id", "shipped_at"],
-        "additionalProperties": false,
-        "properties": {
-            "weight_set_id": {"type": "string", "maxLength": MAX_ID_BYTES, "description": "Told with every hit that these weights ranked."},
-            "weights": {
-                "type": "object",
-                "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1},
-                "description": "Weights by feature: what a search has as `feature_uri`, the feature's URI, or `lexical`; with `#1` after it, of the second search alone. Without any the weights are learned.",
-            },
-            "evaluation_id": id("The evaluation of these weights; kept and not looked up."),
-            "baseline_evaluation_id": id("The one that it was compared with; kept and not looked up."),
-            "shipped_at": {"type": "string", "format": "date-time"},
-        },
-    })
+    weight_set::schema(
+        "Weights that were approved after an evaluation. While they are there, every execution uses them as they are, whatever the other settings say; interactions are kept and count again once the set is gone.",
+        "Weights by feature: what a search has as `feature_uri`, the feature's URI, or `lexical`; with `#1` after it, of the second search alone. Without any the weights are learned.",
+    )
 }
 
 /// The weights of a stage's searches.
@@ -49,41 +31,15 @@ pub(super) struct WeightSet {
 }
 
 impl WeightSet {
-    /// Reads a set for these searches; `None` where it has no weights. What is missing in it, and what names no search,
-    /// is refused as far as it can be known without collections.
-    pub fn read(value: &Value, at: &str, searches: &[Search]) -> Result<Option<Self>> {
-        let Value::Object(fields) = value else {
-            return Err(Error::invalid(at, "must be an object with `weight_set_id` and `weights`"));
-        };
-        if let Some(name) = fields.keys().find(|name| !KEYS.contains(&name.as_str())) {
-            let message = format!("is not a key of a weight set; those are {}", KEYS.join(", "));
-            return Err(Error::invalid(format!("{at}.{name}"), message));
-        }
-        let needed = |name: &str| {
-            let at = format!("{at}.{name}");
-            match fields.get(name).filter(|value| !is_absent(value)) {
-                Some(value) => text(value, &at),
-                None => Err(Error::invalid(at, "is required")),
-            }
-        };
-        let id = needed("weight_set_id")?;
-        if id.len() > MAX_ID_BYTES {
-            return Err(Error::invalid(
-                format!("{at}.weight_set_id"),
-                format!("must have at most {MAX_ID_BYTES} bytes, not {}", id.len()),
-            ));
-        }
-        needed("evaluation_id")?;
-        needed("baseline_evaluation_id")?;
-        times::moment(&needed("shipped_at")?, &format!("{at}.shipped_at"))?;
-        let at = format!("{at}.weights");
-        let weights = weights(fields.get("weights"), &at)?;
-        if weights.is_empty() {
+    /// The set of these searches; `None` where it has no weights. What is missing in it, and what names no search, is
+    /// refused as far as it can be known without collections.
+    pub fn of(set: Shipped, searches: &[Search]) -> Result<Option<Self>> {
+        if set.weights.is_empty() {
             return Ok(None);
         }
         let known: Vec<Known> = searches.iter().map(Known::of).collect();
-        check(&weights, &known, &at)?;
-        Ok(Some(Self { id: id.into(), weights, called: searches.iter().map(called).collect() }))
+        check(&set.weights, &known, &set.weights_at)?;
+        Ok(Some(Self { id: set.id, weights: set.weights, called: searches.iter().map(called).collect() }))
     }
 
     /// The weight of each arm; the error is the feature of one that has none.
@@ -97,18 +53,6 @@ impl WeightSet {
         let of_search = names.iter().flatten().find_map(|name| self.weights.get(&format!("{name}#{}", arm.search)));
         let of_feature = || names.iter().flatten().find_map(|name| self.weights.get(*name));
         of_search.or_else(of_feature).copied()
-    }
-}
-
-fn weights(value: Option<&Value>, at: &str) -> Result<BTreeMap<String, f64>> {
-    let weight = |(name, value): (&String, &Value)| {
-        let weight = number(0.0..=1.0)(value, &format!("{at}.{name}"))?;
-        Ok((name.clone(), weight))
-    };
-    match value.filter(|value| !is_absent(value)) {
-        None => Ok(BTreeMap::new()),
-        Some(Value::Object(map)) => map.iter().map(weight).collect(),
-        Some(_) => Err(Error::invalid(at, "must be an object of features and weights")),
     }
 }
 
