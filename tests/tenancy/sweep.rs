@@ -161,6 +161,19 @@ fn another_tenants_ids_in_a_body_are_not_found_either() {
             format!("/v1/retrievers/{}/evaluations", other.id("retriever_id")),
             json!({ "dataset_name": "streams", "baseline_evaluation_id": victim.id("evaluation_id") }),
         ),
+        ("/v1/retrievers".to_owned(), {
+            let set = json!({
+                "weight_set_id": "thief", "weights": { "lexical": 1 }, "evaluation_id": victim.id("evaluation_id"),
+                "baseline_evaluation_id": victim.id("evaluation_id"), "shipped_at": "2026-01-31T12:00:00Z",
+            });
+            let parameters = json!({
+                "searches": [{ "lexical": true, "query": "{{INPUT.query}}" }], "fusion": "learned",
+                "learning_config": { "shipped_weight_set": set },
+            });
+            let search =
+                json!({ "stage_name": "search", "config": { "stage_id": "feature_search", "parameters": parameters } });
+            json!({ "retriever_name": "thief", "stages": [search] })
+        }),
         (
             "/v1/retrievers/benchmarks".to_owned(),
             json!({

@@ -30,6 +30,8 @@ type SharedCheck<T> = Arc<dyn Fn(&Value, &str) -> Result<T> + Send + Sync>;
 pub struct Findings {
     pub references: Vec<Reference>,
     pub warnings: Vec<String>,
+    /// Evaluations that are named, each with the place that names it.
+    pub evaluations: Vec<(String, String)>,
     /// How many retrievers are around this one.
     pub depth: usize,
 }
@@ -170,6 +172,11 @@ impl<'f> Params<'f> {
     /// Remembers that the stage reads something beside its templates.
     pub fn reads(&mut self, reference: Reference) {
         self.findings.references.push(reference);
+    }
+
+    /// Remembers that an evaluation is named at a place; whether it is there is looked up when the plan is made.
+    pub fn names_evaluation(&mut self, evaluation_id: String, at: String) {
+        self.findings.evaluations.push((evaluation_id, at));
     }
 
     pub fn warn(&mut self, warning: impl Into<String>) {

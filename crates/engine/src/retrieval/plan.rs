@@ -117,6 +117,8 @@ pub struct Plan {
     pub max_time_ms: Option<u64>,
     /// What was understood with reservations: parameters that no stage reads.
     pub warnings: Vec<String>,
+    /// Evaluations that the stages name, each with the place that names it.
+    pub evaluations: Vec<(String, String)>,
     pub(super) references: Vec<Reference>,
     /// What tells the plan up to each stage from every other: [`Places`](super::snapshot::Places) are named by it.
     pub(super) prefixes: Vec<String>,
@@ -155,6 +157,7 @@ impl Plan {
             stages,
             max_time_ms: spec.max_time_ms,
             warnings: findings.warnings,
+            evaluations: findings.evaluations,
             references: findings.references,
             prefixes: Vec::new(),
         };

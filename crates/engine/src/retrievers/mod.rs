@@ -370,9 +370,22 @@ fn assemble(
                 return Err(crate::connections::missing(&name, &at));
             }
         }
+        evaluations_are_there(connection, scope, &plan)?;
         without_cycle(connection, scope, &made, &plan)?;
     }
     Ok(made)
+}
+
+/// Refuses a plan that names an evaluation which the namespace does not have. One that goes later leaves the plan as it is:
+/// nothing is read from it, it tells where weights have come from.
+fn evaluations_are_there(connection: &Connection, scope: &Scope, plan: &Plan) -> Result<()> {
+    for (id, at) in &plan.evaluations {
+        experiments::get(connection, scope, experiments::Kind::Evaluation, id).map_err(|error| match error {
+            Error::Missing { .. } => Error::invalid(at, format!("the evaluation `{id}` does not exist")),
+            other => other,
+        })?;
+    }
+    Ok(())
 }
 
 /// Refuses a retriever that executes one that is not there, or, at whatever depth, itself.

@@ -145,6 +145,11 @@ impl Engine {
             query_summary: history::summary(&request.inputs),
             inputs_hash: history::inputs_hash(&request.inputs),
         };
+        // Where it is stored, that was looked at when it was written.
+        if prepared.retriever.is_none() && !prepared.plan.evaluations.is_empty() {
+            let (scope, plan) = (scope.clone(), prepared.plan.clone());
+            self.catalog.read(move |connection| super::evaluations_are_there(connection, &scope, &plan)).await?;
+        }
         if request.sees_all_writes {
             self.catch_up(&backend, &prepared.plan).await?;
         }

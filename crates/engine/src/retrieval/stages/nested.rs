@@ -64,6 +64,9 @@ impl Nested {
                 for warning in &plan.warnings {
                     params.warn(format!("in `{at}`: {warning}"));
                 }
+                for (evaluation_id, place) in &plan.evaluations {
+                    params.names_evaluation(evaluation_id.clone(), format!("{at}.{place}"));
+                }
                 Ok(Some(Self { at, which: Which::WrittenOut(Arc::new(plan)), inputs }))
             }
             (None, None) => Ok(None),

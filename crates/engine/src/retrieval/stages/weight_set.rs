@@ -27,8 +27,8 @@ pub(super) fn schema(about: &str, about_weights: &str) -> Value {
                 "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1},
                 "description": about_weights,
             },
-            "evaluation_id": id("The evaluation of these weights; kept and not looked up."),
-            "baseline_evaluation_id": id("The one that it was compared with; kept and not looked up."),
+            "evaluation_id": id("The evaluation of these weights, of the same namespace."),
+            "baseline_evaluation_id": id("The one that it was compared with."),
             "shipped_at": {"type": "string", "format": "date-time"},
         },
     })
@@ -69,8 +69,9 @@ impl Shipped {
                 format!("must have at most {MAX_ID_BYTES} bytes, not {}", id.len()),
             ));
         }
-        needed("evaluation_id")?;
-        needed("baseline_evaluation_id")?;
+        for name in ["evaluation_id", "baseline_evaluation_id"] {
+            params.names_evaluation(needed(name)?, format!("{at}.{name}"));
+        }
         times::moment(&needed("shipped_at")?, &format!("{at}.shipped_at"))?;
         let weights_at = format!("{at}.weights");
         Ok(Some(Self { id: id.into(), weights: weights(fields.get("weights"), &weights_at)?, weights_at }))
