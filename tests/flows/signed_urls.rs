@@ -161,3 +161,25 @@ fn files_are_read_as_often_from_each_address_as_a_key_may_upload() {
     assert_eq!(read("198.51.100.2").text().expect("text"), "one", "another address has its own limit");
     wait_for("a token", SOON, || (read("198.51.100.1").status() == 200).then_some(()));
 }
+
+#[test]
+fn files_are_sent_as_often_from_each_address_as_a_key_may_upload() {
+    let world = World::new(Server::start_configured("trust_proxy = true\n[rate_limits]\nupload = 60\n"));
+    let (upload, to) = world.upload();
+    let url = format!("{}{to}", world.server.url());
+    let send = |address: &str| {
+        let request = Client::new().put(&url).header("x-forwarded-for", address).body("one");
+        request.send().expect("the server answers")
+    };
+    let first = send("198.51.100.1");
+    let header = |response: &Response, name: &str| response.headers()[name].to_str().expect("text").to_owned();
+    assert_eq!((first.status().as_u16(), header(&first, "x-ratelimit-limit")), (200, "60".to_owned()));
+    let refused = wait_for("the bucket to be empty", SOON, || {
+        let response = send("198.51.100.1");
+        (response.status() == 429).then_some(response)
+    });
+    assert_eq!(header(&refused, "x-ratelimit-remaining"), "0");
+    assert!((1..=60).contains(&header(&refused, "retry-after").parse::<u64>().expect("a number")));
+    assert_ne!(send("198.51.100.2").status(), 429, "another address has its own limit");
+    assert_eq!(world.get(&world.confirmed(&upload)).text().expect("text"), "one", "what was taken is there");
+}

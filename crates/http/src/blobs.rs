@@ -79,11 +79,13 @@ pub async fn download_blob(
 /// Send a file
 ///
 /// Takes the bytes of an upload, as the body itself. The `ETag` of the answer is their SHA-256; send it when confirming.
+/// Too many requests from one address answer 429 with `Retry-After`, where the server limits them.
 #[utoipa::path(put, path = "/v1/blobs/{token}", tag = "Blobs", params(("token" = String, Path)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, description = "The bytes are here.")))]
 pub async fn upload_blob(
     State(app): State<App>,
+    _toll: Toll,
     Path(token): Path<String>,
     headers: HeaderMap,
     body: Body,
