@@ -53,9 +53,14 @@ fn a_soft_deleted_object_is_readable_and_found_by_no_search() {
         let typed = world.api.get("/v1/retrievers/typeahead?q=water&fields=text").ok();
         typed["values"].as_array().map_or(0, Vec::len)
     };
-    assert_eq!((hits(&world), suggested()), (0, 0));
+    let counted = || {
+        let explain = format!("/v1/retrievers/{}/explain", world.id("retriever_id"));
+        let explained = world.api.post(&explain, json!({ "inputs": { "query": "water" } })).ok();
+        ["documents", "matching_documents"].map(|name| explained["optimization_details"][name].clone())
+    };
+    assert_eq!((hits(&world), suggested(), counted()), (0, 0, [json!(0), json!(0)]));
     let document = format!("/v1/collections/{}/documents/{}", world.id("collection_id"), world.id("document_id"));
     assert_eq!(world.api.get(&document).ok()["text"], Value::from("Water flows downhill."));
     mark("active");
-    assert_eq!((hits(&world), suggested()), (1, 1));
+    assert_eq!((hits(&world), suggested(), counted()), (1, 1, [json!(1), json!(1)]));
 }

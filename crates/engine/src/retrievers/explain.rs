@@ -27,7 +27,7 @@ const DEFAULT_KEPT: usize = 25;
 pub struct Explanation {
     pub retriever: Retriever,
     pub plan: Arc<Plan>,
-    /// Documents in the collections that it reads.
+    /// Documents in the collections that it reads, but for soft-deleted ones, which no execution finds.
     pub documents: usize,
     /// Of those, what satisfies the filters before the first stage that reads documents; counted, not estimated. `None`
     /// where inputs are missing that they read.
@@ -78,6 +78,7 @@ impl Engine {
         let pushdown = plan.pushdown(&inputs)?;
         let documents = self.counted(scope, &collections, Filter::all()).await?;
         let matching = match pushdown.as_ref().and_then(|pushed| pushed.filter.as_ref()) {
+            Some(filter) if filter.is_empty() => Some(documents),
             Some(filter) => Some(self.counted(scope, &collections, filter.clone()).await?),
             None => None,
         };
@@ -101,7 +102,8 @@ impl Engine {
     async fn counted(&self, scope: &Scope, collections: &[CollectionInfo], filter: Filter) -> Result<usize> {
         let (of, ids) = (scope.clone(), collections.iter().map(|c| c.collection_id.clone()).collect::<Vec<_>>());
         let count = self.catalog.read(move |connection| {
-            let counts = ids.iter().map(|id| browse::count(connection, &of, Selection::of(Some(id), &filter)));
+            let counts =
+                ids.iter().map(|id| browse::count(connection, &of, Selection::of(Some(id), &filter).findable()));
             counts.sum::<Result<i64>>()
         });
         Ok(usize::try_from(count.await?).unwrap_or(0))
