@@ -19,7 +19,7 @@ use tower_http::cors::{Any, CorsLayer};
 use tracing::Instrument;
 
 /// The longest a request may take before its answer begins. Uploads take as long as their bytes.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// What an answer may load and run when a browser shows it: nothing, and for the page of the API what this server has.
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -123,11 +123,16 @@ async fn guarded(request: Request, next: Next, route: &str) -> Response {
                 .into_response()
         }
         Err(_) => {
-            let message = format!("the answer took longer than {} seconds; ask for less at once", TIME_LIMIT.as_secs());
+            let message = took_too_long();
             tracing::warn!(request_id = %request_id::current(), "{message}");
             bare(StatusCode::GATEWAY_TIMEOUT, message)
         }
     }
+}
+
+/// What is said of an answer that took longer than [`TIME_LIMIT`].
+pub(crate) fn took_too_long() -> String {
+    format!("the answer took longer than {} seconds; ask for less at once", TIME_LIMIT.as_secs())
 }
 
 /// Whether what the caller sends decides how long an answer takes.

@@ -8,7 +8,7 @@ use crate::{
     App,
     error::ApiError,
     extract::{Json, Path, Query, Tenant},
-    middleware::request_id,
+    middleware::{TIME_LIMIT, request_id, took_too_long},
     openapi::{any_object, maybe_object},
 };
 use axum::{
@@ -18,12 +18,13 @@ use axum::{
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::time::Instant;
+use std::{collections::BTreeSet, pin::pin, time::Instant};
 use strata_engine::{
     retrieval::PageRequest,
     retrievers::{Execute, Outcome, Prepared},
 };
 use strata_model::{Error, Permission, Scope};
+use tokio::time::{Instant as Deadline, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -75,7 +76,7 @@ struct ExecuteBatchRequest {
     #[serde(default)]
     return_vectors: Option<bool>,
     /// Answers Server-Sent Events: those of each query as they happen, with its `index`, then `batch_complete` with the
-    /// counts, then `[DONE]`.
+    /// counts, then `[DONE]`. A query that has no answer 60 seconds after the request gets `execution_error`.
     #[serde(default)]
     stream: Option<bool>,
 }
@@ -173,12 +174,14 @@ impl Batch {
         }
     }
 
-    /// The events of all queries as they happen, then `batch_complete`.
+    /// The events of all queries as they happen, then `batch_complete`. Its queries may take together what a batch that is
+    /// not streamed may: those that are not answered then are told to have failed.
     fn events(self) -> Response {
         // The request is answered, and has no id any more, when the queries run.
         let request_id = request_id::current();
         events_of(move |events| async move {
-            let total = self.executes.len();
+            let ids: Vec<String> = self.executes.iter().map(|execute| execute.execution_id.clone()).collect();
+            let (total, stages) = (ids.len(), self.prepared.plan.stages.len());
             let mut runs = Vec::with_capacity(total);
             for (index, execute) in self.executes.into_iter().enumerate() {
                 let streamed = Streamed {
@@ -192,9 +195,21 @@ impl Batch {
                 };
                 runs.push(streamed.run(events.clone()));
             }
-            let answered: Vec<bool> = stream::iter(runs).buffer_unordered(self.concurrency).collect().await;
-            let succeeded = answered.into_iter().filter(|is_answered| *is_answered).count();
+            let ended = answered_by(Deadline::from_std(self.started) + TIME_LIMIT, runs, self.concurrency).await;
+            let succeeded = ended.succeeded;
+            if !ended.open.is_empty() {
+                tracing::warn!(%request_id, open = ended.open.len(), "{}", took_too_long());
+            }
             // As in a run: where nobody reads any more, this is not reached.
+            for index in ended.open {
+                drop(events.unbounded_send(json!({
+                    "event_type": "execution_error",
+                    "execution_id": ids[index],
+                    "index": index,
+                    "total_stages": stages,
+                    "error": took_too_long(),
+                })));
+            }
             drop(events.unbounded_send(json!({
                 "event_type": "batch_complete",
                 "retriever_id": self.prepared.retriever.map(|retriever| retriever.id),
@@ -205,6 +220,34 @@ impl Batch {
             })));
         })
     }
+}
+
+/// What came of a batch's runs.
+#[derive(Debug, PartialEq, Eq)]
+struct Ended {
+    /// Runs that gave an answer.
+    succeeded: usize,
+    /// Places of those that had not ended at the deadline.
+    open: BTreeSet<usize>,
+}
+
+/// Runs all, `concurrency` of them at once, until they have ended or the deadline is there. What ends at that moment
+/// counts, so none both answers and is told to have failed.
+async fn answered_by<R>(deadline: Deadline, runs: Vec<R>, concurrency: usize) -> Ended
+where
+    R: Future<Output = bool> + Send,
+{
+    let mut ended = Ended { succeeded: 0, open: (0..runs.len()).collect() };
+    let mut numbered = Vec::with_capacity(runs.len());
+    for (index, run) in runs.into_iter().enumerate() {
+        numbered.push(async move { (index, run.await) });
+    }
+    let mut under_way = pin!(stream::iter(numbered).buffer_unordered(concurrency));
+    while let Ok(Some((index, is_answered))) = timeout_at(deadline, under_way.next()).await {
+        ended.open.remove(&index);
+        ended.succeeded += usize::from(is_answered);
+    }
+    ended
 }
 
 fn millis(since: Instant) -> f64 {
@@ -248,5 +291,23 @@ async fn one(app: App, scope: Scope, prepared: Prepared, index: usize, execute: 
             };
             BatchResult { index, error: Some(told(&error, &request_id::current())), answer }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{FutureExt, future};
+
+    #[tokio::test]
+    async fn what_has_not_ended_at_the_deadline_is_open_and_all_else_counts() {
+        let runs = || vec![future::ready(true).boxed(), future::pending().boxed(), future::ready(false).boxed()];
+        let now = Deadline::now();
+        let all = answered_by(now, runs(), 3).await;
+        assert_eq!(all, Ended { succeeded: 1, open: BTreeSet::from([1]) });
+        let beside = answered_by(now, runs(), 1).await;
+        assert_eq!(beside, Ended { succeeded: 1, open: BTreeSet::from([1, 2]) }, "the third waits for the second");
+        let none = answered_by(now + TIME_LIMIT, vec![future::ready(true).boxed()], 5).await;
+        assert_eq!(none, Ended { succeeded: 1, open: BTreeSet::new() });
     }
 }
