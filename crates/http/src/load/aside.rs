@@ -76,6 +76,43 @@ pub(super) async fn run(request: Request, next: Next) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::{Router, body::Body, middleware::from_fn, routing::get};
+    use futures::FutureExt;
+    use std::panic::AssertUnwindSafe;
+    use tower::ServiceExt;
+
+    /// Asks routes behind [`run`], as the request `r1`; the error is what one panicked with.
+    async fn asked(path: &str) -> std::thread::Result<Response> {
+        let routes = Router::new()
+            .route(
+                "/",
+                get(|| async {
+                    let thread = std::thread::current();
+                    format!("{} on {}", request_id::current(), thread.name().unwrap_or_default())
+                }),
+            )
+            .route(
+                "/panic",
+                get(|| async {
+                    if true {
+                        panic!("the reason")
+                    }
+                }),
+            )
+            .layer(from_fn(run));
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let answer = request_id::CURRENT.scope("r1".to_owned(), routes.oneshot(request));
+        AssertUnwindSafe(answer).catch_unwind().await.map(Result::unwrap)
+    }
+
+    #[tokio::test]
+    async fn a_panic_on_the_other_threads_goes_on_where_the_answer_is_awaited() {
+        let panic = asked("/panic").await.unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"the reason"));
+        let response = asked("/").await.unwrap();
+        let text = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
+        assert_eq!(text, "r1 on let-in", "and the next request is answered there");
+    }
 
     #[test]
     fn a_refusal_makes_a_rush_and_nothing_else_does() {
