@@ -9,6 +9,7 @@ mod first_path;
 mod kept_answers;
 mod late_interaction;
 mod learning;
+mod listings;
 mod load;
 mod media;
 mod metrics;

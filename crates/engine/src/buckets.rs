@@ -130,6 +130,14 @@ pub struct BucketView {
     pub stats: BucketStats,
 }
 
+/// What the buckets of all pages hold together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BucketSums {
+    pub buckets: usize,
+    pub objects: u64,
+    pub size_bytes: u64,
+}
+
 /// What a new bucket is made of, or what of an old one is to change.
 #[derive(Debug, Clone, Default)]
 pub struct BucketSpec {
@@ -285,14 +293,18 @@ impl Engine {
         self.catalog.read(move |c| view(c, find(c, &scope, &identifier)?)).await
     }
 
-    pub async fn list_buckets(&self, scope: &Scope, request: ListRequest) -> Result<Page<BucketView>> {
+    /// A page of the scope's buckets, and sums over all pages.
+    pub async fn list_buckets(&self, scope: &Scope, request: ListRequest) -> Result<(Page<BucketView>, BucketSums)> {
         let scope = scope.clone();
         self.catalog
             .read(move |c| {
-                let all = resources::list(c, Kind::Bucket, &scope)?;
-                let page = request.page(all, |r| r.view(Kind::Bucket));
+                let kept = request.kept(resources::list(c, Kind::Bucket, &scope)?, |r| r.view(Kind::Bucket));
+                let ids: Vec<String> = kept.iter().map(|r| r.id.clone()).collect();
+                let (objects, size_bytes) = stats::of_buckets(c, &ids)?;
+                let page = request.cut(kept);
                 let items = page.items.into_iter().map(|r| view(c, Bucket::of(r)?)).collect::<Result<_>>()?;
-                Ok(Page { items, total: page.total })
+                let sums = BucketSums { buckets: page.total, objects, size_bytes };
+                Ok((Page { items, total: page.total }, sums))
             })
             .await
     }

@@ -93,6 +93,11 @@ impl ListRequest {
 
     /// The page of `rows`, each seen through `view`. Rows come in order of creation.
     pub fn page<T>(&self, rows: Vec<T>, view: impl Fn(&T) -> Fields) -> Page<T> {
+        self.cut(self.kept(rows, view))
+    }
+
+    /// The rows of all pages, in the order that is asked for.
+    pub fn kept<T>(&self, rows: Vec<T>, view: impl Fn(&T) -> Fields) -> Vec<T> {
         let needle =
             self.search.as_ref().map(|text| if self.case_sensitive { text.clone() } else { text.to_lowercase() });
         let seen = rows.into_iter().map(|row| (view(&row), row));
@@ -108,9 +113,13 @@ impl ListRequest {
                 each.fold(Ordering::Equal, Ordering::then)
             });
         }
+        kept.into_iter().map(|(_, row)| row).collect()
+    }
+
+    /// The page of what [`kept`](Self::kept) answered.
+    pub fn cut<T>(&self, kept: Vec<T>) -> Page<T> {
         let total = kept.len();
-        let items = kept.into_iter().skip(self.offset).take(self.limit).map(|(_, row)| row).collect();
-        Page { items, total }
+        Page { items: kept.into_iter().skip(self.offset).take(self.limit).collect(), total }
     }
 }
 

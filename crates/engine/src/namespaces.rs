@@ -38,6 +38,32 @@ pub struct Described {
     pub counts: NamespaceCounts,
 }
 
+/// What the namespaces of all pages have together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamespaceSums {
+    pub namespaces: usize,
+    /// Extractors and payload indexes that they declare.
+    pub feature_extractors: usize,
+    pub payload_indexes: usize,
+    pub counts: NamespaceCounts,
+}
+
+impl NamespaceSums {
+    fn of(connection: &Connection, namespaces: &[Namespace]) -> Result<Self> {
+        let declared = |key: &str| -> usize {
+            let lists = namespaces.iter().filter_map(|namespace| namespace.body.get(key)?.as_array());
+            lists.map(Vec::len).sum()
+        };
+        let shown = namespaces.iter().filter(|namespace| !is_being_made(namespace));
+        Ok(Self {
+            namespaces: namespaces.len(),
+            feature_extractors: declared("feature_extractors"),
+            payload_indexes: declared("payload_indexes"),
+            counts: principals::namespaces_together(connection, shown)?,
+        })
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct NewNamespace {
     /// One that the caller chose.
@@ -111,13 +137,19 @@ impl Engine {
         read.await
     }
 
-    /// Those that the principal may enter.
-    pub async fn namespaces(&self, principal: &Principal, request: ListRequest) -> Result<Page<Described>> {
+    /// A page of those that the principal may enter, and sums over all pages.
+    pub async fn namespaces(
+        &self,
+        principal: &Principal,
+        request: ListRequest,
+    ) -> Result<(Page<Described>, NamespaceSums)> {
         let principal = principal.clone();
         let read = self.catalog.read(move |connection| {
-            let page = request.page(principals::namespaces(connection, &principal)?, view);
+            let kept = request.kept(principals::namespaces(connection, &principal)?, view);
+            let sums = NamespaceSums::of(connection, &kept)?;
+            let page = request.cut(kept);
             let items = page.items.into_iter().map(|namespace| describe(connection, namespace));
-            Ok(Page { items: items.collect::<Result<_>>()?, total: page.total })
+            Ok((Page { items: items.collect::<Result<_>>()?, total: page.total }, sums))
         });
         read.await
     }
@@ -290,10 +322,15 @@ fn view(namespace: &Namespace) -> Fields {
 }
 
 /// A namespace as it is shown: nothing of one that is being made.
+/// Whether it is still being made, so that nothing is shown of what is in it.
+fn is_being_made(namespace: &Namespace) -> bool {
+    making(&namespace.body).is_some_and(|making| !making.is_over())
+}
+
 fn describe(connection: &Connection, namespace: Namespace) -> Result<Described> {
-    match making(&namespace.body) {
-        Some(making) if !making.is_over() => Ok(Described { namespace, counts: NamespaceCounts::default() }),
-        _ => described(connection, namespace),
+    match is_being_made(&namespace) {
+        true => Ok(Described { namespace, counts: NamespaceCounts::default() }),
+        false => described(connection, namespace),
     }
 }
 

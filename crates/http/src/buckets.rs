@@ -11,7 +11,7 @@ use crate::{
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use strata_engine::buckets::{BucketSpec, BucketView, Receipt};
+use strata_engine::buckets::{BucketSpec, BucketSums, BucketView, Receipt};
 use strata_model::{Error, Permission};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -230,7 +230,7 @@ pub struct ListBucketsResponse {
     pub stats: BucketListStats,
 }
 
-/// Sums and averages over the buckets of this page.
+/// Sums and averages over the buckets of all pages.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BucketListStats {
     pub total_objects: u64,
@@ -239,16 +239,14 @@ pub struct BucketListStats {
     pub avg_size_per_bucket: f64,
 }
 
-impl BucketListStats {
-    fn of(buckets: &[BucketResponse]) -> Self {
-        let total_objects = buckets.iter().map(|b| b.object_count).sum();
-        let total_size_bytes = buckets.iter().map(|b| b.total_size_bytes).sum();
-        let count = buckets.len() as u64;
+impl From<BucketSums> for BucketListStats {
+    fn from(sums: BucketSums) -> Self {
+        let count = sums.buckets as u64;
         Self {
-            total_objects,
-            total_size_bytes,
-            avg_objects_per_bucket: mean(total_objects, count),
-            avg_size_per_bucket: mean(total_size_bytes, count),
+            total_objects: sums.objects,
+            total_size_bytes: sums.size_bytes,
+            avg_objects_per_bucket: mean(sums.objects, count),
+            avg_size_per_bucket: mean(sums.size_bytes, count),
         }
     }
 }
@@ -270,10 +268,11 @@ async fn page(
     body: &ListBody,
 ) -> Result<Json<ListBucketsResponse>, ApiError> {
     let (paging, request) = body.resolve(query)?;
-    let found = app.list_buckets(&tenant.scope, request).await?.map(BucketResponse::from);
+    let (found, sums) = app.list_buckets(&tenant.scope, request).await?;
+    let found = found.map(BucketResponse::from);
     Ok(Json(ListBucketsResponse {
         pagination: PaginationResponse::of(&paging, found.items.len(), found.total),
-        stats: BucketListStats::of(&found.items),
+        stats: sums.into(),
         total_count: found.total as u64,
         results: found.items,
     }))

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use strata_engine::{
-    namespaces::{Described, NamespaceChange, NamespaceCounts, NewNamespace},
+    namespaces::{Described, NamespaceChange, NamespaceCounts, NamespaceSums, NewNamespace},
     transfers::{Making, making},
 };
 use strata_model::{Error, Fields, Permission};
@@ -330,7 +330,7 @@ pub struct ListNamespacesResponse {
     pub stats: NamespaceListStats,
 }
 
-/// Sums and means over the namespaces of this page.
+/// Sums and means over the namespaces of all pages.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct NamespaceListStats {
     pub total_feature_extractors: i64,
@@ -348,28 +348,25 @@ pub struct NamespaceListStats {
     pub avg_objects_per_namespace: f64,
 }
 
-impl NamespaceListStats {
-    fn of(namespaces: &[NamespaceModel]) -> Self {
-        let sum = |count: fn(&NamespaceModel) -> i64| namespaces.iter().map(count).sum::<i64>();
-        let mean = |total: i64| total as f64 / namespaces.len().max(1) as f64;
-        let total_feature_extractors = sum(|n| n.feature_extractors.len() as i64);
-        let total_payload_indexes = sum(|n| n.payload_index_count as i64);
-        let (total_documents, total_objects) = (sum(|n| n.document_count), sum(|n| n.object_count));
-        let (total_buckets, total_collections) = (sum(|n| n.bucket_count), sum(|n| n.collection_count));
+impl From<NamespaceSums> for NamespaceListStats {
+    fn from(sums: NamespaceSums) -> Self {
+        let NamespaceSums { namespaces, feature_extractors, payload_indexes, counts } = sums;
+        let mean = |total: i64| total as f64 / namespaces.max(1) as f64;
+        let (total_feature_extractors, total_payload_indexes) = (feature_extractors as i64, payload_indexes as i64);
         Self {
             total_feature_extractors,
             total_payload_indexes,
-            total_documents,
+            total_documents: counts.documents,
             total_documents_complete: true,
-            total_buckets,
-            total_collections,
-            total_objects,
+            total_buckets: counts.buckets,
+            total_collections: counts.collections,
+            total_objects: counts.objects,
             avg_feature_extractors_per_namespace: mean(total_feature_extractors),
             avg_payload_indexes_per_namespace: mean(total_payload_indexes),
-            avg_documents_per_namespace: mean(total_documents),
-            avg_buckets_per_namespace: mean(total_buckets),
-            avg_collections_per_namespace: mean(total_collections),
-            avg_objects_per_namespace: mean(total_objects),
+            avg_documents_per_namespace: mean(counts.documents),
+            avg_buckets_per_namespace: mean(counts.buckets),
+            avg_collections_per_namespace: mean(counts.collections),
+            avg_objects_per_namespace: mean(counts.objects),
         }
     }
 }
@@ -419,11 +416,10 @@ async fn listed(
 ) -> Result<Json<ListNamespacesResponse>, ApiError> {
     caller.may(Permission::Read)?;
     let (paging, request) = body.resolve(query)?;
-    let page = app.namespaces(&caller.0, request).await?;
+    let (page, sums) = app.namespaces(&caller.0, request).await?;
     let pagination = PaginationResponse::of(&paging, page.items.len(), page.total);
     let results: Vec<NamespaceModel> = page.items.into_iter().map(NamespaceModel::from).collect();
-    let stats = NamespaceListStats::of(&results);
-    Ok(Json(ListNamespacesResponse { results, pagination, total_count: page.total, stats }))
+    Ok(Json(ListNamespacesResponse { results, pagination, total_count: page.total, stats: sums.into() }))
 }
 
 /// List namespaces

@@ -1,11 +1,7 @@
 //! What callers do with collections.
 
 use super::{Collection, SourceKind, load_collection, settings};
-use crate::{
-    Engine,
-    listing::{ListRequest, Page},
-    payload,
-};
+use crate::{Engine, listing::ListRequest, payload};
 use serde_json::json;
 use std::sync::Arc;
 use strata_model::{Error, Fields, Result, Scope, filter::Filter, id};
@@ -56,13 +52,17 @@ impl Engine {
         self.catalog.recall(key, move |connection| load_collection(connection, &scope, &identifier)).await
     }
 
-    /// A page of the scope's collections.
-    pub async fn collections(&self, scope: &Scope, request: ListRequest) -> Result<Page<Collection>> {
+    /// The scope's collections that are asked for, of all pages.
+    pub async fn collections(&self, scope: &Scope, request: &ListRequest) -> Result<Vec<Collection>> {
         let scope = scope.clone();
         let rows = self.catalog.read(move |connection| resources::list(connection, Kind::Collection, &scope)).await?;
-        let page = request.page(rows, |row| row.view(Kind::Collection));
-        let items = page.items.into_iter().map(Collection::from_row).collect::<Result<_>>()?;
-        Ok(Page { items, total: page.total })
+        request.kept(rows, |row| row.view(Kind::Collection)).into_iter().map(Collection::from_row).collect()
+    }
+
+    /// How many documents these collections have together.
+    pub async fn documents_together(&self, scope: &Scope, collection_ids: Vec<String>) -> Result<i64> {
+        let scope = scope.clone();
+        self.catalog.read(move |connection| browse::count_together(connection, &scope, &collection_ids)).await
     }
 
     /// How many documents each of these collections has, in their order.

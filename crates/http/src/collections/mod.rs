@@ -183,7 +183,7 @@ impl CollectionResponse {
             disabled_reason: collection.disabled_reason,
             lifecycle_state: "active".into(),
             document_count,
-            taxonomy_count: settings.get("taxonomy_applications").and_then(Value::as_array).map_or(0, Vec::len),
+            taxonomy_count: taxonomy_count(&settings),
             schema_version: collection.schema_version,
             last_schema_sync: collection.last_schema_sync,
             schema_sync_enabled: syncs_schema.unwrap_or(true),
@@ -196,6 +196,10 @@ impl CollectionResponse {
             settings,
         })
     }
+}
+
+fn taxonomy_count(settings: &Fields) -> usize {
+    settings.get("taxonomy_applications").and_then(Value::as_array).map_or(0, Vec::len)
 }
 
 /// Answers must name an extractor. Documents that are created directly are what the passthrough extractor would make.
@@ -214,7 +218,7 @@ pub struct ListCollectionsResponse {
     pub stats: CollectionListStats,
 }
 
-/// Sums and means over the collections of this page.
+/// Sums and means over the collections of all pages.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CollectionListStats {
     pub total_documents: i64,
@@ -226,17 +230,21 @@ pub struct CollectionListStats {
 }
 
 impl CollectionListStats {
-    fn of(collections: &[CollectionResponse]) -> Self {
-        let total_documents = collections.iter().map(|c| c.document_count).sum::<i64>();
-        let extractor =
-            |c: &CollectionResponse| c.feature_extractor["feature_extractor_id"].as_str().map(str::to_owned);
-        Self {
+    /// Of collections that have so many documents together.
+    fn of(collections: &[Collection], total_documents: i64) -> Result<Self, Error> {
+        let mut extractors = HashSet::new();
+        for collection in collections {
+            let shown = shown_extractor(collection.extractor.as_ref())?;
+            extractors.extend(shown["feature_extractor_id"].as_str().map(str::to_owned));
+        }
+        let taxonomies = || collections.iter().map(|collection| taxonomy_count(&collection.kept));
+        Ok(Self {
             total_documents,
             avg_documents_per_collection: total_documents as f64 / collections.len().max(1) as f64,
-            collections_with_taxonomies: collections.iter().filter(|c| c.taxonomy_count > 0).count(),
-            total_taxonomies: collections.iter().map(|c| c.taxonomy_count).sum(),
-            total_feature_extractors: collections.iter().filter_map(extractor).collect::<HashSet<_>>().len(),
-        }
+            collections_with_taxonomies: taxonomies().filter(|count| *count > 0).count(),
+            total_taxonomies: taxonomies().sum(),
+            total_feature_extractors: extractors.len(),
+        })
     }
 }
 
@@ -298,14 +306,16 @@ async fn listed(
     body: &ListBody,
 ) -> Result<Json<ListCollectionsResponse>, ApiError> {
     let (paging, request) = body.resolve(query)?;
-    let page = app.collections(scope, request).await?;
+    let all = app.collections(scope, &request).await?;
+    let ids = all.iter().map(|collection| collection.id.clone()).collect();
+    let stats = CollectionListStats::of(&all, app.documents_together(scope, ids).await?)?;
+    let page = request.cut(all);
     let pagination = PaginationResponse::of(&paging, page.items.len(), page.total);
     let counts =
         app.document_counts(scope, page.items.iter().map(|collection| collection.id.clone()).collect()).await?;
     let results =
         page.items.into_iter().zip(counts).map(|(collection, count)| CollectionResponse::of(collection, count));
     let results = results.collect::<Result<Vec<_>, Error>>()?;
-    let stats = CollectionListStats::of(&results);
     Ok(Json(ListCollectionsResponse { results, pagination, total_count: page.total, stats }))
 }
 

@@ -222,6 +222,27 @@ fn size(connection: &Connection, scope: &Scope, collection_id: Option<&str>) -> 
     first(connection, sql, &[SqlValue::Text(scope.namespace_id.clone()), collection])
 }
 
+/// How many documents these collections of the scope have together.
+pub fn count_together(connection: &Connection, scope: &Scope, collection_ids: &[String]) -> Result<i64> {
+    let mut values = vec![SqlValue::Text(scope.namespace_id.clone()), SqlValue::Text(json(&collection_ids)?)];
+    let own = "namespace_id = ? AND collection_id IN (SELECT value FROM json_each(?))";
+    if access::sees_all(connection, scope, None)? {
+        let sql = format!(
+            "SELECT coalesce(sum(documents), 0) FROM document_counts
+             WHERE collection_id IN (SELECT collection_id FROM collections WHERE {own})"
+        );
+        return first(connection, &sql, &values);
+    }
+    let readable = access::and_readable(scope, "documents");
+    values.extend(readable.values);
+    let sql = format!(
+        "SELECT count(*) FROM documents
+         WHERE collection_id IN (SELECT collection_id FROM collections WHERE {own}){}",
+        readable.sql
+    );
+    first(connection, &sql, &values)
+}
+
 /// How many documents are selected.
 pub fn count(connection: &Connection, scope: &Scope, selection: Selection<'_>) -> Result<i64> {
     // Counts that are kept, and entries of indexes, know of no reader.

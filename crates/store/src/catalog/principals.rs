@@ -1,6 +1,9 @@
 //! Rows of organizations, users, API keys and namespaces: who may come in, and where.
 
-use super::{documents::from_json_column, from_sql};
+use super::{
+    documents::{from_json_column, json},
+    from_sql,
+};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use strata_model::{Error, Fields, Permission, Principal, Result, Scope};
 
@@ -377,16 +380,30 @@ impl NamespaceCounts {
 }
 
 pub fn namespace_counts(connection: &Connection, scope: &Scope) -> Result<NamespaceCounts> {
-    let sql = "SELECT
+    counts_of(connection, &[scope.namespace_id.as_str()])
+}
+
+/// How much several namespaces hold together.
+pub fn namespaces_together<'n>(
+    connection: &Connection,
+    namespaces: impl IntoIterator<Item = &'n Namespace>,
+) -> Result<NamespaceCounts> {
+    let ids: Vec<&str> = namespaces.into_iter().map(|namespace| namespace.namespace_id.as_str()).collect();
+    counts_of(connection, &ids)
+}
+
+fn counts_of(connection: &Connection, namespace_ids: &[&str]) -> Result<NamespaceCounts> {
+    let sql = "WITH own AS (SELECT value AS id FROM json_each(?1)) SELECT
         (SELECT coalesce(sum(documents), 0) FROM document_counts
-          WHERE collection_id IN (SELECT collection_id FROM collections WHERE namespace_id = ?1)),
-        (SELECT count(*) FROM buckets WHERE namespace_id = ?1),
-        (SELECT count(*) FROM collections WHERE namespace_id = ?1),
-        (SELECT count(*) FROM objects WHERE bucket_id IN (SELECT bucket_id FROM buckets WHERE namespace_id = ?1)),
-        (SELECT count(*) FROM interactions WHERE namespace_id = ?1)
-          + (SELECT count(*) FROM annotations WHERE namespace_id = ?1)
-          + (SELECT count(*) FROM evaluation_datasets WHERE namespace_id = ?1)
-          + (SELECT count(*) FROM experiments WHERE namespace_id = ?1)";
+          WHERE collection_id IN (SELECT collection_id FROM collections WHERE namespace_id IN (SELECT id FROM own))),
+        (SELECT count(*) FROM buckets WHERE namespace_id IN (SELECT id FROM own)),
+        (SELECT count(*) FROM collections WHERE namespace_id IN (SELECT id FROM own)),
+        (SELECT count(*) FROM objects
+          WHERE bucket_id IN (SELECT bucket_id FROM buckets WHERE namespace_id IN (SELECT id FROM own))),
+        (SELECT count(*) FROM interactions WHERE namespace_id IN (SELECT id FROM own))
+          + (SELECT count(*) FROM annotations WHERE namespace_id IN (SELECT id FROM own))
+          + (SELECT count(*) FROM evaluation_datasets WHERE namespace_id IN (SELECT id FROM own))
+          + (SELECT count(*) FROM experiments WHERE namespace_id IN (SELECT id FROM own))";
     let row = |row: &Row<'_>| {
         Ok(NamespaceCounts {
             documents: row.get(0)?,
@@ -396,7 +413,7 @@ pub fn namespace_counts(connection: &Connection, scope: &Scope) -> Result<Namesp
             feedback: row.get(4)?,
         })
     };
-    Ok(one(connection, sql, [&scope.namespace_id], row)?.unwrap_or_default())
+    Ok(one(connection, sql, [json(&namespace_ids)?], row)?.unwrap_or_default())
 }
 
 /// Whether any organization has a namespace of this id: ids are unique over the whole catalog.

@@ -1,7 +1,7 @@
 //! Counts and sums over a bucket's objects, blobs and batches, and what its schema is used for.
 
 use super::rows;
-use crate::catalog::{filter::Clause, from_sql, lineage};
+use crate::catalog::{documents::json, filter::Clause, from_sql, lineage};
 use rusqlite::{Connection, params};
 use strata_model::{Result, Scope};
 
@@ -78,6 +78,21 @@ pub fn of_bucket(connection: &Connection, bucket_id: &str) -> Result<BucketStats
         })
         .map_err(from_sql)?;
     Ok(stats)
+}
+
+/// How many objects several buckets hold together, and the bytes of their blobs.
+pub fn of_buckets(connection: &Connection, bucket_ids: &[String]) -> Result<(u64, u64)> {
+    let sql = "WITH ids AS (SELECT value AS bucket_id FROM json_each(?1)) SELECT
+         (SELECT count(*) FROM objects WHERE bucket_id IN (SELECT bucket_id FROM ids)
+            AND json_extract(body, '$.soft_deleted_at') IS NULL),
+         (SELECT coalesce(sum(b.size_bytes), 0)
+            FROM objects o JOIN object_blobs ob ON ob.object_id = o.object_id JOIN blobs b ON b.hash = ob.hash
+            WHERE o.bucket_id IN (SELECT bucket_id FROM ids))";
+    let ids = json(&bucket_ids)?;
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut s| s.query_row([ids], |r| Ok((number(r, 0)?, number(r, 1)?))))
+        .map_err(from_sql)
 }
 
 /// Objects of a bucket by status.
