@@ -24,7 +24,8 @@ use strata_store::{
 
 /// Most payload indexes that a namespace declares.
 const MAX_PAYLOAD_INDEXES: usize = 100;
-/// Shortest and longest life of a namespace that ends by itself, in seconds.
+/// Shortest and longest time until the `expires_at` that a caller asks for, in seconds. It is kept and shown; no
+/// namespace is deleted by itself.
 const MIN_TTL_SECONDS: i64 = 60;
 const MAX_TTL_SECONDS: i64 = 100 * 366 * 24 * 3600;
 /// Most namespaces whose numbers are asked for at once.
@@ -321,12 +322,12 @@ fn view(namespace: &Namespace) -> Fields {
     view
 }
 
-/// A namespace as it is shown: nothing of one that is being made.
 /// Whether it is still being made, so that nothing is shown of what is in it.
 fn is_being_made(namespace: &Namespace) -> bool {
     making(&namespace.body).is_some_and(|making| !making.is_over())
 }
 
+/// A namespace as it is shown: nothing of one that is being made.
 fn describe(connection: &Connection, namespace: Namespace) -> Result<Described> {
     match is_being_made(&namespace) {
         true => Ok(Described { namespace, counts: NamespaceCounts::default() }),

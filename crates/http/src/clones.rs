@@ -51,7 +51,7 @@ pub struct CloneNamespaceRequest {
     source_organization_id: Option<String>,
     /// Both copy rows and share contents; a branch is meant to end, so give it `ttl_seconds`.
     mode: Option<CloneMode>,
-    /// Seconds until `expires_at`.
+    /// Seconds until `expires_at`, which is kept and shown: nothing is deleted when it comes.
     #[schema(minimum = 60)]
     ttl_seconds: Option<i64>,
 }

@@ -106,7 +106,7 @@ pub struct CreateNamespaceRequest {
     payload_indexes: Option<Vec<PayloadIndexConfig>>,
     auto_create_indexes: Option<bool>,
     adaptive_indexing: Option<bool>,
-    /// Seconds until `expires_at`.
+    /// Seconds until `expires_at`, which is kept and shown: nothing is deleted when it comes.
     #[schema(minimum = 60)]
     ttl_seconds: Option<i64>,
     /// Kept as sent; this server runs in one process.
@@ -156,7 +156,7 @@ pub struct PatchNamespaceRequest {
     tiering: Option<Fields>,
     #[schema(format = DateTime)]
     expires_at: Option<String>,
-    /// Seconds from now until `expires_at`.
+    /// Seconds from now until `expires_at`, which is kept and shown: nothing is deleted when it comes.
     #[schema(minimum = 60)]
     ttl_seconds: Option<i64>,
     /// Not supported: nothing is billed.

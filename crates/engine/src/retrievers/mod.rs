@@ -376,8 +376,8 @@ fn assemble(
     Ok(made)
 }
 
-/// Refuses a plan that names an evaluation which the namespace does not have. One that goes later leaves the plan as it is:
-/// nothing is read from it, it tells where weights have come from.
+/// Refuses a plan that names an evaluation which the namespace does not have. One that goes later leaves the plan as it
+/// is: nothing is read from it, it tells where weights have come from.
 fn evaluations_are_there(connection: &Connection, scope: &Scope, plan: &Plan) -> Result<()> {
     for (id, at) in &plan.evaluations {
         experiments::get(connection, scope, experiments::Kind::Evaluation, id).map_err(|error| match error {

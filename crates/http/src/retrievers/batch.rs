@@ -174,8 +174,8 @@ impl Batch {
         }
     }
 
-    /// The events of all queries as they happen, then `batch_complete`. Its queries may take together what a batch that is
-    /// not streamed may: those that are not answered then are told to have failed.
+    /// The events of all queries as they happen, then `batch_complete`. The queries may take together what a batch that
+    /// is not streamed may: those that are not answered then are told to have failed.
     fn events(self) -> Response {
         // The request is answered, and has no id any more, when the queries run.
         let request_id = request_id::current();

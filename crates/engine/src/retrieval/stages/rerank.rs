@@ -115,8 +115,8 @@ fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
     Ok(Arc::new(stage))
 }
 
-/// Checks `learning_config`. Weights tell what one ranking counts beside others, and here there is only one: taken, they
-/// would promise an order that nobody gets.
+/// Checks `learning_config`. Weights tell what one ranking counts beside others, and here there is only one: taken,
+/// they would promise an order that nobody gets.
 fn check_learning(params: &mut Params<'_>) -> Result<()> {
     let (at, fields) = match params.take(&["learning_config"]) {
         Some((at, Value::Object(fields))) => (at, fields),

@@ -1,5 +1,5 @@
-//! `shipped_weight_set` of a stage's `learning_config`: weights that were approved after an evaluation. Which weights can
-//! be, the stage says.
+//! `shipped_weight_set` of a stage's `learning_config`: weights that were approved after an evaluation. Which weights
+//! can be, the stage says.
 
 use crate::retrieval::params::{Params, is_absent, number, text};
 use crate::times;
