@@ -18,7 +18,6 @@ mod inputs;
 pub mod learning;
 pub mod limits;
 pub mod metrics;
-mod operators;
 pub mod pagination;
 mod params;
 mod plan;

@@ -2,7 +2,7 @@
 //! operands are checked while a template is evaluated: those of `*` are numbers, and texts that are joined are no longer
 //! than a rendered text may be.
 
-use super::limits;
+use crate::retrieval::limits;
 use minijinja::{Error, ErrorKind, Value};
 
 /// Name of the filter that lets numbers through.
