@@ -8,10 +8,8 @@
 
 mod edge;
 mod filter;
-mod leftovers;
 mod manifest;
 mod queue;
-mod rebuild;
 mod shard;
 mod slot;
 mod words;

@@ -1,7 +1,8 @@
 //! Directories of collections that are gone: a process may die while it removes one, or build a shard just then.
 
-use super::edge::{Inner, is_id};
-use super::slot::Slot;
+use super::Inner;
+use super::open::is_id;
+use crate::index::slot::Slot;
 use std::fs;
 use strata_model::Error;
 

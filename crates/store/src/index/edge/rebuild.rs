@@ -1,10 +1,10 @@
 //! Shards for changed specs, built by one thread beside those that serve, and swapped in when they have caught up.
 
-use super::Change;
-use super::edge::Inner;
-use super::shard::{Fault, Shard, same_layout};
-use super::slot::Slot;
+use super::Inner;
 use crate::faults::{self, reach};
+use crate::index::Change;
+use crate::index::shard::{Fault, Shard, same_layout};
+use crate::index::slot::Slot;
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
