@@ -5,8 +5,11 @@
 //! arm's share counts for it, the rest against it; a penalty counts against the arms that found the document. Older
 //! interactions count less, day by day.
 
-use super::fusion::RRF_K;
-use crate::times;
+mod posterior;
+mod sampling;
+mod weights;
+
+use posterior::Rewarded;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -135,26 +138,6 @@ pub struct Learned {
     pub is_exploring: bool,
 }
 
-/// What an arm got.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Posterior {
-    alpha: f64,
-    beta: f64,
-}
-
-impl Posterior {
-    fn mean(self) -> f64 {
-        self.alpha / (self.alpha + self.beta)
-    }
-}
-
-/// A reward with the parts of the arms; they add up to 1.
-struct Rewarded<'f> {
-    event: &'f Event,
-    reward: f64,
-    shares: Vec<f64>,
-}
-
 impl LearnedFusion {
     /// Weights for the arms of a stage. `inputs` are the execution's as texts, `now` is in microseconds; the same `chance`
     /// gives the same weights.
@@ -228,84 +211,6 @@ impl LearnedFusion {
         levels.push((Level::Global, &[]));
         levels
     }
-
-    /// Interactions of the window that have a reward, with the arms' parts, and how many of them no arm is known for.
-    fn rewarded<'f>(&self, stage: &str, arms: &[Arm], feedback: &'f Feedback, now: i64) -> (Vec<Rewarded<'f>>, usize) {
-        let (mut rewarded, mut skipped) = (Vec::new(), 0);
-        for event in &feedback.events {
-            let reward: f64 = event.kinds.iter().filter_map(|kind| self.rewards.get(kind)).sum();
-            if reward == 0.0 || age_days(event, now) > self.decay_window_days {
-                continue;
-            }
-            match shares(stage, arms, event) {
-                Some(shares) => {
-                    let reward = reward.clamp(-self.max_reward, self.max_reward);
-                    rewarded.push(Rewarded { event, reward, shares });
-                }
-                None => skipped += 1,
-            }
-        }
-        (rewarded, skipped)
-    }
-
-    fn posteriors(&self, arms: usize, rewarded: &[&Rewarded<'_>], now: i64) -> Vec<Posterior> {
-        let mut posteriors = vec![Posterior { alpha: self.prior_alpha, beta: self.prior_beta }; arms];
-        for Rewarded { event, reward, shares } in rewarded.iter().copied() {
-            let counted = reward.abs() * self.decay_factor.powf(age_days(event, now));
-            for (posterior, share) in posteriors.iter_mut().zip(shares) {
-                if *reward > 0.0 {
-                    posterior.alpha += counted * share;
-                    posterior.beta += counted * (1.0 - share);
-                } else {
-                    posterior.beta += counted * share;
-                }
-            }
-        }
-        posteriors
-    }
-
-    fn exploration(&self, interactions: usize) -> f64 {
-        let decayed = self.exploration_bonus * self.exploration_decay.powf(interactions as f64);
-        decayed.max(self.exploration_floor)
-    }
-
-    /// A weight for each arm, and whether another arm is the favourite than by the means.
-    fn weights(&self, posteriors: &[Posterior], exploration: f64, chance: u64) -> (Vec<f64>, bool) {
-        let mut chance = fastrand::Rng::with_seed(chance);
-        let means: Vec<f64> = posteriors.iter().map(|p| p.mean()).collect();
-        let (scores, by_chance): (Vec<f64>, bool) = match self.algorithm {
-            Algorithm::ThompsonSampling => {
-                let sampled = |p: &Posterior| {
-                    (p.mean() + exploration * (beta(&mut chance, p.alpha, p.beta) - p.mean())).clamp(0.0, 1.0)
-                };
-                (posteriors.iter().map(sampled).collect(), false)
-            }
-            Algorithm::EpsilonGreedy if chance.f64() < exploration => {
-                (posteriors.iter().map(|_| chance.f64()).collect(), true)
-            }
-            Algorithm::EpsilonGreedy => (means.clone(), false),
-            Algorithm::Ucb => {
-                let own = |p: &Posterior| p.alpha + p.beta - self.prior_alpha - self.prior_beta;
-                let all: f64 = posteriors.iter().map(own).sum();
-                let bonus = |p: &Posterior| exploration * (2.0 * (1.0 + all).ln() / (1.0 + own(p))).sqrt();
-                (posteriors.iter().map(|p| p.mean() + bonus(p)).collect(), false)
-            }
-        };
-        let sum: f64 = scores.iter().sum();
-        let part = |score: &f64| if sum > 0.0 { score / sum } else { 1.0 / scores.len() as f64 };
-        let weights = scores.iter().map(|score| part(score).clamp(self.min_weight, self.max_weight)).collect();
-        (weights, by_chance || favourite(&scores) != favourite(&means))
-    }
-}
-
-/// The first of the largest.
-fn favourite(values: &[f64]) -> Option<usize> {
-    let best = values.iter().copied().reduce(f64::max)?;
-    values.iter().position(|value| *value == best)
-}
-
-fn age_days(event: &Event, now: i64) -> f64 {
-    now.saturating_sub(event.at).max(0) as f64 / times::DAY as f64
 }
 
 /// The values of inputs; `None` where one is missing.
@@ -320,21 +225,6 @@ fn key(values: &[(&str, String)]) -> String {
     values.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }
 
-/// The parts of the arms in an event; `None` where none of them is known to have found its document.
-fn shares(stage: &str, arms: &[Arm], event: &Event) -> Option<Vec<f64>> {
-    let of_search = |arm: &Arm| {
-        let is_its = |c: &&Credit| *c.stage == *stage && c.search == arm.search && *c.feature == *arm.feature;
-        event.found.iter().find(is_its).map_or(0.0, |credit| 1.0 / (RRF_K + f64::from(credit.rank)))
-    };
-    let named = |arm: &Arm| f64::from(event.feature_uri.as_deref() == Some(arm.feature.as_str()));
-    let mut shares: Vec<f64> = arms.iter().map(of_search).collect();
-    if shares.iter().sum::<f64>() == 0.0 {
-        shares = arms.iter().map(named).collect();
-    }
-    let sum: f64 = shares.iter().sum();
-    (sum > 0.0).then(|| shares.into_iter().map(|share| share / sum).collect())
-}
-
 /// A name for each arm: its feature, with the number of its search where another arm has the same.
 pub fn names(arms: &[Arm]) -> Vec<String> {
     let mut seen: HashSet<&str> = HashSet::new();
@@ -344,39 +234,10 @@ pub fn names(arms: &[Arm]) -> Vec<String> {
         .collect()
 }
 
-/// A sample of a Beta distribution, from two Gamma distributions.
-fn beta(chance: &mut fastrand::Rng, a: f64, b: f64) -> f64 {
-    let (x, y) = (gamma(chance, a), gamma(chance, b));
-    if x + y > 0.0 { x / (x + y) } else { a / (a + b) }
-}
-
-/// A sample of a Gamma distribution of scale 1, by Marsaglia and Tsang, "A Simple Method for Generating Gamma Variables"
-/// (2000).
-fn gamma(chance: &mut fastrand::Rng, shape: f64) -> f64 {
-    if shape < 1.0 {
-        let boost = (1.0 - chance.f64()).powf(1.0 / shape);
-        return gamma(chance, shape + 1.0) * boost;
-    }
-    let d = shape - 1.0 / 3.0;
-    let c = 1.0 / (9.0 * d).sqrt();
-    loop {
-        let x = normal(chance);
-        let v = (1.0 + c * x).powi(3);
-        if v > 0.0 && (1.0 - chance.f64()).ln() < 0.5 * x * x + d - d * v + d * v.ln() {
-            return d * v;
-        }
-    }
-}
-
-/// A sample of the normal distribution, by Box and Muller.
-fn normal(chance: &mut fastrand::Rng) -> f64 {
-    let (u, v) = (1.0 - chance.f64(), chance.f64());
-    (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::times;
 
     fn config() -> LearnedFusion {
         LearnedFusion {
@@ -513,19 +374,6 @@ mod tests {
         near(posteriors[1].beta, 1.0 + 0.9 + 0.9);
         let (none, _) = config.rewarded("s", &arms, &feedback, day * 400);
         assert!(none.is_empty(), "what is older than the window does not count");
-    }
-
-    #[test]
-    fn samples_have_the_mean_and_spread_of_their_distribution() {
-        let mut chance = fastrand::Rng::with_seed(1);
-        for (a, b) in [(0.5, 0.5), (1.0, 1.0), (8.0, 2.0), (30.0, 70.0)] {
-            let samples: Vec<f64> = (0..20_000).map(|_| beta(&mut chance, a, b)).collect();
-            let mean = samples.iter().sum::<f64>() / samples.len() as f64;
-            let variance = samples.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / samples.len() as f64;
-            let wanted = a * b / ((a + b).powi(2) * (a + b + 1.0));
-            assert!((mean - a / (a + b)).abs() < 0.01, "Beta({a}, {b}): mean {mean}");
-            assert!((variance - wanted).abs() < 0.1 * wanted, "Beta({a}, {b}): variance {variance}, not {wanted}");
-        }
     }
 
     #[test]
