@@ -128,9 +128,11 @@ impl From<Diagnosis> for DocumentDiagnosticsResponse {
     fn from(diagnosis: Diagnosis) -> Self {
         let Diagnosis { shown, touches } = diagnosis;
         let document = shown.document;
+        let is_disabled = document.is_disabled();
         let lineage = document.lineage;
         let source_object_id = lineage.source_object_id.or(lineage.root_object_id);
         let reason = match &shown.searchable_at {
+            _ if is_disabled => "its object was soft-deleted: the document can be read, and no search finds it",
             Some(_) => "searches see the document as it is now",
             None => "the index has not applied the document's newest change yet; it follows by itself",
         };
@@ -162,7 +164,7 @@ impl From<Diagnosis> for DocumentDiagnosticsResponse {
             document_id: document.document_id,
             collection_id: document.collection_id,
             visibility_reason: VisibilityReason {
-                searchable: shown.searchable_at.is_some(),
+                searchable: shown.searchable_at.is_some() && !is_disabled,
                 reason: reason.to_owned(),
                 source_object_id: source_object_id.clone(),
             },
