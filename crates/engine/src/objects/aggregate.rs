@@ -122,6 +122,11 @@ impl Aggregation {
     pub fn parse(json: &Value) -> Result<Self> {
         let ranges = items(json, "range_buckets")?.map(|(at, v)| ranges(v, &at)).collect::<Result<Vec<_>>>()?;
         let mut group_by = items(json, "group_by")?.map(|(at, v)| group(v, &at)).collect::<Result<Vec<_>>>()?;
+        let again = group_by.iter().enumerate().find(|(i, g)| group_by[..*i].iter().any(|b| b.alias == g.alias));
+        if let Some((i, again)) = again {
+            let message = format!("`{}` is named twice; give one of them another `alias`", again.alias);
+            return Err(Error::invalid(format!("group_by.{i}.alias"), message));
+        }
         for range in &ranges {
             if !group_by.iter().any(|g| g.field == range.field) {
                 group_by.push(GroupBy { field: range.field.clone(), alias: range.field.clone(), time: None });
