@@ -8,7 +8,7 @@ use crate::{
 use serde_json::{Value, json};
 use strata_model::{
     Error, Result, Scope,
-    document::SYSTEM_FIELDS,
+    document::{SYSTEM_FIELDS, viewed},
     filter::{Condition, Filter, Operator},
     limits,
 };
@@ -232,7 +232,7 @@ impl Engine {
         filter: Filter,
         limit: usize,
     ) -> Result<(Vec<(Value, i64)>, i64)> {
-        let (of, collection) = (scope.clone(), collection.to_owned());
+        let (of, collection, field) = (scope.clone(), collection.to_owned(), viewed(&field).to_owned());
         self.catalog
             .read(move |connection| {
                 let id = resources::get(connection, Kind::Collection, &of, &collection)?.id;
@@ -312,6 +312,7 @@ fn grouped(
     if field.is_empty() || field.len() > 255 {
         return Err(Error::invalid("group_by", format!("must be the name of a field, such as `{}`", SYSTEM_FIELDS[1])));
     }
+    let field = viewed(field);
     let mut values = browse::values(connection, scope, selection, field, query.limit + 1, query.offset)?;
     let more = values.len() > query.limit;
     values.truncate(query.limit);

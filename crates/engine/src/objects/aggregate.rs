@@ -12,7 +12,7 @@ use std::{
     cmp::Ordering,
     collections::{HashMap, HashSet},
 };
-use strata_model::{Error, Fields, Result, filter, path};
+use strata_model::{Error, Fields, Result, document::viewed, filter, path};
 
 const MAX_GROUPS: usize = 10_000;
 /// Most values that `push` and `add_to_set` collect, and that `count_distinct` tells apart, in one group.
@@ -215,7 +215,7 @@ fn group(json: &Value, at: &str) -> Result<GroupBy> {
         (None, Some(unit)) => Some(Time::Part(unit)),
         (None, None) => None,
     };
-    Ok(GroupBy { alias: text(json, "alias").unwrap_or(&field).to_owned(), field, time })
+    Ok(GroupBy { alias: text(json, "alias").unwrap_or(&field).to_owned(), field: viewed(&field).to_owned(), time })
 }
 
 fn operation(json: &Value, at: &str) -> Result<Operation> {
@@ -243,7 +243,8 @@ fn operation(json: &Value, at: &str) -> Result<Operation> {
         (_, Some(_)) => return Err(Error::invalid(format!("{at}.percentile"), "is for `percentile` alone")),
         (_, None) => 0.5,
     };
-    Ok(Operation { function, field: field.map(str::to_owned), alias: required(json, "alias", at)?, rank })
+    let field = field.map(|field| viewed(field).to_owned());
+    Ok(Operation { function, field, alias: required(json, "alias", at)?, rank })
 }
 
 fn having(json: &Value, at: &str) -> Result<Having> {
