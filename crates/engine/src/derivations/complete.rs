@@ -10,7 +10,7 @@ use std::{
 };
 use strata_model::{
     Error, Fields, Result, Scope,
-    document::{Document, Lineage},
+    document::{Document, Lineage, SourceBlob},
     id, limits,
 };
 use strata_store::catalog::{
@@ -154,7 +154,7 @@ fn documents_from(
         lineage: lineage.clone(),
         content_hash: serde_json::to_vec(&output.fields).ok().map(|bytes| id::sha256_hex(&bytes)),
         fields: output.fields.clone(),
-        source_blobs: done.source_blobs.clone(),
+        source_blobs: source_blobs(done, output),
         document_blobs: output.artifacts.iter().map(|artifact| artifact.entry.clone()).collect(),
         internal_metadata: provenance.clone(),
         derivation_id: Some(leased.derivation_id.clone()),
@@ -162,6 +162,16 @@ fn documents_from(
         updated_at: now.to_owned(),
     };
     outputs.iter().enumerate().map(one).collect()
+}
+
+/// The blobs of the source; where an artifact tells of which of them the output was made, that one first.
+fn source_blobs(done: &Done, output: &Output) -> Vec<SourceBlob> {
+    let mut blobs = done.source_blobs.clone();
+    let own = output.artifacts.iter().find_map(|artifact| artifact.entry.get("source_blob_id")?.as_str());
+    if let Some(own) = own {
+        blobs.sort_by_key(|blob| blob.blob_id != own);
+    }
+    blobs
 }
 
 /// What every derived document names: its input, extractor, models, parameters, and the hashes of both sides.

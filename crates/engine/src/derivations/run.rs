@@ -132,7 +132,7 @@ impl Source {
 
     fn ready(self, connection: &Connection, derivation: &Derivation, work: &Work) -> Result<Ready> {
         let lineage = self.lineage(&work.collection);
-        let (fields, source_blobs, hashes, attached) = match self {
+        let (fields, mut source_blobs, hashes, attached) = match self {
             Self::Object(input) => {
                 let attached = Attached { blobs: input.files(), ..Attached::default() };
                 let blobs = input.blobs.iter().map(|b| SourceBlob {
@@ -153,6 +153,8 @@ impl Source {
         };
         let mut input = work.extractor.gather(fields, &work.schema, attached)?;
         input.scope = derivation.scope();
+        // The first one stands for the document's media, so those that it is made of go before the others.
+        source_blobs.sort_by_key(|blob| !work.extractor.reads(&input, blob));
         let input_hash = work.extractor.input_hash(&input, &hashes)?;
         let unchanged = derivation.input_hash.as_deref() == Some(&*input_hash)
             && derivation.extractor_fingerprint.as_deref() == Some(&*work.fingerprint);

@@ -1,10 +1,16 @@
 //! The files that an extractor reads: which of a source's blobs and artifacts they are, and which part of them is meant.
 
-use super::{Configured, Input, inputs::From};
+use super::{
+    Configured, Input,
+    inputs::{From, InputMapping},
+};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use strata_media::Family;
-use strata_model::{Error, Fields, Result, document::Document};
+use strata_model::{
+    Error, Fields, Result,
+    document::{Document, SourceBlob},
+};
 use strata_store::catalog::artifacts;
 
 /// What a ZIP is called.
@@ -162,6 +168,16 @@ impl Configured {
             }
         }
         Ok(())
+    }
+
+    /// Whether the outputs are made of a blob: the input has it as a file, or a mapping names its property.
+    pub fn reads(&self, input: &Input, blob: &SourceBlob) -> bool {
+        let is_file = input.files.iter().any(|file| file.blob_id.as_ref() == Some(&blob.blob_id));
+        let names = |mapping: &InputMapping| match &mapping.from {
+            From::Paths(paths) => paths.contains(&blob.blob_property),
+            From::Literal(_) => false,
+        };
+        is_file || self.mappings.iter().any(names)
     }
 
     /// The properties that a mapping names for an input.
