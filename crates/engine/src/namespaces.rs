@@ -7,6 +7,7 @@ use crate::{
     listing::{ListRequest, Page},
     payload,
     principals::{check_name, merge, without_nulls},
+    standalone,
     transfers::making,
 };
 use serde_json::{Value, json};
@@ -281,8 +282,9 @@ impl Engine {
             let checked = checked_indexes(indexes)?;
             body.insert("payload_indexes".into(), checked);
         }
-        if let Some(vectors) = body.get("vector_configs") {
-            parse_vectors(vectors, "vector_configs")?;
+        if let Some(vectors) = body.get("vector_configs").filter(|v| !v.is_null()) {
+            let declared = standalone::configs(&parse_vectors(vectors, "vector_configs")?);
+            body.insert("vector_configs".into(), declared.into());
         }
         if let Some(time) = body.get("expires_at").filter(|v| !v.is_null()) {
             let time = crate::times::spelled(time.as_str().unwrap_or_default(), "expires_at")?;
