@@ -2,6 +2,7 @@
 
 use crate::{
     App,
+    documents::LineageStep,
     error::ApiError,
     extract::{Caller, Json, JsonLines, Path, Query, is_json_lines},
     namespaces::VectorConfig,
@@ -105,6 +106,17 @@ pub(crate) struct BroughtDocument {
     /// Where it is left out, the list that the document has stays.
     #[schema(schema_with = any_object)]
     acl: Map<String, Value>,
+    /// `bucket`, `collection`, `direct_upsert` or `signal`; `direct_upsert` where it is left out.
+    source_type: Option<String>,
+    /// The object from which it descends; neither it nor its parents need be there.
+    root_object_id: Option<String>,
+    root_bucket_id: Option<String>,
+    source_object_id: Option<String>,
+    source_document_id: Option<String>,
+    source_collection_id: Option<String>,
+    lineage_path: Option<String>,
+    #[schema(value_type = Option<Vec<Object>>)]
+    lineage_chain: Option<Vec<Fields>>,
     content_hash: Option<String>,
 }
 
@@ -181,8 +193,11 @@ pub struct BroughtDocumentResponse {
     source_type: Option<String>,
     root_object_id: Option<String>,
     root_bucket_id: Option<String>,
+    source_object_id: Option<String>,
     source_document_id: Option<String>,
+    source_collection_id: Option<String>,
     lineage_path: Option<String>,
+    lineage_chain: Vec<LineageStep>,
     content_hash: Option<String>,
     #[schema(schema_with = time)]
     created_at: String,
@@ -467,8 +482,11 @@ fn brought(scope: Scope, shown: Shown) -> BroughtDocumentResponse {
         source_type: lineage.source_type.map(|kind| kind.as_str().to_owned()),
         root_object_id: lineage.root_object_id,
         root_bucket_id: lineage.root_bucket_id,
+        source_object_id: lineage.source_object_id,
         source_document_id: lineage.source_document_id,
+        source_collection_id: lineage.source_collection_id,
         lineage_path: lineage.path,
+        lineage_chain: lineage.chain.into_iter().map(LineageStep::from).collect(),
         content_hash: document.content_hash,
         created_at: document.created_at,
         updated_at: document.updated_at,
