@@ -166,6 +166,8 @@ fn json_lines_are_written_in_any_number_each_for_itself() {
     assert_eq!((&errors[0]["line"], &errors[1]["line"]), (&json!(1), &json!(1201)), "{done}");
     assert_eq!(errors[1]["document_id"], "long");
     assert!(errors[1]["error"].to_string().contains("vectors.plane"), "{done}");
+    // Each of them has a field that is called as something of every document's.
+    assert_eq!(done["warnings"], json!([format!("some payload fields of {} documents were left out", LINES - 3)]));
     let inside = api.within("lines");
     assert_eq!(search(&inside, along(-1.0, 0.0), None)[0], format!("item/{}", LINES - 1));
 
@@ -173,6 +175,11 @@ fn json_lines_are_written_in_any_number_each_for_itself() {
     import(lines.join("\n"), upsert).ok();
     let id = done["collection_id"].as_str().expect("a collection");
     assert_eq!(inside.get(&format!("/v1/collections/{id}/documents/count")).ok()["count"], LINES - 3);
+
+    // Refused lines are told in their order, whatever is wrong with them.
+    let mixed = [json!({ "document_id": "" }).to_string(), "nonsense".into(), json!({ "document_id": "ok" }).to_string()];
+    let errors = import(mixed.join("\n"), upsert).ok()["errors"].clone();
+    assert_eq!((&errors[0]["line"], &errors[1]["line"]), (&json!(1), &json!(2)), "{errors}");
 
     // Where nothing can be written, the answer is an error; an empty body is no error.
     let refused = import("[]\n7".into(), upsert);

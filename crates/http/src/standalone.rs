@@ -128,7 +128,8 @@ pub struct UpsertResponse {
     document_ids: Vec<String>,
     collection_id: String,
     write_token: Option<String>,
-    /// Payload names that every document uses for something else and that were left out, by document.
+    /// Payload names that every document uses for something else and that were left out, by document; of JSON lines,
+    /// `warnings` says of how many.
     dropped_payload_fields: BTreeMap<String, Vec<String>>,
     /// Documents without a vector; word search finds them.
     unsearchable_document_ids: Vec<String>,
@@ -352,7 +353,7 @@ async fn import(
     collection: Option<String>,
     mut lines: JsonLines,
 ) -> Result<UpsertResponse, ApiError> {
-    let (mut written, mut without_vectors, mut failed, mut shown) = (0, 0, 0, Vec::new());
+    let (mut written, mut without_vectors, mut dropped, mut failed, mut shown) = (0, 0, 0, 0, Vec::new());
     let mut last = (String::new(), 0);
     let mut refuse = |refused: Refused| {
         failed += 1;
@@ -368,11 +369,11 @@ async fn import(
         };
         let part = lines.part(MAX_PART).await.map_err(so_far)?;
         let is_last = part.is_empty();
-        let mut documents = Vec::with_capacity(part.len());
+        let (mut documents, mut refused) = (Vec::with_capacity(part.len()), Vec::new());
         for (line, read) in part {
             match read {
                 Ok(document) => documents.push((line, document)),
-                Err(error) => refuse(Refused { line, document_id: None, error }),
+                Err(error) => refused.push(Refused { line, document_id: None, error }),
             }
         }
         // An empty body must learn as well whether there is such a collection.
@@ -380,9 +381,13 @@ async fn import(
             let done = app.import_documents(scope, Part { collection: collection.clone(), documents }).await?;
             written += done.written;
             without_vectors += done.without_vectors;
+            dropped += done.dropped;
             last = (done.collection_id, last.1.max(done.change));
-            done.refused.into_iter().for_each(&mut refuse);
+            refused.extend(done.refused);
         }
+        // By their lines, whichever step refused them.
+        refused.sort_by_key(|refused| refused.line);
+        refused.into_iter().for_each(&mut refuse);
         if is_last {
             break;
         }
@@ -398,6 +403,9 @@ async fn import(
     let mut warnings = Vec::new();
     if without_vectors > 0 {
         warnings.push(format!("{without_vectors} documents have no vector; word search finds them"));
+    }
+    if dropped > 0 {
+        warnings.push(format!("some payload fields of {dropped} documents were left out"));
     }
     let line = |Refused { line, document_id, error }| RefusedLine { line, document_id, error: error.to_string() };
     Ok(UpsertResponse {

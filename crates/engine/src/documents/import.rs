@@ -27,6 +27,8 @@ pub struct Imported {
     pub written: usize,
     /// How many of them have no vector.
     pub without_vectors: usize,
+    /// How many of them lost some fields of their payload, whose names every document uses for something else.
+    pub dropped: usize,
     pub refused: Vec<Refused>,
     /// The change that the index must reach before searches see all of them; 0 where none was written.
     pub change: i64,
@@ -59,13 +61,14 @@ impl Engine {
         let write = self.catalog.write(move |tx| {
             let mut target = Target::load(tx, &of, collection.as_deref(), now)?;
             let meter = quotas.meter(tx, &of)?;
-            let (mut written, mut without_vectors, mut change) = (0, 0, 0);
+            let (mut written, mut without_vectors, mut dropped, mut change) = (0, 0, 0, 0);
             for (line, brought) in brought {
-                let document_id = Some(brought.document_id.clone());
+                let (document_id, has_dropped) = (Some(brought.document_id.clone()), !brought.dropped.is_empty());
                 match target.put(tx, &of, brought) {
                     Ok(put) => {
                         written += 1;
                         without_vectors += usize::from(!put.has_vectors);
+                        dropped += usize::from(has_dropped);
                         change = put.change;
                     }
                     Err(error) if is_of_the_document(&error) => refused.push(Refused { line, document_id, error }),
@@ -75,7 +78,7 @@ impl Engine {
             meter.check(tx)?;
             refused.sort_by_key(|refused| refused.line);
             let collection_id = target.collection.id;
-            let done = Imported { collection_id, written, without_vectors, refused, change };
+            let done = Imported { collection_id, written, without_vectors, dropped, refused, change };
             Ok((done, target.has_grown, target.followed))
         });
         let (done, has_grown, followed) = write.await?;

@@ -96,7 +96,8 @@ pub(super) struct Brought {
     content_hash: Option<String>,
     vectors: Fields,
     fields: Fields,
-    dropped: Vec<String>,
+    /// Payload names that are left out.
+    pub dropped: Vec<String>,
     acl: Option<Fields>,
 }
 
