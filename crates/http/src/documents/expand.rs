@@ -40,6 +40,12 @@ pub(crate) async fn expand(
 /// Relatives of a document, rather than fields of it.
 const RELATIVES: [&str; 4] = ["parent", "root_object", "ancestors", "children"];
 
+/// Those of `paths` that name relatives, which lists do not show, and no field of a document.
+pub(super) fn unshown<'a>(documents: &[Fields], paths: &'a [String]) -> Vec<&'a str> {
+    let is_field = |name: &str| documents.iter().any(|document| document.contains_key(name));
+    paths.iter().map(String::as_str).filter(|name| RELATIVES.contains(name) && !is_field(name)).collect()
+}
+
 /// [`expand`] for one document, which may be asked for its relatives too. They are there even where there are none: null,
 /// or an empty array.
 pub(super) async fn expand_one(

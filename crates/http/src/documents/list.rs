@@ -2,7 +2,7 @@
 
 use super::{
     ShowParameters, VectorNames, document_json,
-    expand::{MAX_REFERENCES, expand},
+    expand::{MAX_REFERENCES, expand, unshown},
     vectors_to_show,
     wire::{DocumentResponse, selected},
 };
@@ -89,7 +89,7 @@ struct ListDocumentsRequest {
     group_by: Option<GroupField>,
     /// Fields to show, as dot paths; ids are always shown.
     select: Option<Vec<String>>,
-    /// Fields that name other documents; `_expanded` shows those documents.
+    /// Fields that name other documents, such as `source_document_id`; `_expanded` shows those documents.
     expand: Option<Vec<String>>,
     /// Rows of the page, 10 where this is left out.
     #[schema(minimum = 1, maximum = 1000)]
@@ -498,6 +498,8 @@ async fn listed(
     if self::expand(app, scope, &mut results, &expand).await? {
         warnings.push(format!("only the first {MAX_REFERENCES} references are resolved in `_expanded`"));
     }
+    let said = |name: &str| format!("`{name}` is shown in `_expanded` where one document is read alone");
+    warnings.extend(unshown(&results, &expand).into_iter().map(said));
     if !select.is_empty() {
         // Vectors that were asked for are shown whatever is selected.
         if let ShowVectors::Named(names) = &query.show.vectors {
