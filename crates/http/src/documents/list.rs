@@ -304,13 +304,14 @@ fn part(partition: ListPartition) -> Result<(u32, u32), Error> {
     Ok((index, count))
 }
 
-/// Where a page ends, as its cursor holds it.
-fn mark(next: &Next, part: Option<(u32, u32)>, sort: Option<&(String, bool)>) -> Value {
+/// Where a page of `query` ends, as its cursor holds it.
+fn mark(next: &Next, query: &DocumentQuery) -> Value {
+    let DocumentQuery { part, sort, group_by, .. } = query;
     match next {
         Next::After(Mark { seq, place }) => {
             json!({ "after": seq, "place": place.as_ref().map(Place::to_json), "sort": sort, "part": part })
         }
-        Next::Offset(offset) => json!({ "offset": offset, "part": part }),
+        Next::Offset(offset) => json!({ "offset": offset, "group": group_by, "part": part }),
     }
 }
 
@@ -324,9 +325,10 @@ fn go_on(query: &mut DocumentQuery, mark: &Value) -> Result<(), Error> {
     query.part = part;
     let (place, offset) = (Place::from_json(&mark["place"]), mark["offset"].as_u64());
     let same_order = mark["sort"] == json!(query.sort) && query.sort.is_some() == place.is_some();
+    let same_groups = query.group_by.is_some() && mark["group"] == json!(query.group_by);
     match (mark["after"].as_i64(), offset.and_then(|n| usize::try_from(n).ok())) {
         (Some(seq), _) if query.group_by.is_none() && same_order => query.after = Some(Mark { seq, place }),
-        (None, Some(offset)) if query.group_by.is_some() => query.offset = offset,
+        (None, Some(offset)) if same_groups => query.offset = offset,
         _ => return Err(Error::invalid("cursor", "belongs to a list of another order; begin again without it")),
     }
     Ok(())
@@ -527,7 +529,7 @@ async fn listed(
         results,
         groups,
         unknown_collection_ids: page.unknown_collections,
-        pagination: PaginationResponse::marked(&paging, rows, page.next.map(|next| mark(&next, query.part, query.sort.as_ref())), page.total),
+        pagination: PaginationResponse::marked(&paging, rows, page.next.map(|next| mark(&next, &query)), page.total),
         warnings,
         total_documents: page.total.filter(|_| !is_grouped),
         stats,
@@ -580,25 +582,30 @@ mod tests {
 
     #[test]
     fn a_cursor_remembers_its_part_and_its_order() {
-        let cursor = |next, part, sort: Option<(String, bool)>| {
+        let of = |part, sort: Option<(String, bool)>, group: Option<&str>| {
+            let group_by = group.map(str::to_owned);
+            DocumentQuery { part, sort, group_by, ..DocumentQuery::default() }
+        };
+        let cursor = |next, query: DocumentQuery| {
             let paging = Paging { limit: 10, offset: 0, after: None, include_total: false };
-            PaginationResponse::marked(&paging, 10, Some(mark(&next, part, sort.as_ref())), None).next_cursor.unwrap()
+            PaginationResponse::marked(&paging, 10, Some(mark(&next, &query)), None).next_cursor.unwrap()
         };
         let plain = Mark { seq: 7, place: None };
         let by_a = Mark { place: Some(Place::in_order(&Fields::new(), "a")), ..plain.clone() };
-        let query = resolved(json!({ "cursor": cursor(Next::After(plain.clone()), Some((1, 4)), None) })).unwrap();
+        let in_part = cursor(Next::After(plain.clone()), of(Some((1, 4)), None, None));
+        let query = resolved(json!({ "cursor": in_part })).unwrap();
         assert_eq!((query.after, query.part), (Some(plain.clone()), Some((1, 4))));
-        let grouped = json!({ "group_by": { "field": "a" }, "cursor": cursor(Next::Offset(20_000), None, None) });
+        let of_groups = cursor(Next::Offset(20_000), of(None, None, Some("a")));
+        let grouped = json!({ "group_by": { "field": "a" }, "cursor": of_groups });
         assert_eq!(resolved(grouped).unwrap().offset, 20_000, "cursors reach further than offsets");
-        let sorted = cursor(Next::After(by_a.clone()), None, Some(("a".into(), false)));
+        assert_eq!(refused(json!({ "group_by": "b", "cursor": of_groups })), "cursor", "of other groups");
+        let sorted = cursor(Next::After(by_a.clone()), of(None, Some(("a".into(), false)), None));
         let query = resolved(json!({ "sort": { "field": "a" }, "cursor": sorted })).unwrap();
         assert_eq!(query.after, Some(by_a));
         assert_eq!(refused(json!({ "sort": "-a", "cursor": sorted })), "cursor");
-        let of_plain = cursor(Next::After(plain.clone()), None, None);
+        let of_plain = cursor(Next::After(plain), of(None, None, None));
         assert_eq!(refused(json!({ "sort": { "field": "a" }, "cursor": of_plain })), "cursor");
-        let elsewhere = json!({
-            "partition": { "index": 0, "count": 4 }, "cursor": cursor(Next::After(plain), Some((1, 4)), None)
-        });
+        let elsewhere = json!({ "partition": { "index": 0, "count": 4 }, "cursor": in_part });
         assert_eq!(refused(elsewhere), "cursor");
     }
 
