@@ -177,8 +177,8 @@ fn json_lines_are_written_in_any_number_each_for_itself() {
     assert_eq!(inside.get(&format!("/v1/collections/{id}/documents/count")).ok()["count"], LINES - 3);
 
     // Refused lines are told in their order, whatever is wrong with them.
-    let mixed = [json!({ "document_id": "" }).to_string(), "nonsense".into(), json!({ "document_id": "ok" }).to_string()];
-    let errors = import(mixed.join("\n"), upsert).ok()["errors"].clone();
+    let (no_id, right) = (json!({ "document_id": "" }), json!({ "document_id": "right" }));
+    let errors = import(format!("{no_id}\nnonsense\n{right}"), upsert).ok()["errors"].clone();
     assert_eq!((&errors[0]["line"], &errors[1]["line"]), (&json!(1), &json!(2)), "{errors}");
 
     // Where nothing can be written, the answer is an error; an empty body is no error.
