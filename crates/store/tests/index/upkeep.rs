@@ -10,7 +10,9 @@ use strata_model::acl::READERS;
 use strata_model::document::VectorValue;
 use strata_model::filter::{Condition, Filter, Operator};
 use strata_model::{Error, Reader};
-use strata_store::index::{EdgeConfig, EdgeIndex, Index, PayloadIndex, PayloadKind, Restriction, ShardSpec, ShardState};
+use strata_store::index::{
+    EdgeConfig, EdgeIndex, Index, PayloadIndex, PayloadKind, Restriction, ShardSpec, ShardState,
+};
 
 #[test]
 fn a_new_spec_is_built_beside_the_old() {

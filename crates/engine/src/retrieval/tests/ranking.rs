@@ -88,7 +88,11 @@ fn weights_that_were_shipped_to_a_cross_encoder_are_refused_and_not_ignored() {
     for (config, place, word) in [
         (json!("set_1"), "`", "an object"),
         (json!({"shipped_weight_set": "set_1"}), ".shipped_weight_set`", "an object"),
-        (json!({"shipped_weight_set": {"weight_set_id": "set_1"}}), ".shipped_weight_set.evaluation_id`", "is required"),
+        (
+            json!({"shipped_weight_set": {"weight_set_id": "set_1"}}),
+            ".shipped_weight_set.evaluation_id`",
+            "is required",
+        ),
         (config(json!({"rerank": 2})), ".shipped_weight_set.weights.rerank`", "from 0 to 1"),
         (config(json!({"lexical": 0.2})), ".shipped_weight_set.weights`", "ship `set_1` in"),
     ] {
