@@ -3,7 +3,7 @@
 use super::conditions::{FilterTemplate, without_documents};
 use super::inputs::InputSchema;
 use super::limits;
-use super::params::{Findings, Params, choice, count, is_absent};
+use super::params::{Findings, Params, choice, count, is_absent, text};
 use super::snapshot;
 use super::spelling::{self, WrittenStage};
 use super::stages::{self, Stage, StageDefinition};
@@ -226,6 +226,8 @@ fn plan_stage(written: WrittenStage, index: usize, findings: &mut Findings) -> R
     let definition = stages::resolve(&written.stage_id, &format!("{at}.config.stage_id"))?;
     let json = shown(&written, definition);
     let name = written.stage_name.clone().unwrap_or_else(|| definition.stage_id.to_owned());
+    let nowhere = |place: &String| format!("`{place}` is no part of a stage and was ignored");
+    findings.warnings.extend(written.ignored.iter().map(nowhere));
     let mut beside = Params::new(Fields::new(), format!("{at}.config"), findings);
     let mut filter = |value: &Option<Value>, name: &str| match value {
         Some(value) => beside.filter_of(value, &format!("{at}.config.{name}")).map(Some),
@@ -255,7 +257,8 @@ fn plan_stage(written: WrittenStage, index: usize, findings: &mut Findings) -> R
         stages::Draft { stage_id: &written.stage_id, first: index == 0, has_pre_filters: pre_filters.is_some() },
         params,
     )?;
-    let output_alias = written.rest.get("output_alias").and_then(Value::as_str).map(str::to_owned);
+    let alias = written.rest.get("output_alias");
+    let output_alias = alias.map(|alias| text(alias, &format!("{at}.output_alias"))).transpose()?;
     Ok(PlannedStage { name, definition, json, stage, pre_filters, post_filters, on_error, output_alias, cache })
 }
 

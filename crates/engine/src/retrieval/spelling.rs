@@ -18,10 +18,12 @@ pub struct WrittenStage {
     pub post_filters: Option<Value>,
     /// `description`, `batch_size`, `on_error`, `output_alias` and `stage_type`, as sent.
     pub rest: Fields,
+    /// Places of what stands beside the parameters and is no part of a stage.
+    pub ignored: Vec<String>,
 }
 
 /// Keys of a stage that are not parameters, wherever they stand.
-const OUTER: [&str; 7] = ["description", "batch_size", "on_error", "output_alias", "stage_type", "version", "enabled"];
+const OUTER: [&str; 6] = ["description", "batch_size", "on_error", "output_alias", "stage_type", "version"];
 
 /// Reads stage `index`; `known` says whether a text is the id of a stage.
 pub fn read(stage: &Value, index: usize, known: impl Fn(&str) -> bool) -> Result<WrittenStage> {
@@ -47,12 +49,22 @@ pub fn read(stage: &Value, index: usize, known: impl Fn(&str) -> bool) -> Result
     let pre_filters = filters(&mut inner, &mut outer, "pre_filters");
     let post_filters = filters(&mut inner, &mut outer, "post_filters");
     let repeated = outer.remove("parameters");
+    let mut ignored = Vec::new();
     let parameters = match inner.remove("parameters").filter(|v| !v.is_null()).or(repeated) {
-        Some(Value::Object(parameters)) => parameters,
+        Some(Value::Object(parameters)) => {
+            outer.remove("name");
+            ignored.extend(sent(&outer).map(|key| format!("{at}.{key}")));
+            ignored.extend(sent(&inner).map(|key| format!("{at}.config.{key}")));
+            parameters
+        }
         None | Some(Value::Null) => inner.into_iter().chain(outer).collect(),
         Some(_) => return Err(Error::invalid(format!("{at}.config.parameters"), "must be an object")),
     };
-    Ok(WrittenStage { stage_name, stage_id, parameters, pre_filters, post_filters, rest })
+    Ok(WrittenStage { stage_name, stage_id, parameters, pre_filters, post_filters, rest, ignored })
+}
+
+fn sent(fields: &Fields) -> impl Iterator<Item = &str> {
+    fields.iter().filter(|(_, value)| !is_absent(value)).map(|(key, _)| key.as_str())
 }
 
 fn id(inner: &Fields, outer: &Fields, at: &str, known: impl Fn(&str) -> bool) -> Result<String> {
@@ -130,6 +142,17 @@ mod tests {
                 (Some(filter.clone()), None, Fields::new())
             );
         }
+    }
+
+    #[test]
+    fn what_is_no_part_of_a_stage_is_named() {
+        let stage = json!({
+            "stage_name": "s", "pre_filter": {"a": 1}, "note": null,
+            "config": {"stage_id": "limit", "parameters": {}, "filters": {"a": 1}},
+        });
+        assert_eq!(written(stage).ignored, ["stages.0.pre_filter", "stages.0.config.filters"]);
+        let stage = json!({"name": "s", "stage_name": "t", "config": {"stage_id": "limit", "parameters": {}}});
+        assert!(written(stage).ignored.is_empty());
     }
 
     #[test]
