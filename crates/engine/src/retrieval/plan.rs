@@ -221,7 +221,7 @@ impl Plan {
     }
 }
 
-fn plan_stage(written: WrittenStage, index: usize, findings: &mut Findings) -> Result<PlannedStage> {
+fn plan_stage(mut written: WrittenStage, index: usize, findings: &mut Findings) -> Result<PlannedStage> {
     let at = format!("stages.{index}");
     let definition = stages::resolve(&written.stage_id, &format!("{at}.config.stage_id"))?;
     let json = shown(&written, definition);
@@ -229,12 +229,14 @@ fn plan_stage(written: WrittenStage, index: usize, findings: &mut Findings) -> R
     let nowhere = |place: &String| format!("`{place}` is no part of a stage and was ignored");
     findings.warnings.extend(written.ignored.iter().map(nowhere));
     let mut beside = Params::new(Fields::new(), format!("{at}.config"), findings);
-    let mut filter = |value: &Option<Value>, name: &str| match value {
-        Some(value) => beside.filter_of(value, &format!("{at}.config.{name}")).map(Some),
+    let mut filter = |written: Option<(String, Value)>| match written {
+        Some((place, value)) => beside.filter_of(&value, &place).map(Some),
         None => Ok(None),
     };
-    let mut pre_filters = filter(&written.pre_filters, "pre_filters")?;
-    let post_filters = filter(&written.post_filters, "post_filters")?;
+    let named = |name: &str, value: &Option<Value>| Some((format!("{at}.config.{name}"), value.clone()?));
+    let inside = if definition.stage_id == "feature_search" { filter_inside(&mut written, &at)? } else { None };
+    let mut pre_filters = filter(inside.or_else(|| named("pre_filters", &written.pre_filters)))?;
+    let post_filters = filter(named("post_filters", &written.post_filters))?;
     if definition.reads_collections {
         pre_filters = pre_filters.map(without_documents).transpose()?;
     }
@@ -260,6 +262,25 @@ fn plan_stage(written: WrittenStage, index: usize, findings: &mut Findings) -> R
     let alias = written.rest.get("output_alias");
     let output_alias = alias.map(|alias| text(alias, &format!("{at}.output_alias"))).transpose()?;
     Ok(PlannedStage { name, definition, json, stage, pre_filters, post_filters, on_error, output_alias, cache })
+}
+
+/// The filter that stands among the parameters of a search, with its place: some callers write it there.
+fn filter_inside(written: &mut WrittenStage, at: &str) -> Result<Option<(String, Value)>> {
+    let mut take = |name: &str| written.parameters.remove(name).filter(|value| !is_absent(value));
+    let (name, value) = match (take("filters"), take("filter")) {
+        (Some(value), None) => ("filters", value),
+        (None, Some(value)) => ("filter", value),
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            let place = format!("{at}.config.parameters.filter");
+            return Err(Error::invalid(place, "is there beside `filters`; write one of them"));
+        }
+    };
+    let place = format!("{at}.config.parameters.{name}");
+    if written.pre_filters.is_some() {
+        return Err(Error::invalid(place, "is there beside `pre_filters`; write one of them"));
+    }
+    Ok(Some((place, value)))
 }
 
 fn shown(written: &WrittenStage, definition: &StageDefinition) -> Value {

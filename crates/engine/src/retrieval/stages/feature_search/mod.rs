@@ -63,6 +63,7 @@ fn schema() -> Value {
             "fusion": {"type": "string", "enum": ["rrf", "dbsf", "weighted", "max", "learned"], "default": "rrf"},
             "learning_config": learned::schema(),
             "collection_identifiers": {"type": "array", "items": {"type": "string"}},
+            "filters": {"type": "object", "description": "Filter of all searches; the same as `pre_filters` beside the parameters."},
             "hard_timeout_ms": {"type": "integer", "minimum": 1, "default": limits::SEARCH_TIMEOUT_MS},
             "interactive": {"type": "boolean", "default": false},
             "degrade_retry": {"type": "boolean", "default": false, "description": "Whether searches that ran out of time are tried once more, twice as long."},
