@@ -9,13 +9,11 @@ use std::sync::Arc;
 use strata_model::{Error, Fields, Result};
 
 /// Parameters that any stage may carry and that change no result here.
-const SHARED: [&str; 7] = [
+const SHARED: [&str; 5] = [
     "cache_behavior",
     "cache_ttl_seconds",
     "hard_timeout_ms",
     "batch_size",
-    "auto_preprocess",
-    "query_preprocessing",
     "version",
 ];
 

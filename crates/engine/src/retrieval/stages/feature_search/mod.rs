@@ -190,6 +190,8 @@ fn parse(draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
         group_by: group_by(&mut params)?,
         at: params.at().to_owned(),
     };
+    // Content is looked at as a whole, so that there is nothing to switch off.
+    params.fixed(&["auto_preprocess"], flag)?;
     params.take(&["feature_extractor"]);
     params.finish();
     Ok(Arc::new(stage))
@@ -349,11 +351,12 @@ fn collection_identifiers(params: &mut Params<'_>) -> Result<Option<Setting<Vec<
 /// How rankings are fused, and what is learned for that.
 fn fusion(params: &mut Params<'_>, searches: &[Search]) -> Result<(Fusion, Option<Learning>)> {
     let learning = match params.take(&["learning_config"]) {
-        Some((at, Value::Object(fields))) => Some(learned::read(params.below(fields, at), searches)?),
+        Some((at, Value::Object(fields))) => Some((learned::read(params.below(fields, at.clone()), searches)?, at)),
         Some((at, _)) => return Err(Error::invalid(at, "must be an object")),
         None => None,
     };
     let Some((at, value)) = params.take(&["fusion", "fusion_method", "fusion_strategy"]) else {
+        not_learned(params, learning);
         return Ok((rrf(params)?, None));
     };
     let (name, k) = match &value {
@@ -383,10 +386,18 @@ fn fusion(params: &mut Params<'_>, searches: &[Search]) -> Result<(Fusion, Optio
         };
     }
     if name.as_str() != Some("learned") {
+        not_learned(params, learning);
         return Ok((fusion, None));
     }
     let missing = || Error::invalid(params.place("learning_config"), "is required with `fusion` `learned`");
-    Ok((fusion, Some(learning.ok_or_else(missing)?)))
+    Ok((fusion, Some(learning.ok_or_else(missing)?.0)))
+}
+
+/// Warns where there is something to learn with and nothing that learns.
+fn not_learned(params: &mut Params<'_>, learning: Option<(Learning, String)>) {
+    if let Some((_, at)) = learning {
+        params.warn(format!("`{at}` changes nothing without `fusion` `learned`"));
+    }
 }
 
 fn rrf(params: &mut Params<'_>) -> Result<Fusion> {
@@ -402,13 +413,22 @@ fn facets(params: &mut Params<'_>) -> Result<Vec<Facet>> {
     if list.len() > limits::MAX_FACETS {
         return Err(Error::invalid(at, format!("a search counts at most {} facets", limits::MAX_FACETS)));
     }
-    let facet = |(i, value): (usize, &Value)| {
-        let at = format!("{at}.{i}");
-        let key = value.get("key").or_else(|| value.get("field")).unwrap_or(value);
-        let limit = value.get("limit").filter(|v| !v.is_null()).map(|v| count(1..=1000)(v, &format!("{at}.limit")));
-        Ok(Facet { key: text(key, &format!("{at}.key"))?, limit: limit.transpose()?.unwrap_or(10) })
+    list.into_iter().enumerate().map(|(i, value)| facet(params, value, format!("{at}.{i}"))).collect()
+}
+
+/// A field, or an object that names it.
+fn facet(params: &mut Params<'_>, value: Value, at: String) -> Result<Facet> {
+    let fields = match value {
+        Value::Object(fields) => fields,
+        plain => [("key".to_owned(), plain)].into_iter().collect(),
     };
-    list.iter().enumerate().map(facet).collect()
+    let mut below = params.below(fields, at);
+    let key = below.fixed(&["key", "field"], text)?.ok_or_else(|| Error::invalid(below.place("key"), "is required"))?;
+    let limit = below.fixed(&["limit"], |v, at| count(1..=1000)(v, at))?.unwrap_or(10);
+    // Values are counted one by one; nothing is estimated either way.
+    below.fixed(&["exact"], flag)?;
+    below.finish();
+    Ok(Facet { key, limit })
 }
 
 fn group_by(params: &mut Params<'_>) -> Result<Option<GroupBy>> {

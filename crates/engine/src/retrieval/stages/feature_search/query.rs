@@ -2,11 +2,39 @@
 
 use super::content::Content;
 use crate::retrieval::backend::Media;
-use crate::retrieval::params::{Params, is_absent};
+use crate::retrieval::params::{Params, choice, is_absent};
 use crate::retrieval::template::{Node, Rendered, Variables};
 use serde_json::Value;
 use strata_model::document::VectorValue;
 use strata_model::{Error, Fields, Result, limits};
+
+/// Keys of a query, whatever it looks for.
+const KEYS: [&str; 15] = [
+    "input_mode",
+    "value",
+    "values",
+    "text",
+    "query",
+    "vector",
+    "indices",
+    "document_ref",
+    "document_id",
+    "collection_id",
+    "content",
+    "url",
+    "image",
+    "base64",
+    "embedding_task",
+];
+
+/// What a text may be embedded for. The models of this version make the same vector for all of these.
+const TASKS: [(&str, ()); 5] = [
+    ("retrieval_query", ()),
+    ("retrieval_document", ()),
+    ("semantic_similarity", ()),
+    ("classification", ()),
+    ("none", ()),
+];
 
 /// A query as a retriever keeps it.
 #[derive(Debug, Clone)]
@@ -38,6 +66,9 @@ pub(super) enum Query {
 impl QueryTemplate {
     pub fn parse(value: &Value, at: &str, params: &mut Params<'_>) -> Result<Self> {
         let is_content = mode(value, at)? == Some("content");
+        for key in value.as_object().into_iter().flat_map(Fields::keys).filter(|key| !KEYS.contains(&key.as_str())) {
+            params.warn(format!("`{at}.{key}` is no part of a query and was ignored"));
+        }
         let node = params.note(Node::parse(value, at)?);
         if node.is_literal() {
             read(value, at)?;
@@ -103,6 +134,9 @@ fn mode<'v>(value: &'v Value, at: &str) -> Result<Option<&'v str>> {
 /// Reads a query without templates.
 fn read(value: &Value, at: &str) -> Result<Query> {
     let Value::Object(map) = value else { return plain(value, at) };
+    if let Some(task) = get(map, &["embedding_task"]) {
+        choice(task, &format!("{at}.embedding_task"), &TASKS)?;
+    }
     match mode(value, at)? {
         Some("vector") if map.contains_key("indices") => vector(value, at),
         Some("vector") => get(map, &["value", "vector"]).map_or(Ok(empty()), |v| vector(v, &format!("{at}.value"))),
@@ -246,6 +280,7 @@ mod tests {
             (json!({"input_mode": "content", "value": [1, 2]}), "q.value"),
             (json!({"values": ["a"]}), "q.input_mode"),
             (json!({"input_mode": "smell"}), "q.input_mode"),
+            (json!({"text": "a", "embedding_task": "smell"}), "q.embedding_task"),
             (json!([1, "a"]), "`q`"),
             (json!({"input_mode": "vector", "value": "text"}), "q.value"),
             (json!({"indices": [1], "values": []}), "`q`"),
