@@ -65,6 +65,8 @@ static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::ne
 
 #[derive(Debug)]
 struct Cluster {
+    /// Place of `feature_uri`.
+    feature_at: String,
     algorithm: Option<Setting<Algorithm>>,
     n_clusters: Option<Setting<usize>>,
     min_cluster_size: Option<Setting<usize>>,
@@ -82,6 +84,7 @@ fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
         choice(value, at, &known)
     };
     let stage = Cluster {
+        feature_at: params.place("feature_uri"),
         algorithm: params.setting(&["algorithm"], algorithm)?,
         n_clusters: params.setting(&["n_clusters", "num_clusters"], count(2..=100))?,
         min_cluster_size: params.setting(&["min_cluster_size"], count(2..=100))?,
@@ -152,7 +155,7 @@ impl Cluster {
         };
         let Some(feature) = named.or_else(|| found_by(hits)) else {
             let reason = format!("stage `{}` has no search before it, so the feature must be named", run.stage_name);
-            return Err(Error::invalid("feature_uri", reason));
+            return Err(Error::invalid(&self.feature_at, reason));
         };
         run.vectors_of(hits, &feature).await
     }

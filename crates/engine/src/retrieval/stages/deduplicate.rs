@@ -52,6 +52,8 @@ enum Strategy {
 
 #[derive(Debug)]
 struct Deduplicate {
+    /// Place of `feature_uri`.
+    feature_at: String,
     strategy: Option<Setting<Strategy>>,
     fields: Option<Setting<Vec<String>>>,
     content_field: Option<Setting<String>>,
@@ -73,6 +75,7 @@ fn parse(_draft: Draft<'_>, mut params: Params<'_>) -> Result<Arc<dyn Stage>> {
     };
     let keep = |value: &Value, at: &str| choice(value, at, &[("first", false), ("last", true)]);
     let stage = Deduplicate {
+        feature_at: params.place("feature_uri"),
         strategy: params.setting(&["strategy"], strategy)?,
         fields: params.setting(&["fields", "field"], texts)?,
         content_field: params.setting(&["content_field"], text)?,
@@ -99,7 +102,11 @@ impl Stage for Deduplicate {
             let before = hits.len();
             let mut left = match strategy {
                 Strategy::Field => {
-                    let fields = value_or(self.fields.as_ref(), run.variables, vec!["document_id".to_owned()])?;
+                    let mut fields = value_or(self.fields.as_ref(), run.variables, Vec::new())?;
+                    if fields.is_empty() {
+                        // In nothing all documents are equal.
+                        fields.push("document_id".to_owned());
+                    }
                     by_fields(hits, &fields, case)
                 }
                 Strategy::Content => {
@@ -114,7 +121,7 @@ impl Stage for Deduplicate {
                     };
                     let Some(feature) = named.or_else(|| found_by(&hits)) else {
                         return Err(Error::invalid(
-                            "feature_uri",
+                            &self.feature_at,
                             format!("stage `{}` has no search before it, so the feature must be named", run.stage_name),
                         ));
                     };

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use strata_model::document::VectorValue;
-use strata_model::{Error, Result};
+use strata_model::{Error, Fields, Result};
 
 pub(super) const DEFINITION: StageDefinition = StageDefinition {
     stage_id: "mmr",
@@ -22,6 +22,8 @@ pub(super) const DEFINITION: StageDefinition = StageDefinition {
 };
 
 const MAX_TOP_K: u64 = 500;
+/// Greatest weight of a field; weights count beside each other only.
+const MAX_WEIGHT: f64 = 1e6;
 
 fn schema() -> Value {
     json!({
@@ -108,16 +110,22 @@ fn resemblance(params: &mut Params<'_>) -> Result<By> {
             features.push((uri, below.fixed(&["weight"], |v, at| number(0.0..=1.0)(v, at))?.unwrap_or(1.0)));
             below.finish();
         }
-        return Ok(By::Features(features));
+        return Ok(if features.is_empty() { By::Found } else { By::Features(features) });
     }
-    let fields = params.fixed(&["diversity_fields"], texts)?;
-    let weights = params.take(&["diversity_field_weights"]);
-    let Some(fields) = fields else { return Ok(By::Found) };
-    let weight = |field: &str| match &weights {
-        Some((at, weights)) => match weights.get(field) {
-            Some(weight) => number(0.0..=f64::MAX)(weight, &format!("{at}.{field}")),
-            None => Ok(1.0),
-        },
+    let fields = params.fixed(&["diversity_fields"], texts)?.unwrap_or_default();
+    let (at, weights) = match params.take(&["diversity_field_weights"]) {
+        Some((at, Value::Object(weights))) => (at, weights),
+        Some((at, _)) => return Err(Error::invalid(at, "must be an object of numbers")),
+        None => (String::new(), Fields::new()),
+    };
+    if let Some(other) = weights.keys().find(|name| !fields.contains(name)) {
+        return Err(Error::invalid(format!("{at}.{other}"), "is not one of `diversity_fields`"));
+    }
+    if fields.is_empty() {
+        return Ok(By::Found);
+    }
+    let weight = |field: &str| match weights.get(field) {
+        Some(weight) => number(0.0..=MAX_WEIGHT)(weight, &format!("{at}.{field}")),
         None => Ok(1.0),
     };
     let weighted = fields.into_iter().map(|field| weight(&field).map(|weight| (field, weight)));
