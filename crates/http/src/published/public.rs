@@ -447,6 +447,7 @@ async fn execute(
     let collections = prepared.as_ref().map(|prepared| prepared.plan.collection_identifiers.clone());
     let view = PublicView::new(&published, collections.unwrap_or_default());
     let prepared = prepared.map_err(|error| view.fault(error))?;
+    asked.check_public_inputs(&prepared.plan, &published.exposure())?;
     asked.show_to_public(view);
     answered(app, published.scope, prepared, asked, known).await
 }

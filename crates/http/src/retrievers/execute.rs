@@ -203,6 +203,14 @@ impl Asked {
         }
     }
 
+    /// Refuses a filter among the inputs of `plan` over what is not exposed.
+    pub(crate) fn check_public_inputs(&self, plan: &Plan, exposure: &Exposure) -> Result<()> {
+        match plan.filter_in_inputs(&self.execute.inputs) {
+            Some(filter) => exposure.check_filter(filter).map_err(|error| error.under("inputs")),
+            None => Ok(()),
+        }
+    }
+
     /// Cuts the page down to `most` hits.
     pub(crate) fn limit_page(&mut self, most: usize) {
         if let Some(requested) = self.execute.page.cap(most) {

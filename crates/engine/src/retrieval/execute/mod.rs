@@ -151,8 +151,7 @@ impl Plan {
         let used = |name: &str| self.input_schema.declares(name) || read.contains(name);
         let provided_input_keys: Vec<String> = sent.keys().cloned().collect();
         let mut inferred_inputs = Fields::new();
-        if let Some(inner) = sent.get("filters").filter(|f| !used("filters") && (f.is_object() || f.is_array())) {
-            // Some clients can send nothing but inputs and put the filter of an execution there.
+        if let Some(inner) = self.filter_in_inputs(&sent) {
             filter = filter.and(Filter::parse(inner, "inputs.filters")?);
             inferred_inputs.insert("filters".into(), "used as the filter of the execution".into());
         }
@@ -164,6 +163,13 @@ impl Plan {
             filter,
             Interpretation { provided_input_keys, inferred_inputs, ignored_input_keys, relaxations: Vec::new() },
         ))
+    }
+
+    /// The filter of an execution that stands among its inputs: some clients can send nothing else. Where the retriever has
+    /// an input of that name it is none.
+    pub fn filter_in_inputs<'i>(&self, inputs: &'i Fields) -> Option<&'i Value> {
+        let is_input = self.input_schema.declares("filters") || self.input_names().contains("filters");
+        inputs.get("filters").filter(|sent| !is_input && (sent.is_object() || sent.is_array()))
     }
 
     fn deadline(&self, started: Instant, asked: Option<Duration>) -> Option<Instant> {
