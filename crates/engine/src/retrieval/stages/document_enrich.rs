@@ -247,7 +247,7 @@ async fn look_up(run: &mut Run<'_>, collection: &Setting<String>, asked: &[Vec<V
     wanted.sort_by_key(key);
     wanted.dedup_by_key(|value| key(value));
     let Some(name) = collection.value(run.variables)? else { return Ok(Found::new()) };
-    let collections = run.backend.collections(&[name]).await?;
+    let collections = run.named_collections(&[name], collection.at()).await?;
     let (mut found, mut room) = (Found::new(), Room::default());
     for part in wanted.chunks(VALUES_A_READ) {
         let filter = Filter::Is(Condition {

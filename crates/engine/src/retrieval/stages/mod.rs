@@ -47,7 +47,7 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
 use strata_model::filter::Filter;
-use strata_model::{Error, Fields, Result};
+use strata_model::{Error, FieldError, Fields, Result};
 use tokio::time::Instant;
 
 /// What a stage does to the working set.
@@ -363,6 +363,16 @@ impl Run<'_> {
             self.notes.warnings.push(warning);
         }
         Ok(read.into_iter().flatten().map(Hit::new).collect())
+    }
+
+    /// The collections that a parameter at `at` names.
+    pub async fn named_collections(&self, names: &[String], at: &str) -> Result<Vec<CollectionInfo>> {
+        self.backend.collections(names).await.map_err(|error| match error {
+            Error::Invalid(wrong) => {
+                Error::Invalid(wrong.into_iter().map(|fault| FieldError::new(at, fault.message)).collect())
+            }
+            other => other,
+        })
     }
 
     /// The collections that hits are in. Documents that only the answer has are in none.

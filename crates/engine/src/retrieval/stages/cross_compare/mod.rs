@@ -266,7 +266,7 @@ impl CrossCompare {
             None => Filter::all(),
         };
         let Some(name) = self.collection.value(run.variables)? else { return Ok(Vec::new()) };
-        let collections = run.backend.collections(&[name]).await?;
+        let collections = run.named_collections(&[name], self.collection.at()).await?;
         let mut found: Vec<Document> = Vec::new();
         for collection in &collections {
             found.extend(run.backend.scan(&collection.collection_id, &filter, limit).await?);

@@ -126,7 +126,7 @@ impl FeatureSearch {
     async fn collections(&self, run: &Run<'_>, search: &Search) -> Result<Vec<CollectionInfo>> {
         for setting in [&search.collections, &self.collections].into_iter().flatten() {
             if let Some(ids) = setting.value(run.variables)?.filter(|ids| !ids.is_empty()) {
-                return run.backend.collections(&ids).await;
+                return run.named_collections(&ids, setting.at()).await;
             }
         }
         run.backend.collections(run.collections).await
@@ -134,15 +134,10 @@ impl FeatureSearch {
 
     /// The collections of the stage as a whole.
     pub(super) async fn stage_collections(&self, run: &Run<'_>) -> Result<Vec<CollectionInfo>> {
-        if let Some(ids) = self
-            .collections
-            .as_ref()
-            .map(|s| s.value(run.variables))
-            .transpose()?
-            .flatten()
-            .filter(|ids| !ids.is_empty())
+        if let Some(setting) = &self.collections
+            && let Some(ids) = setting.value(run.variables)?.filter(|ids| !ids.is_empty())
         {
-            return run.backend.collections(&ids).await;
+            return run.named_collections(&ids, setting.at()).await;
         }
         run.backend.collections(run.collections).await
     }
@@ -229,7 +224,10 @@ async fn reference(
     at: &str,
 ) -> Result<Reference> {
     let named = match collection {
-        Some(identifier) => run.backend.collections(&[identifier.to_owned()]).await?,
+        Some(identifier) => {
+            let place = format!("{at}.document_ref.collection_id");
+            run.named_collections(&[identifier.to_owned()], &place).await?
+        }
         None => searched.to_vec(),
     };
     for candidate in named {
