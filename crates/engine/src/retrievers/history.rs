@@ -83,6 +83,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// The share of the stages, from 0 to 1, whose results were kept from an earlier execution; `None` where no stage came to
+    /// its end.
+    pub fn cache_hit_rate(&self) -> Option<f64> {
+        let kept = self.stages.iter().filter(|stage| stage.cache_hit).count();
+        (!self.stages.is_empty()).then(|| kept as f64 / self.stages.len() as f64)
+    }
+
     /// The record as filters and sorts of lists see it.
     pub fn view(&self) -> Fields {
         let view = json!({
@@ -95,6 +102,7 @@ impl Record {
             "duration_ms": self.duration_ms,
             "total_processed": self.processed,
             "total_returned": self.returned,
+            "cache_hit_rate": self.cache_hit_rate(),
             "query_summary": self.query_summary,
             "inputs_hash": self.inputs_hash,
         });

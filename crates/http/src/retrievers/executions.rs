@@ -103,6 +103,7 @@ struct ExecutionSummary {
     total_processed: i64,
     /// Hits of the page.
     total_returned: i64,
+    /// The share of the stages whose results were kept from an earlier execution; null where no stage came to its end.
     cache_hit_rate: Option<f64>,
     /// The same for the same inputs.
     inputs_hash: String,
@@ -121,7 +122,7 @@ impl From<Record> for ExecutionSummary {
             credits_used: 0.0,
             total_processed: record.processed as i64,
             total_returned: record.returned as i64,
-            cache_hit_rate: None,
+            cache_hit_rate: record.cache_hit_rate(),
             inputs_hash: record.inputs_hash,
             query_summary: record.query_summary,
         }
@@ -143,6 +144,7 @@ struct AdhocExecution {
     total_processed: i64,
     /// Hits of the page.
     total_returned: i64,
+    /// The share of the stages whose results were kept from an earlier execution; null where no stage came to its end.
     cache_hit_rate: Option<f64>,
     /// The beginning of the input that looks like a query.
     query_summary: Option<String>,
@@ -166,7 +168,7 @@ impl From<Record> for AdhocExecution {
             credits_used: 0.0,
             total_processed: record.processed as i64,
             total_returned: record.returned as i64,
-            cache_hit_rate: None,
+            cache_hit_rate: record.cache_hit_rate(),
             query_summary: record.query_summary,
             stages_completed: record.stages.len() as i64,
             total_stages: record.total_stages as i64,

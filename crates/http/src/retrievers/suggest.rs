@@ -51,12 +51,12 @@ struct FeatureSearchRequest {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 struct FeatureSearchQuery {
-    /// `text`, `vector` or `document`.
+    /// `text`, `vector`, `document` or `content`.
     input_mode: Option<String>,
     text: Option<String>,
-    /// Content by URL; not available yet, and refused.
+    /// The URL of a picture, a recording, a text or a page, for an index whose model reads it.
     url: Option<String>,
-    /// An image; not available yet, and refused.
+    /// The same as a data URI, base64 or a URL.
     image: Option<String>,
     /// Numbers, or rows of numbers.
     #[schema(value_type = Option<Vec<f32>>)]
