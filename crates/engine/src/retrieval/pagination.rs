@@ -10,6 +10,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strata_model::{Error, Fields, Result};
 
+/// Keys of `pagination`. The last ones are those of answers, which some callers send back as they are.
+const KEYS: [&str; 12] = [
+    "method",
+    "limit",
+    "page_size",
+    "page_number",
+    "page",
+    "cursor",
+    "after",
+    "scroll_id",
+    "scroll_ttl",
+    "returned",
+    "total",
+    "has_next",
+];
+
 const MAX_LIMIT: u64 = 500;
 const MAX_SCROLL_LIMIT: u64 = 1_000;
 const DEFAULT_LIMIT: u64 = 10;
@@ -79,6 +95,7 @@ impl PageRequest {
             Some(Value::Object(settings)) => Some(settings),
             Some(_) => return Err(Error::invalid("settings", "must be an object")),
         };
+        let mut warnings = unknown("settings", settings, &["limit"]);
         let plain = body.get("limit").or_else(|| settings?.get("limit")).filter(|v| !v.is_null());
         let alias = body.get("page_size").filter(|v| !v.is_null());
         match body.get("pagination") {
@@ -88,12 +105,14 @@ impl PageRequest {
                 }
                 let at = if plain.is_some() { "limit" } else { "page_size" };
                 let limit = count(plain.or(alias), at, 1..=MAX_LIMIT, DEFAULT_LIMIT)?;
-                Ok((Self::Cursor { limit, cursor: text(body.get("cursor"), "cursor")? }, Vec::new()))
+                Ok((Self::Cursor { limit, cursor: text(body.get("cursor"), "cursor")? }, warnings))
             }
             Some(Value::Object(pagination)) => {
-                let beside = plain.or(alias).is_some();
-                let warning = || "`pagination` was used and `limit` was not: send one of them".to_owned();
-                Ok((Self::parse_method(pagination)?, if beside { vec![warning()] } else { Vec::new() }))
+                if plain.or(alias).is_some() {
+                    warnings.push("`pagination` was used and `limit` was not: send one of them".to_owned());
+                }
+                warnings.extend(unknown("pagination", Some(pagination), &KEYS));
+                Ok((Self::parse_method(pagination)?, warnings))
             }
             Some(_) => Err(Error::invalid("pagination", "must be an object with `method`")),
         }
@@ -283,6 +302,12 @@ fn start_after(after: &Fields, hits: &[Hit]) -> Result<usize> {
     Ok(hits.iter().position(reached).unwrap_or(hits.len()))
 }
 
+/// Warnings about keys that nobody reads.
+fn unknown(at: &str, fields: Option<&Fields>, known: &[&str]) -> Vec<String> {
+    let keys = fields.into_iter().flat_map(Fields::keys).filter(|key| !known.contains(&key.as_str()));
+    keys.map(|key| format!("`{at}.{key}` is not known here and was ignored")).collect()
+}
+
 fn count(value: Option<&Value>, at: &str, range: std::ops::RangeInclusive<u64>, default: u64) -> Result<usize> {
     let Some(value) = value else { return Ok(default as usize) };
     match value.as_u64().filter(|n| range.contains(n)) {
@@ -341,6 +366,10 @@ mod tests {
         let both = json!({"limit": 5, "pagination": {"method": "cursor", "limit": 2}});
         let (page, warnings) = PageRequest::parse(both.as_object().unwrap()).unwrap();
         assert_eq!((page, warnings.len()), (PageRequest::Cursor { limit: 2, cursor: None }, 1));
+        let unknown = json!({"settings": {"colour": 1}, "pagination": {"page": 2, "offset": 20, "has_next": true}});
+        let (_, warnings) = PageRequest::parse(unknown.as_object().unwrap()).unwrap();
+        assert!(warnings[0].contains("`settings.colour`") && warnings[1].contains("`pagination.offset`"));
+        assert_eq!(warnings.len(), 2);
     }
 
     #[test]

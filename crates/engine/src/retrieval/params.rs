@@ -278,10 +278,11 @@ pub fn number(range: RangeInclusive<f64>) -> impl Fn(&Value, &str) -> Result<f64
     move |value, at| {
         let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
         number.filter(|n| range.contains(n)).ok_or_else(|| {
-            let bounds = if range.end().is_finite() {
-                format!("from {} to {}", range.start(), range.end())
-            } else {
-                "that is finite".into()
+            let bounds = match (*range.start(), *range.end()) {
+                (least, most) if most < f64::MAX => format!("from {least} to {most}"),
+                (least, _) if least > 0.0 && least <= f64::MIN_POSITIVE => "above 0".into(),
+                (least, _) if least > f64::MIN => format!("of at least {least}"),
+                _ => "that is finite".into(),
             };
             Error::invalid(at, format!("must be a number {bounds}"))
         })
