@@ -79,6 +79,9 @@ struct Mark {
     offset: usize,
     /// The last document of the page before; wins over the offset while it is still a hit.
     after: Option<String>,
+    /// Which hit of that document it was, from 0: a stage may make several of one.
+    #[serde(default, skip_serializing_if = "is_first")]
+    nth: usize,
     /// The query it belongs to.
     query: String,
     /// Unix seconds after which a scroll id is refused.
@@ -205,7 +208,7 @@ impl PageRequest {
         let start = self.start(hits, query, now)?.min(total);
         let end = start.saturating_add(self.size()).min(total);
         let has_next = end < total;
-        let hits = hits[start..end].to_vec();
+        let page = hits[start..end].to_vec();
         let mut answer = Fields::new();
         answer.insert("method".into(), self.method().into());
         let size_name = if matches!(self, Self::Offset { .. }) { "page_size" } else { "limit" };
@@ -213,13 +216,13 @@ impl PageRequest {
         if let Self::Offset { page_number, .. } = self {
             answer.insert("page_number".into(), (*page_number).into());
         }
-        answer.insert("returned".into(), hits.len().into());
+        answer.insert("returned".into(), page.len().into());
         answer.insert("total".into(), total.into());
         answer.insert("has_next".into(), has_next.into());
-        if let Some((name, next)) = self.next(&hits, end, query, now).filter(|_| has_next) {
+        if let Some((name, next)) = self.next(&hits[..end], query, now).filter(|_| has_next && start < end) {
             answer.insert(name.into(), next);
         }
-        Ok(Page { hits, answer })
+        Ok(Page { hits: page, answer })
     }
 
     /// Makes a page that has more than `most` hits as small; answers how many it had.
@@ -254,19 +257,21 @@ impl PageRequest {
         match self {
             Self::Offset { page_size, page_number } => Ok((page_number - 1).saturating_mul(*page_size)),
             Self::Cursor { .. } | Self::Scroll { .. } => Ok(self.mark(query, now)?.map_or(0, |mark| {
-                let after = mark.after.and_then(|last| hits.iter().position(|h| h.document.document_id == last));
-                after.map_or(mark.offset, |position| position + 1)
+                mark.after.and_then(|last| place_after(hits, &last, mark.nth)).unwrap_or(mark.offset)
             })),
             Self::Keyset { after: None, .. } => Ok(0),
             Self::Keyset { after: Some(after), .. } => start_after(after, hits),
         }
     }
 
-    fn next(&self, page: &[Hit], end: usize, query: &str, now: i64) -> Option<(&'static str, Value)> {
-        let last = page.last()?;
+    /// Where to go on after `seen`, the hits of this page and those before it.
+    fn next(&self, seen: &[Hit], query: &str, now: i64) -> Option<(&'static str, Value)> {
+        let (last, before) = seen.split_last()?;
+        let document_id = &last.document.document_id;
+        let nth = before.iter().filter(|hit| hit.document.document_id == *document_id).count();
         let mark = |expires| {
-            let mark =
-                Mark { offset: end, after: Some(last.document.document_id.clone()), query: query.to_owned(), expires };
+            let after = Some(document_id.clone());
+            let mark = Mark { offset: seen.len(), after, nth, query: query.to_owned(), expires };
             serde_json::to_vec(&mark).ok().map(|bytes| Value::from(URL_SAFE_NO_PAD.encode(bytes)))
         };
         match self {
@@ -276,10 +281,24 @@ impl PageRequest {
                 Some(("scroll_id", mark(Some(now.saturating_add(*ttl_seconds as i64)))?))
             }
             Self::Keyset { .. } => {
-                Some(("after", json!({"score": last.score, "document_id": last.document.document_id})))
+                let mut after = json!({"score": last.score, "document_id": document_id});
+                if !is_first(&nth) {
+                    after["nth"] = nth.into();
+                }
+                Some(("after", after))
             }
         }
     }
+}
+
+fn is_first(nth: &usize) -> bool {
+    *nth == 0
+}
+
+/// The place behind the hit that is the `nth` of its document, from 0, or behind the last one where there are fewer.
+fn place_after(hits: &[Hit], document_id: &str, nth: usize) -> Option<usize> {
+    let own = hits.iter().enumerate().filter(|(_, hit)| hit.document.document_id == document_id);
+    own.take(nth.saturating_add(1)).last().map(|(place, _)| place + 1)
 }
 
 /// Where the hits after a keyset begin: after its document, or, where that is gone, after its score.
@@ -292,8 +311,9 @@ fn start_after(after: &Fields, hits: &[Hit]) -> Result<usize> {
             "must hold `document_id` or `score` of the last hit of the page before",
         ));
     }
-    if let Some(position) = document.and_then(|d| hits.iter().position(|h| h.document.document_id == d)) {
-        return Ok(position + 1);
+    let nth = after.get("nth").and_then(Value::as_u64).and_then(|nth| usize::try_from(nth).ok()).unwrap_or(0);
+    if let Some(place) = document.and_then(|document_id| place_after(hits, document_id, nth)) {
+        return Ok(place);
     }
     let reached = |h: &Hit| match (view::field(h, "score").and_then(|v| v.as_f64()), score) {
         (Some(have), Some(seen)) => have < seen,
@@ -402,6 +422,22 @@ mod tests {
                 }
             }
             assert_eq!(seen, (0..7).collect::<Vec<_>>(), "{method}");
+        }
+    }
+
+    #[test]
+    fn pages_go_on_within_a_document_of_several_hits() {
+        let hits: Vec<Hit> = [0, 1, 1, 1, 2].map(|n| Hit::new(fake::document(n, json!({})))).into();
+        for (method, key) in [("cursor", "cursor"), ("keyset", "after"), ("scroll", "scroll_id")] {
+            let mut seen = Vec::new();
+            let mut body = json!({"pagination": {"method": method, "limit": 1}});
+            for _ in 0..hits.len() {
+                let page = request(body.clone()).unwrap().cut(&hits, "q", 100).unwrap();
+                seen.extend(ids(&page));
+                body["pagination"][key] = page.answer.get(key).cloned().unwrap_or_default();
+            }
+            assert_eq!(seen, [0, 1, 1, 1, 2], "{method}");
+            assert!(body["pagination"][key].is_null(), "{method}");
         }
     }
 
