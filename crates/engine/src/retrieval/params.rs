@@ -9,13 +9,7 @@ use std::sync::Arc;
 use strata_model::{Error, Fields, Result};
 
 /// Parameters that any stage may carry and that change no result here.
-const SHARED: [&str; 5] = [
-    "cache_behavior",
-    "cache_ttl_seconds",
-    "hard_timeout_ms",
-    "batch_size",
-    "version",
-];
+const SHARED: [&str; 5] = ["cache_behavior", "cache_ttl_seconds", "hard_timeout_ms", "batch_size", "version"];
 
 /// Turns a JSON value into a parameter; the text is its place.
 pub type Check<T> = fn(&Value, &str) -> Result<T>;

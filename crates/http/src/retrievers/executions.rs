@@ -114,6 +114,7 @@ struct ExecutionSummary {
 impl From<Record> for ExecutionSummary {
     fn from(record: Record) -> Self {
         Self {
+            cache_hit_rate: record.cache_hit_rate(),
             execution_id: record.execution_id,
             status: record.outcome.as_str().to_owned(),
             created_at: record.created_at,
@@ -122,7 +123,6 @@ impl From<Record> for ExecutionSummary {
             credits_used: 0.0,
             total_processed: record.processed as i64,
             total_returned: record.returned as i64,
-            cache_hit_rate: record.cache_hit_rate(),
             inputs_hash: record.inputs_hash,
             query_summary: record.query_summary,
         }
@@ -161,6 +161,7 @@ struct AdhocExecution {
 impl From<Record> for AdhocExecution {
     fn from(record: Record) -> Self {
         Self {
+            cache_hit_rate: record.cache_hit_rate(),
             execution_mode: "adhoc".into(),
             status: record.outcome.as_str().to_owned(),
             timestamp: record.created_at,
@@ -168,7 +169,6 @@ impl From<Record> for AdhocExecution {
             credits_used: 0.0,
             total_processed: record.processed as i64,
             total_returned: record.returned as i64,
-            cache_hit_rate: record.cache_hit_rate(),
             query_summary: record.query_summary,
             stages_completed: record.stages.len() as i64,
             total_stages: record.total_stages as i64,
