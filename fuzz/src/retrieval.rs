@@ -10,9 +10,8 @@ pub mod plan {
     pub use strata_engine::retrieval::Plan;
 }
 
+#[path = "../../crates/engine/src/retrieval/tests"]
 pub mod tests {
-    #[path = "../../../../crates/engine/src/retrieval/tests/generate.rs"]
     pub mod generate;
-    #[path = "../../../../crates/engine/src/retrieval/tests/properties.rs"]
     pub mod properties;
 }
