@@ -25,7 +25,8 @@ use strata_model::{Error, Result};
 /// Programs and libraries that decode and are not part of this program.
 #[derive(Debug, Clone, Default)]
 pub struct Tools {
-    /// The program `ffmpeg`, 5.0 or later, for sound and video.
+    /// The program `ffmpeg`, 5.0 or later, for sound and video; for stills such as HEIC, AVIF, JPEG XL and SVG the one that
+    /// `strata models pull media_tools` brings, or another of version 9 that was built with `libjxl` and `librsvg`.
     pub ffmpeg: Option<PathBuf>,
     /// The library `libpdfium`, for PDFs.
     pub pdfium: Option<PathBuf>,
@@ -165,25 +166,40 @@ impl Decoder {
     pub async fn probe(&self, source: &Source) -> Result<Probe> {
         let kind = source.kind().await?;
         match kind.family() {
-            Family::Image | Family::Pdf if crate::image::decode::can_decode(kind) || kind == MediaKind::Pdf => {
-                match self.ask(source, kind, Task::Probe).await?.only().await? {
-                    (Reply::Probe(probe), _) => Ok(probe),
-                    _ => Err(unexpected()),
-                }
-            }
+            Family::Image | Family::Pdf => match self.ask(source, kind, Task::Probe).await?.only().await? {
+                (Reply::Probe(probe), _) => Ok(probe),
+                _ => Err(unexpected()),
+            },
             Family::Audio | Family::Video => self.ffmpeg().probe(source, kind).await,
-            Family::Image | Family::Pdf | Family::Text | Family::Archive | Family::Unknown => Ok(Probe::of(kind)),
+            Family::Text | Family::Archive | Family::Unknown => Ok(Probe::of(kind)),
         }
     }
 
-    /// Decodes an image once and makes all outputs of it. Its EXIF orientation is followed, what is transparent lies on
-    /// white, and of an animation the first frame is taken.
+    /// Decodes an image once and makes all outputs of it. Its orientation is followed, what is transparent lies on white, and
+    /// of an animation the first frame is taken.
     pub async fn image(&self, source: &Source, request: &ImageRequest) -> Result<DecodedImage> {
         let kind = source.kind().await?;
         if kind.family() != Family::Image {
             return Err(wrong_family(kind, "image"));
         }
+        if kind.still_demuxer().is_some() {
+            return self.still(source, kind, request).await;
+        }
         match self.ask(source, kind, Task::Image(request.clone())).await?.only().await? {
+            (Reply::Image(shape), body) => DecodedImage::from_wire(shape, body).ok_or_else(unexpected),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The same of one that `ffmpeg` decodes: a worker says how large it is, `ffmpeg` makes its pixels, and a worker makes the
+    /// outputs of them.
+    async fn still(&self, source: &Source, kind: MediaKind, request: &ImageRequest) -> Result<DecodedImage> {
+        let (Reply::Still(still), _) = self.ask(source, kind, Task::Still).await?.only().await? else {
+            return Err(unexpected());
+        };
+        let pixels = self.ffmpeg().pixels(source, kind, &still).await?;
+        let task = Task::Pixels { width: still.width, height: still.height, image: request.clone() };
+        match self.ask(&Source::Path(pixels.path().to_owned()), kind, task).await?.only().await? {
             (Reply::Image(shape), body) => DecodedImage::from_wire(shape, body).ok_or_else(unexpected),
             _ => Err(unexpected()),
         }

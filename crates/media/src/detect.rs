@@ -1,6 +1,6 @@
 //! What a file is, by its first bytes. A name or a declared type is never looked at.
 
-use crate::limits::HEAD_BYTES;
+use crate::{image::still::svg, limits::HEAD_BYTES};
 use serde::{Deserialize, Serialize};
 
 /// The families of media, by what can be derived from them.
@@ -34,6 +34,10 @@ pub enum MediaKind {
     Heif,
     Avif,
     Svg,
+    /// JPEG 2000, in its own container or bare.
+    Jp2,
+    /// A Photoshop document.
+    Psd,
     Wav,
     Mp3,
     Flac,
@@ -63,7 +67,9 @@ impl MediaKind {
     /// What can be derived from it. An `ogg`, `mp4` or `webm` may hold only sound; [`crate::Probe`] tells.
     pub fn family(self) -> Family {
         match self {
-            Jpeg | Png | Gif | Webp | Bmp | Tiff | Ico | Pnm | Qoi | JpegXl | Heif | Avif | Svg => Family::Image,
+            Jpeg | Png | Gif | Webp | Bmp | Tiff | Ico | Pnm | Qoi | JpegXl | Heif | Avif | Svg | Jp2 | Psd => {
+                Family::Image
+            }
             Wav | Mp3 | Flac | Ogg | Aac | M4a | Aiff | Amr => Family::Audio,
             Mp4 | QuickTime | Matroska | Webm | Avi | Flv | Asf | MpegProgram | MpegTransport => Family::Video,
             Pdf => Family::Pdf,
@@ -89,6 +95,8 @@ impl MediaKind {
             Heif => "image/heif",
             Avif => "image/avif",
             Svg => "image/svg+xml",
+            Jp2 => "image/jp2",
+            Psd => "image/vnd.adobe.photoshop",
             Wav => "audio/wav",
             Mp3 => "audio/mpeg",
             Flac => "audio/flac",
@@ -113,7 +121,7 @@ impl MediaKind {
         }
     }
 
-    /// The name of the one `ffmpeg` demuxer that may read it, if there is one. Text never has one, so no playlist, concat
+    /// The name of the one `ffmpeg` demuxer that may read it as sound or video, if there is one. Text never has one, so no playlist, concat
     /// script or subtitle file can make `ffmpeg` open other files.
     pub(crate) fn demuxer(self) -> Option<&'static str> {
         Some(match self {
@@ -132,11 +140,26 @@ impl MediaKind {
             Asf => "asf",
             MpegProgram => "mpeg",
             MpegTransport => "mpegts",
-            Jpeg | Png | Webp | Bmp | Tiff | Ico | Pnm | Qoi | JpegXl | Heif | Avif | Svg | Pdf | Text | Zip
-            | Unknown => {
+            Jpeg | Png | Webp | Bmp | Tiff | Ico | Pnm | Qoi | JpegXl | Heif | Avif | Svg | Jp2 | Psd | Pdf | Text
+            | Zip | Unknown => {
                 return None;
             }
         })
+    }
+
+    /// The name of the one `ffmpeg` demuxer that reads it as a still image; `None` for what is none, and for images that are
+    /// decoded without it. That of SVG draws what is in the file and opens no other.
+    pub(crate) fn still_demuxer(self) -> Option<&'static str> {
+        match self {
+            JpegXl => Some("jpegxl_pipe"),
+            Heif | Avif => Some("mov"),
+            Svg => Some("svg_pipe"),
+            Jp2 => Some("j2k_pipe"),
+            Psd => Some("psd_pipe"),
+            Jpeg | Png | Gif | Webp | Bmp | Tiff | Ico | Pnm | Qoi | Wav | Mp3 | Flac | Ogg | Aac | M4a | Aiff | Amr
+            | Mp4 | QuickTime | Matroska | Webm | Avi | Flv | Asf | MpegProgram | MpegTransport | Pdf | Text | Zip
+            | Unknown => None,
+        }
     }
 }
 
@@ -157,7 +180,7 @@ pub fn detect(head: &[u8], size_bytes: u64) -> MediaKind {
         return kind;
     }
     if is_text(head) {
-        return if looks_like_svg(head) { Svg } else { Text };
+        return if svg::root(head).is_some() { Svg } else { Text };
     }
     infer::get(head).and_then(|found| by_media_type(found.mime_type())).unwrap_or(Unknown)
 }
@@ -172,12 +195,20 @@ fn by_box(head: &[u8]) -> Option<MediaKind> {
             b"qt  " => QuickTime,
             b"M4A " | b"M4B " | b"F4A " => M4a,
             b"avif" | b"avis" => Avif,
+            b"mif1" | b"msf1" if is_compatible(head, *b"avif") || is_compatible(head, *b"avis") => Avif,
             b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1" => Heif,
             _ => Mp4,
         }),
         b"moov" | b"mdat" | b"wide" | b"pnot" => Some(QuickTime),
         _ => None,
     }
+}
+
+/// Whether an `ftyp` at the beginning names a brand among those that the file fits besides its own.
+fn is_compatible(head: &[u8], brand: [u8; 4]) -> bool {
+    let size = head.first_chunk::<4>().map_or(0, |size| u32::from_be_bytes(*size) as usize);
+    let brands = head.get(16..size.min(head.len())).unwrap_or_default();
+    brands.as_chunks::<4>().0.contains(&brand)
 }
 
 /// What `infer` does not know, or takes for something else.
@@ -194,6 +225,12 @@ fn by_magic(head: &[u8]) -> Option<MediaKind> {
         [b'q', b'o', b'i', b'f', ..] => Some(Qoi),
         [b'O', b'g', b'g', b'S', ..] => Some(Ogg),
         [0xff, 0x0a, ..] | [0, 0, 0, 0x0c, b'J', b'X', b'L', b' ', ..] => Some(JpegXl),
+        [0xff, 0x4f, 0xff, 0x51, ..] => Some(Jp2),
+        // Its relatives, such as films, begin alike and have other brands.
+        [0, 0, 0, 0x0c, b'j', b'P', b' ', b' ', ..] => {
+            matches!(head.get(20..24), Some(b"jp2 " | b"jpx ")).then_some(Jp2)
+        }
+        [b'8', b'B', b'P', b'S', 0, 1, ..] => Some(Psd),
         [b'P', b'1'..=b'7', space, rest @ ..] if space.is_ascii_whitespace() && begins_pnm(head[1], rest) => Some(Pnm),
         [0x1a, 0x45, 0xdf, 0xa3, ..] => Some(if head.windows(4).any(|w| w == b"webm") { Webm } else { Matroska }),
         [0, 0, 1, 0xba, ..] => Some(MpegProgram),
@@ -269,10 +306,6 @@ fn is_text(head: &[u8]) -> bool {
     !valid.is_empty() && !valid.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}' | '\u{1b}'))
 }
 
-fn looks_like_svg(head: &[u8]) -> bool {
-    head.trim_ascii_start().starts_with(b"<") && head.windows(4).any(|w| w == b"<svg")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,6 +342,15 @@ mod tests {
             (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", Text),
             (b"ffconcat version 1.0\nfile /etc/passwd\n", Text),
             (b"<?xml version='1.0'?><svg xmlns='x'/>", Svg),
+            (b"<!DOCTYPE html><html><body><svg xmlns='x'/>", Text),
+            (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", Heif),
+            (b"\0\0\0\x1cftypmif1\0\0\0\0mif1heicmiaf", Heif),
+            (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", Avif),
+            (b"\0\0\0\x0cJXL \x0d\x0a\x87\x0a", JpegXl),
+            (b"\xff\x4f\xff\x51\0\x2f", Jp2),
+            (b"\0\0\0\x0cjP  \x0d\x0a\x87\x0a\0\0\0\x14ftypjp2 \0\0\0\0jp2 ", Jp2),
+            (b"\0\0\0\x0cjP  \x0d\x0a\x87\x0a\0\0\0\x14ftypmjp2\0\0\0\0mjp2", Unknown),
+            (b"8BPS\0\x01\0\0\0\0\0\0\0\x03", Psd),
             ("Grüße".as_bytes(), Text),
             (b"", Unknown),
             (b"\x01\x02\x03\x04", Unknown),

@@ -1,12 +1,14 @@
-//! Sound and video, by running `ffmpeg`. It is started through a child of ours that has laid limits on itself; it may use
+//! Sound, video and the stills that `image` does not decode, by running `ffmpeg`. It is started through a child of ours that has laid limits on itself; it may use
 //! the one demuxer that the content was found to need, read files and pipes and nothing else, and take no subtitles,
 //! attachments or data. So no file can make it open another one or a connection.
 //!
-//! Damaged files are decoded as far as that goes; one that gives nothing is an error with what `ffmpeg` said.
+//! Damaged recordings are decoded as far as that goes; one that gives nothing is an error with what `ffmpeg` said. A damaged
+//! still is an error.
 
 mod make;
 mod probe;
 mod sound;
+mod still;
 mod video;
 
 pub use make::{Transcode, VideoCodec};
@@ -18,7 +20,7 @@ use crate::{
     decoder::{Config, Source, wrong_family},
     detect::MediaKind,
     fault::{Failure, Fault},
-    limits::{FFMPEG_CPU_SECONDS, MAX_CHILDREN, MAX_LINE_BYTES, MAX_MADE_FILE_BYTES},
+    limits::{FFMPEG_CPU_SECONDS, MAX_CHILDREN, MAX_LINE_BYTES, MAX_MADE_FILE_BYTES, STILL_CPU_SECONDS},
     pool::{self, Messages},
 };
 use std::{ffi::OsString, io::Write, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
@@ -35,6 +37,8 @@ use tokio::{
 pub(crate) struct Ffmpeg {
     config: Arc<Config>,
     permits: Arc<Semaphore>,
+    /// Of stills, which are not to wait for the end of a video.
+    still_permits: Arc<Semaphore>,
 }
 
 /// A file that `ffmpeg` can open. It needs one that has a path and can be read at any place.
@@ -54,6 +58,10 @@ impl Input {
 
     pub async fn of_kind(source: &Source, kind: MediaKind) -> Result<Arc<Self>> {
         let demuxer = kind.demuxer().ok_or_else(|| wrong_family(kind, "sound or video"))?;
+        Self::read_by(demuxer, source).await
+    }
+
+    async fn read_by(demuxer: &'static str, source: &Source) -> Result<Arc<Self>> {
         let (path, written) = match source {
             Source::Path(path) => (std::path::absolute(path).map_err(Error::internal)?, None),
             Source::Bytes(bytes) => {
@@ -81,6 +89,14 @@ struct Plan {
     /// What it says besides errors.
     chatty: bool,
     timeout: Option<Duration>,
+    still: Option<StillBounds>,
+}
+
+/// What the run for a still may take, instead of what those for sound and video may.
+struct StillBounds {
+    threads: usize,
+    /// Bytes that it writes.
+    file_bytes: u64,
 }
 
 impl Plan {
@@ -108,8 +124,9 @@ fn seconds(ms: u64) -> String {
 
 impl Ffmpeg {
     pub fn new(config: Arc<Config>) -> Self {
-        let permits = Arc::new(Semaphore::new(config.ffmpegs.clamp(1, MAX_CHILDREN)));
-        Self { config, permits }
+        let permits = |count: usize| Arc::new(Semaphore::new(count.clamp(1, MAX_CHILDREN)));
+        let (still_permits, permits) = (permits(config.workers), permits(config.ffmpegs));
+        Self { config, permits, still_permits }
     }
 
     /// Starts a run as soon as there is room for it.
@@ -117,18 +134,18 @@ impl Ffmpeg {
         let config = &self.config;
         let Some(program) = &config.tools.ffmpeg else {
             let message =
-                "sound and video are decoded by `ffmpeg`, which is not there: run `strata models pull media_tools`";
+                "files of this kind are decoded by `ffmpeg`, which is not there: run `strata models pull media_tools`";
             return Err(Error::Unavailable(message.to_owned()));
         };
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(Error::internal)?;
-        let confinement = Confinement {
-            memory_bytes: config.ffmpeg_memory_bytes,
-            processor_seconds: FFMPEG_CPU_SECONDS,
-            file_bytes: MAX_MADE_FILE_BYTES,
+        let (permits, threads, processor_seconds, file_bytes) = match plan.still {
+            Some(bounds) => (&self.still_permits, bounds.threads, STILL_CPU_SECONDS, bounds.file_bytes),
+            None => (&self.permits, config.ffmpeg_threads, FFMPEG_CPU_SECONDS, MAX_MADE_FILE_BYTES),
         };
+        let permit = Arc::clone(permits).acquire_owned().await.map_err(Error::internal)?;
+        let confinement = Confinement { memory_bytes: config.ffmpeg_memory_bytes, processor_seconds, file_bytes };
         let mut from = OsString::from("file:");
         from.push(&input.path);
-        let threads = config.ffmpeg_threads.clamp(1, 64).to_string();
+        let threads = threads.clamp(1, 64).to_string();
         let mut command = pool::command(config);
         command
             .args(child::exec_arguments(confinement, program))

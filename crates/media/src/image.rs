@@ -2,6 +2,7 @@
 
 pub(crate) mod animation;
 pub(crate) mod decode;
+pub(crate) mod still;
 
 use crate::{
     limits::{THUMBNAIL_QUALITY, THUMBNAIL_SIDE},

@@ -2,7 +2,7 @@
 //! images, pages, sound and video into pixels, samples and text.
 //!
 //! This crate knows no model, no SQL and no HTTP. Bytes of others are never parsed in the process that asks: a worker of
-//! ours reads images and PDFs, `ffmpeg` reads sound and video, and each runs as a child under limits on memory, time,
+//! ours reads images and PDFs, `ffmpeg` reads sound, video and the newer kinds of images, and each runs as a child under limits on memory, time,
 //! files and output (see [`child`]). What a child says is an answer of known shape or a reason.
 
 pub mod child;

@@ -15,6 +15,12 @@ pub const MAX_SIDE: u32 = 65_535;
 pub const MAX_IMAGE_ALLOCATION_BYTES: u64 = 1 << 30;
 /// Outputs that one decoded image or page is turned into.
 pub const MAX_OUTPUTS: usize = 64;
+/// Longest side that an SVG is drawn with, in pixels; one that says it is larger is drawn smaller.
+pub const MAX_SVG_SIDE: u32 = 4096;
+/// Entries of each list in an HEIF file that are looked at.
+pub const MAX_ITEMS: usize = 65_536;
+/// Parts that an HEIF picture is put together of. A photo of 48 megapixels has some 200.
+pub const MAX_TILES: usize = 1024;
 /// Longest side of an output, in pixels.
 pub const MAX_OUTPUT_SIDE: u32 = 8192;
 /// Longest side of a thumbnail, in pixels.
@@ -32,6 +38,12 @@ pub const WORKER_TIMEOUT: Duration = Duration::from_secs(30);
 pub const FFMPEG_SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Processor time of one `ffmpeg`, in seconds, all threads together.
 pub const FFMPEG_CPU_SECONDS: u64 = 3600;
+/// Processor time of one `ffmpeg` for a still image, in seconds, all threads together. It is stopped before, unless its
+/// parent has died.
+pub const STILL_CPU_SECONDS: u64 = 240;
+/// Bytes that a file may have which the `ffmpeg` of a still writes, even if the pixels are fewer: drawing text may leave a
+/// cache of fonts.
+pub const MIN_STILL_FILE_BYTES: u64 = 64 << 20;
 /// Processor time that a worker gets for its whole life, in seconds; it is retired long before.
 pub const WORKER_CPU_SECONDS: u64 = 1800;
 /// Requests after which a worker is replaced.

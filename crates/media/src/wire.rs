@@ -4,7 +4,7 @@
 use crate::{
     detect::MediaKind,
     fault::Failure,
-    image::{ImageRequest, ImageShape},
+    image::{ImageRequest, ImageShape, still::Still},
     limits::{MAX_BODY_BYTES, MAX_HEADER_BYTES},
     pdf::{PdfDocument, PdfRequest, wire::PageReply},
     probe::Probe,
@@ -31,6 +31,14 @@ pub(crate) struct Request {
 pub(crate) enum Task {
     Probe,
     Image(ImageRequest),
+    /// What a still says that `ffmpeg` is to decode.
+    Still,
+    /// Pictures of the pixels that it made: RGBA, row by row from the top.
+    Pixels {
+        width: u32,
+        height: u32,
+        image: ImageRequest,
+    },
     PdfDocument,
     PdfPages(PdfRequest),
 }
@@ -43,6 +51,7 @@ pub(crate) enum Reply {
     Ready,
     Probe(Probe),
     Image(ImageShape),
+    Still(Still),
     PdfDocument(PdfDocument),
     /// One page; more follow, or `Done`.
     PdfPage(Box<PageReply>),

@@ -43,6 +43,11 @@ fn originals(folder: &Path) -> Vec<(&'static str, Vec<u8>)> {
         let arguments = [&["-t", "1", "-i", video.as_str(), "-vf", "scale=160:120"], codecs].concat();
         (name, read(made(folder, name, &arguments)))
     };
+    let apple = text("opencv-doc/apple.jpg");
+    let still = |name: &'static str, codec: &[&str]| {
+        let arguments = [&["-i", apple.as_str(), "-vf", "scale=160:120", "-frames:v", "1"], codec].concat();
+        (name, read(made(folder, name, &arguments)))
+    };
     let sound = |name: &'static str| (name, read(made(folder, name, &["-i", speech.as_str()])));
     vec![
         ("photo.jpg", encoded(image::ImageFormat::Jpeg)),
@@ -57,6 +62,14 @@ fn originals(folder: &Path) -> Vec<(&'static str, Vec<u8>)> {
         ("photo.qoi", encoded(image::ImageFormat::Qoi)),
         ("photo.pnm", encoded(image::ImageFormat::Pnm)),
         ("picture.jxl", read(file("libjxl-testdata/jxl/splines.jxl"))),
+        still("photo.jxl", &["-c:v", "libjxl"]),
+        still("photo.avif", &["-c:v", "libaom-av1", "-cpu-used", "8", "-still-picture", "1"]),
+        still("photo.jp2", &["-c:v", "libopenjpeg"]),
+        ("turned.heic", include_bytes!("files/turned_6.heic").to_vec()),
+        ("tiles.heic", include_bytes!("files/tiles.heic").to_vec()),
+        ("transparent.heic", include_bytes!("files/transparent.heic").to_vec()),
+        ("drawing.svg", drawing()),
+        ("document.psd", support::photoshop(64, 32, [200, 100, 50])),
         clip("clip.mp4", &["-c:v", "libx264", "-c:a", "aac"]),
         clip("clip.mov", &["-c:v", "libx264", "-c:a", "aac"]),
         clip("clip.mkv", &["-c:v", "libx265", "-c:a", "flac"]),
@@ -73,6 +86,15 @@ fn originals(folder: &Path) -> Vec<(&'static str, Vec<u8>)> {
         ("encrypted.pdf", include_bytes!("files/encrypted.pdf").to_vec()),
         ("small.pdf", small_pdf()),
     ]
+}
+
+fn drawing() -> Vec<u8> {
+    let shapes = (0..40).map(|n| format!("<circle cx='{n}' cy='{n}' r='{}' fill='url(#g)' filter='url(#f)'/>", n / 2));
+    let defined = "<defs><linearGradient id='g'><stop offset='0' stop-color='red'/></linearGradient><filter id='f'>\
+                   <feGaussianBlur stdDeviation='2'/></filter></defs>";
+    let shapes: String = shapes.collect();
+    format!("<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 64 32'>{defined}{shapes}<text y='9'>a</text></svg>")
+        .into_bytes()
 }
 
 fn small_pdf() -> Vec<u8> {
@@ -130,11 +152,32 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
         ("huge.wav", wav),
         ("huge.pnm", b"P6\n65535 65535\n65535\n\0".to_vec()),
         ("huge.qoi", b"qoif\0\0\xff\xff\0\0\xff\xff\x03\0\0\0\0\0\0\0\0\x01".to_vec()),
+        ("huge.jxl", b"\xff\x0a\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff".to_vec()),
+        ("huge.psd", [&support::photoshop(1, 1, [0; 3])[..14], b"\0\0\x75\x30\0\0\x75\x30\0\x08\0\x03"].concat()),
+        ("huge.svg", b"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 1e30 1e30'><path d='M0 0L9 9'/></svg>".to_vec()),
+        ("uses.svg", many_uses().into_bytes()),
+        ("entities.svg", many_entities().into_bytes()),
+        ("deep.svg", format!("<svg xmlns='http://www.w3.org/2000/svg'>{}", repeated("<g>", 200_000)).into_bytes()),
         ("deep.pdf", deep),
         ("round.pdf", kids.into_bytes()),
         ("zero", Vec::new()),
         ("zeros", vec![0; 5000]),
     ]
+}
+
+/// Ten times as many rectangles at each of twelve levels.
+fn many_uses() -> String {
+    let level = |n: u32| format!("<g id='a{}'>{}</g>", n + 1, format!("<use href='#a{n}'/>").repeat(10));
+    let levels: String = (0..12).map(level).collect();
+    let first = "<rect id='a0' width='1' height='1'/>";
+    format!("<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'>{first}{levels}<use href='#a12'/></svg>")
+}
+
+/// The same by entities.
+fn many_entities() -> String {
+    let level = |n: u32| format!("<!ENTITY e{} '{}'>", n + 1, format!("&e{n};").repeat(10));
+    let levels: String = (0..9).map(level).collect();
+    format!("<!DOCTYPE svg [<!ENTITY e0 '<g/>'>{levels}]><svg xmlns='http://www.w3.org/2000/svg'>&e9;</svg>")
 }
 
 fn crc(bytes: &[u8]) -> u32 {

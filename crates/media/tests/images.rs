@@ -144,7 +144,6 @@ async fn what_is_no_image_is_refused_with_a_reason() {
         (bytes(b"hello".to_vec()), "text/plain"),
         (bytes(whole[..whole.len() / 2].to_vec()), "cannot be decoded"),
         (bytes(jpeg[..jpeg.len() / 2].to_vec()), "cut off"),
-        (source("libjxl-testdata/jxl/splines.jxl"), "image/jxl"),
         (source("pdf/R-intro.pdf"), "application/pdf"),
         (source("opencv-doc/vtest.avi"), "video/x-msvideo"),
     ];

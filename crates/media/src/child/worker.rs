@@ -83,6 +83,15 @@ fn serve(request: &Request, body: Vec<u8>, pdfium: &mut pdf::Library, out: &Out)
             let (shape, body) = decoded.into_wire();
             out.answer(Reply::Image(shape), body, false)?;
         }
+        Task::Still => {
+            let still = image::still::look(&file(path, &body)?, *kind, *max_pixels)?;
+            out.answer(Reply::Still(still), Vec::new(), false)?;
+        }
+        Task::Pixels { width, height, image } => {
+            let decoded = image::decode::of_pixels(pixels(path, body)?, *width, *height, image)?;
+            let (shape, body) = decoded.into_wire();
+            out.answer(Reply::Image(shape), body, false)?;
+        }
         Task::PdfDocument => {
             let document = pdf::document::describe(pdfium.get()?, path.as_deref(), &body)?;
             out.answer(Reply::PdfDocument(document), Vec::new(), false)?;
@@ -109,6 +118,12 @@ fn file<'a>(path: &Option<PathBuf>, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Fai
         return Err(Failure::limit(message));
     }
     fs::read(path).map(Cow::Owned).map_err(unreadable)
+}
+
+/// Pixels that another child of ours made, of a number that the parent has bounded.
+fn pixels(path: &Option<PathBuf>, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    let Some(path) = path else { return Ok(body) };
+    fs::read(path).map_err(|error| Failure::ours(format!("`{}` cannot be read: {error}", path.display())))
 }
 
 /// The way back to the parent.

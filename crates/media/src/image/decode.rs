@@ -4,7 +4,7 @@
 use crate::{
     detect::MediaKind,
     fault::Failure,
-    image::{DecodedImage, ImageRequest, animation},
+    image::{DecodedImage, ImageRequest, animation, still},
     limits::{MAX_IMAGE_ALLOCATION_BYTES, MAX_OUTPUTS, MAX_SIDE},
     picture::{self, Encoding, Picture},
     probe::Probe,
@@ -22,24 +22,55 @@ pub(crate) fn decode(
     request: &ImageRequest,
     max_pixels: u64,
 ) -> Result<DecodedImage, Failure> {
-    if request.outputs.is_empty() || request.outputs.len() > MAX_OUTPUTS {
-        return Err(Failure::ours(format!("one to {MAX_OUTPUTS} outputs can be made of an image")));
-    }
+    check_request(request)?;
     let mut decoder = open(file, kind, max_pixels)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(|error| failure(kind, error))?;
     image.apply_orientation(orientation);
-    let pixels = on_white(image);
+    make(&on_white(image), request)
+}
+
+/// The same of pixels that `ffmpeg` made of a still: RGBA of eight bits, row by row from the top.
+pub(crate) fn of_pixels(
+    rgba: Vec<u8>,
+    width: u32,
+    height: u32,
+    request: &ImageRequest,
+) -> Result<DecodedImage, Failure> {
+    check_request(request)?;
+    let expected = u64::from(width) * u64::from(height) * 4;
+    if rgba.len() as u64 != expected {
+        let message = format!("its decoder gave {} bytes of pixels and not {expected}", rgba.len());
+        return Err(Failure::file(message));
+    }
+    let pixels = Picture { width, height, encoding: Encoding::Rgb8, bytes: laid_on_white(rgba) };
+    make(&pixels, request)
+}
+
+fn check_request(request: &ImageRequest) -> Result<(), Failure> {
+    if request.outputs.is_empty() || request.outputs.len() > MAX_OUTPUTS {
+        return Err(Failure::ours(format!("one to {MAX_OUTPUTS} outputs can be made of an image")));
+    }
+    Ok(())
+}
+
+fn make(pixels: &Picture, request: &ImageRequest) -> Result<DecodedImage, Failure> {
     let outputs = request
         .outputs
         .iter()
-        .map(|output| picture::convert(&pixels, output.crop, output.size, output.filter, output.encoding))
+        .map(|output| picture::convert(pixels, output.crop, output.size, output.filter, output.encoding))
         .collect::<Result<_, _>>()?;
     Ok(DecodedImage { width: pixels.width, height: pixels.height, outputs })
 }
 
 /// What an image says of itself, without its pixels.
 pub(crate) fn probe(file: &[u8], kind: MediaKind, max_pixels: u64) -> Result<Probe, Failure> {
+    if kind.still_demuxer().is_some() {
+        let still = still::look(file, kind, max_pixels)?;
+        let (width, height) = (Some(still.width), Some(still.height));
+        // Of the few that move the first picture is taken.
+        return Ok(Probe { width, height, frame_count: Some(1), ..Probe::of(kind) });
+    }
     let mut decoder = open(file, kind, max_pixels)?;
     let (width, height) = decoder.dimensions();
     let turned = matches!(
@@ -72,6 +103,12 @@ fn open(file: &[u8], kind: MediaKind, max_pixels: u64) -> Result<impl ImageDecod
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(|error| failure(kind, error))?;
     let (width, height) = decoder.dimensions();
+    check_size(width, height, max_pixels)?;
+    Ok(decoder)
+}
+
+/// Whether an image of this size may be decoded.
+pub(crate) fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), Failure> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels > max_pixels {
         let message = format!("the image has {width} x {height} pixels; at most {max_pixels} are decoded");
@@ -80,12 +117,10 @@ fn open(file: &[u8], kind: MediaKind, max_pixels: u64) -> Result<impl ImageDecod
     if pixels == 0 {
         return Err(Failure::file("the image has no pixels"));
     }
-    Ok(decoder)
-}
-
-/// Whether images of this kind are decoded.
-pub(crate) fn can_decode(kind: MediaKind) -> bool {
-    format(kind).is_ok()
+    if width.max(height) > MAX_SIDE {
+        return Err(Failure::limit(format!("the image has more than {MAX_SIDE} pixels a side")));
+    }
+    Ok(())
 }
 
 fn format(kind: MediaKind) -> Result<ImageFormat, Failure> {
@@ -144,18 +179,22 @@ fn on_white(image: DynamicImage) -> Picture {
     let bytes = if opaque {
         image.into_rgb8().into_raw()
     } else {
-        let over = |value: u8, alpha: u32| ((u32::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
-        let mut bytes = image.into_rgba8().into_raw();
-        let pixels = bytes.len() / 4;
-        for i in 0..pixels {
-            let [r, g, b, a] = [bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]];
-            let alpha = u32::from(a);
-            bytes[3 * i] = over(r, alpha);
-            bytes[3 * i + 1] = over(g, alpha);
-            bytes[3 * i + 2] = over(b, alpha);
-        }
-        bytes.truncate(3 * pixels);
-        bytes
+        laid_on_white(image.into_rgba8().into_raw())
     };
     Picture { width, height, encoding: Encoding::Rgb8, bytes }
+}
+
+/// RGB of RGBA, in the same memory.
+fn laid_on_white(mut bytes: Vec<u8>) -> Vec<u8> {
+    let over = |value: u8, alpha: u32| ((u32::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+    let pixels = bytes.len() / 4;
+    for i in 0..pixels {
+        let [r, g, b, a] = [bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]];
+        let alpha = u32::from(a);
+        bytes[3 * i] = over(r, alpha);
+        bytes[3 * i + 1] = over(g, alpha);
+        bytes[3 * i + 2] = over(b, alpha);
+    }
+    bytes.truncate(3 * pixels);
+    bytes
 }

@@ -40,6 +40,19 @@ pub fn decoder() -> Decoder {
     Decoder::new(config())
 }
 
+/// A Photoshop document of one colour, as it is saved for others: without layers.
+pub fn photoshop(width: u32, height: u32, color: [u8; 3]) -> Vec<u8> {
+    let mut file = b"8BPS\0\x01\0\0\0\0\0\0\0\x03".to_vec();
+    file.extend(height.to_be_bytes());
+    file.extend(width.to_be_bytes());
+    // Eight bits of RGB; no palette, resources or layers; not packed.
+    file.extend(b"\0\x08\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    for plane in color {
+        file.extend(std::iter::repeat_n(plane, (width * height) as usize));
+    }
+    file
+}
+
 /// A file that `ffmpeg` makes of real ones, kept as long as the folder lives.
 pub fn made(folder: &Path, name: &str, arguments: &[&str]) -> PathBuf {
     let path = folder.join(name);
