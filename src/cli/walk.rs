@@ -246,6 +246,16 @@ mod tests {
         };
         let png = Some(Kind::Media { field: "image", media_type: "image/png" });
         assert_eq!(kind("photo.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), png);
+        let pictures: [(&[u8], &'static str); 4] = [
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "image/heif"),
+            (b"\0\0\0\x18ftypavif\0\0\0\0mif1avif", "image/avif"),
+            (b"\xff\x0a\xfa\x1f", "image/jxl"),
+            (b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml"),
+        ];
+        for (start, media_type) in pictures {
+            assert_eq!(kind("picture", start), Some(Kind::Media { field: "image", media_type }));
+        }
+        assert_eq!(kind("page.html", b"<!DOCTYPE html><html><svg/></html>"), Some(Kind::Text));
         assert_eq!(kind("notes", b"plain words"), Some(Kind::Text));
         assert_eq!(kind("rows.csv", b"a,b\n1,2\n"), Some(Kind::Csv));
         assert_eq!(kind("empty.txt", b""), None);

@@ -9,6 +9,7 @@ mod faces;
 mod pages;
 mod photos;
 mod recordings;
+mod stills;
 mod universal;
 
 use crate::support::{Api, Server, jpeg_size, wait_for};

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use strata_media::Family;
 use strata_model::{Error, Fields, Result, schema::FieldType};
 
 /// How much of a content is looked at.
@@ -40,6 +41,13 @@ pub(super) fn media_type(kind: FieldType, head: &[u8], declared: &Declared, at: 
     if !kind.is_file() {
         return Ok(claimed.unwrap_or_else(|| "application/octet-stream".into()));
     }
+    if kind == FieldType::Image {
+        // Drawings are texts, and not every picture has the brand by which `infer` knows it.
+        let seen = strata_media::detect(head, head.len() as u64);
+        if seen.family() == Family::Image {
+            return Ok(seen.media_type().to_owned());
+        }
+    }
     let found = infer::get(head).map(|t| t.mime_type());
     match found {
         Some(found) if !suits(kind, found) => {
@@ -66,6 +74,11 @@ fn by_name(declared: &Declared) -> Option<String> {
         "png" => "image/png",
         "gif" => "image/gif",
         "webp" => "image/webp",
+        "heic" | "heif" => "image/heif",
+        "avif" => "image/avif",
+        "jxl" => "image/jxl",
+        "jp2" => "image/jp2",
+        "psd" => "image/vnd.adobe.photoshop",
         "mp4" => "video/mp4",
         "mov" => "video/quicktime",
         "webm" => "video/webm",
@@ -205,6 +218,12 @@ mod tests {
         assert_eq!(found(FieldType::Text, b"# A", &named).unwrap(), "text/markdown");
         let svg = Declared { media_type: Some("image/svg+xml".into()), ..Declared::default() };
         assert_eq!(found(FieldType::Image, b"<svg/>", &svg).unwrap(), "image/svg+xml");
+        assert_eq!(found(FieldType::Image, b"<?xml version='1.0'?><svg/>", &none).unwrap(), "image/svg+xml");
+        assert_eq!(found(FieldType::Text, b"<?xml version='1.0'?><svg/>", &none).unwrap(), "text/plain");
+        assert!(found(FieldType::Image, b"<?xml version='1.0'?><html/>", &none).is_err());
+        let heif = b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf";
+        assert_eq!(found(FieldType::Image, heif, &none).unwrap(), "image/heif");
+        assert!(found(FieldType::Pdf, b"\xff\x0a\xfa\x1f", &none).is_err());
     }
 
     #[test]

@@ -180,7 +180,7 @@ const MAX_CODE_CHARS: usize = 50_000;
 /// Ends of paths that are files and no pages, with what they are.
 const ASSETS: [(&str, &[&str]); 5] = [
     ("document", &["pdf", "doc", "docx", "ppt", "pptx", "xls", "xlsx", "csv", "txt", "epub"]),
-    ("image", &["png", "jpg", "jpeg", "gif", "webp", "svg"]),
+    ("image", &["png", "jpg", "jpeg", "gif", "webp", "svg", "avif", "heic", "jxl"]),
     ("video", &["mp4", "mov", "webm", "avi", "mkv"]),
     ("audio", &["mp3", "wav", "flac", "ogg", "m4a"]),
     ("archive", &["zip", "tar", "gz", "tgz", "bz2", "xz", "7z"]),
