@@ -106,7 +106,8 @@ impl Engine {
             .await
     }
 
-    /// Removes the documents that a batch's derivations made, with what descends from them. Answers how many.
+    /// Removes the documents that a batch's derivations made, with what descends from them; its inputs make them anew
+    /// when they are processed again. Answers how many.
     pub async fn delete_batch_documents(&self, scope: &Scope, bucket: &str, batch_id: &str) -> Result<usize> {
         let (at, bucket, batch_id) = (scope.clone(), bucket.to_owned(), batch_id.to_owned());
         let (touched, count) = self
@@ -114,6 +115,7 @@ impl Engine {
             .write(move |tx| {
                 load(tx, &at, Some(&bucket), &batch_id)?;
                 let seqs = derivations::document_seqs_of_batch(tx, &batch_id)?;
+                derivations::forget_batch(tx, &batch_id)?;
                 derivations::remove_documents(tx, &seqs)
             })
             .await?;

@@ -75,6 +75,8 @@ impl Completing {
         let meter = engine.config.allowed.quotas.meter(tx, &scope)?;
         let before = rows::documents_of(tx, &scope, &leased.derivation_id)?;
         let mut touched = Vec::new();
+        // What the extractor made, though somebody may have deleted some of it since: others take over only all of it.
+        let outputs = made.as_ref().map_or(leased.outputs as usize, Vec::len);
         let made: &[Document] = match (made, &done.outputs) {
             (Some(made), Some(outputs)) => {
                 for (ordinal, (document, output)) in made.iter().zip(outputs).enumerate() {
@@ -103,7 +105,7 @@ impl Completing {
         let completion = rows::Completion {
             input_hash: &done.input_hash,
             fingerprint: &done.fingerprint,
-            outputs: made.len(),
+            outputs,
             reused: done.reused,
             now,
             duration_ms: started.elapsed().as_secs_f64() * 1000.0,

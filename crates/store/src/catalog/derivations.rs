@@ -466,6 +466,12 @@ pub fn settle_object(tx: &Transaction<'_>, object_id: &str, now: &str) -> Result
     run(tx, sql, [object_id, now]).map(drop)
 }
 
+/// Forgets what a batch's derivations came to, so that the next time they are asked for, they are worked through anew,
+/// and so that nobody takes their outputs over.
+pub fn forget_batch(tx: &Transaction<'_>, batch_id: &str) -> Result<()> {
+    run(tx, "UPDATE derivations SET input_hash = NULL WHERE batch_id = ?1", [batch_id]).map(drop)
+}
+
 /// The sequence numbers of the documents that a batch's derivations made.
 pub fn document_seqs_of_batch(connection: &Connection, batch_id: &str) -> Result<Vec<i64>> {
     let sql =
