@@ -156,9 +156,9 @@ impl MediaKind {
             Svg => Some("svg_pipe"),
             Jp2 => Some("j2k_pipe"),
             Psd => Some("psd_pipe"),
-            Jpeg | Png | Gif | Webp | Bmp | Tiff | Ico | Pnm | Qoi | Wav | Mp3 | Flac | Ogg | Aac | M4a | Aiff | Amr
-            | Mp4 | QuickTime | Matroska | Webm | Avi | Flv | Asf | MpegProgram | MpegTransport | Pdf | Text | Zip
-            | Unknown => None,
+            Jpeg | Png | Gif | Webp | Bmp | Tiff | Ico | Pnm | Qoi | Wav | Mp3 | Flac | Ogg | Aac | M4a | Aiff
+            | Amr | Mp4 | QuickTime | Matroska | Webm | Avi | Flv | Asf | MpegProgram | MpegTransport | Pdf | Text
+            | Zip | Unknown => None,
         }
     }
 }

@@ -154,7 +154,10 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
         ("huge.qoi", b"qoif\0\0\xff\xff\0\0\xff\xff\x03\0\0\0\0\0\0\0\0\x01".to_vec()),
         ("huge.jxl", b"\xff\x0a\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff".to_vec()),
         ("huge.psd", [&support::photoshop(1, 1, [0; 3])[..14], b"\0\0\x75\x30\0\0\x75\x30\0\x08\0\x03"].concat()),
-        ("huge.svg", b"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 1e30 1e30'><path d='M0 0L9 9'/></svg>".to_vec()),
+        (
+            "huge.svg",
+            b"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 1e30 1e30'><path d='M0 0L9 9'/></svg>".to_vec(),
+        ),
         ("uses.svg", many_uses().into_bytes()),
         ("entities.svg", many_entities().into_bytes()),
         ("deep.svg", format!("<svg xmlns='http://www.w3.org/2000/svg'>{}", repeated("<g>", 200_000)).into_bytes()),

@@ -242,7 +242,9 @@ async fn drawings_have_the_size_that_they_say() {
     let decoder = decoder();
     let drawn = |attributes: &str| {
         let shapes = "<rect width='32' height='32' fill='red'/><rect x='32' width='32' height='32' fill='lime'/>";
-        svg(&format!("<?xml version='1.0'?>\n<!-- made by hand -->\n<svg xmlns='http://www.w3.org/2000/svg' {attributes}>{shapes}</svg>"))
+        svg(&format!(
+            "<?xml version='1.0'?>\n<!-- made by hand -->\n<svg xmlns='http://www.w3.org/2000/svg' {attributes}>{shapes}</svg>"
+        ))
     };
     let cases = [
         ("width='64' height='32'", (64, 32)),
@@ -299,9 +301,11 @@ async fn drawings_open_no_files_and_no_connections() {
     ];
     for place in [format!("file://{path}"), path.to_owned(), address.clone(), ".".to_owned()] {
         drawings.push(format!("<svg {open}>{blue}<image href='{place}/secret.png' width='64' height='32'/></svg>"));
-        drawings.push(format!("<svg {open}>{blue}<image xlink:href='{place}/secret.svg' width='64' height='32'/></svg>"));
+        drawings
+            .push(format!("<svg {open}>{blue}<image xlink:href='{place}/secret.svg' width='64' height='32'/></svg>"));
         drawings.push(format!("<svg {open}>{blue}<use href='{place}/secret.svg#a'/></svg>"));
-        drawings.push(format!("<svg {open}>{blue}<rect width='64' height='32' fill='url({place}/secret.svg#a)'/></svg>"));
+        drawings
+            .push(format!("<svg {open}>{blue}<rect width='64' height='32' fill='url({place}/secret.svg#a)'/></svg>"));
     }
     for text in drawings {
         // Beside what it names, and as bytes.
@@ -337,7 +341,8 @@ async fn drawings_that_take_too_much_are_stopped() {
     ));
     let error = whole(&decoder, &slow).await.unwrap_err();
     assert!(matches!(error, Error::TooLarge(_) | Error::Invalid(_)), "{error}");
-    let drawing = svg("<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'><rect width='8' height='8'/></svg>");
+    let drawing =
+        svg("<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'><rect width='8' height='8'/></svg>");
     assert_eq!(at(&whole(&decoder, &drawing).await.unwrap(), 4, 4), [0, 0, 0]);
 }
 

@@ -176,11 +176,7 @@ fn on_white(image: DynamicImage) -> Picture {
         image.color(),
         ColorType::La8 | ColorType::La16 | ColorType::Rgba8 | ColorType::Rgba16 | ColorType::Rgba32F
     );
-    let bytes = if opaque {
-        image.into_rgb8().into_raw()
-    } else {
-        laid_on_white(image.into_rgba8().into_raw())
-    };
+    let bytes = if opaque { image.into_rgb8().into_raw() } else { laid_on_white(image.into_rgba8().into_raw()) };
     Picture { width, height, encoding: Encoding::Rgb8, bytes }
 }
 

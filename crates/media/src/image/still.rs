@@ -81,7 +81,8 @@ mod tests {
     fn headers_tell_sizes() {
         let stream = b"\xff\x4f\xff\x51\0\x2f\0\0\0\0\x02\x0a\0\0\x01\xe0\0\0\0\x0a\0\0\0\0";
         assert_eq!(jpeg_2000(stream), Some((512, 480)));
-        let boxed = b"\0\0\0\x0cjP  \x0d\x0a\x87\x0a\0\0\0\x2djp2h\0\0\0\x16ihdr\0\0\x01\xe0\0\0\x02\0\0\x03\x07\x07\0\0";
+        let boxed =
+            b"\0\0\0\x0cjP  \x0d\x0a\x87\x0a\0\0\0\x2djp2h\0\0\0\x16ihdr\0\0\x01\xe0\0\0\x02\0\0\x03\x07\x07\0\0";
         assert_eq!(jpeg_2000(boxed), Some((512, 480)));
         assert_eq!(jpeg_2000(b"\xff\x4f\xff\x51\0\x2f\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0"), None);
         assert_eq!(photoshop(b"8BPS\0\x01\0\0\0\0\0\0\0\x03\0\0\0\x20\0\0\0\x40\0\x08\0\x03"), Some((64, 32)));

@@ -100,7 +100,8 @@ impl<'a> Meta<'a> {
         let tiles = self.references.iter().filter(|(kind, from, _)| kind == b"dimg" && *from == item);
         let tiles: Vec<u32> = tiles.flat_map(|(_, _, to)| to.iter().copied()).collect();
         if tiles.len() > MAX_TILES {
-            let message = format!("the image is put together of {} parts; at most {MAX_TILES} are decoded", tiles.len());
+            let message =
+                format!("the image is put together of {} parts; at most {MAX_TILES} are decoded", tiles.len());
             return Err(Failure::limit(message));
         }
         let sizes = tiles.iter().filter_map(|tile| self.stored(*tile));

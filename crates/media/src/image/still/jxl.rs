@@ -92,7 +92,8 @@ mod tests {
         // 64 x 32 as it is stored: not all as usual, further fields, the orientation less one.
         let bits = |values: &[(u32, usize)]| {
             let all: Vec<u32> = values.iter().flat_map(|(v, n)| (0..*n).map(move |at| (v >> at) & 1)).collect();
-            let bytes = all.chunks(8).map(|byte| byte.iter().enumerate().map(|(at, bit)| (*bit as u8) << at).sum::<u8>());
+            let bytes =
+                all.chunks(8).map(|byte| byte.iter().enumerate().map(|(at, bit)| (*bit as u8) << at).sum::<u8>());
             [0xff, 0x0a].into_iter().chain(bytes).collect::<Vec<u8>>()
         };
         let header = |orientation| bits(&[(1, 1), (3, 5), (7, 3), (0, 1), (1, 1), (orientation, 3), (0, 8)]);

@@ -86,8 +86,7 @@ fn attribute<'a>(attributes: &'a [u8], wanted: &[u8]) -> Option<&'a str> {
     let mut rest = attributes;
     loop {
         rest = rest.trim_ascii_start();
-        let name_end =
-            rest.iter().position(|byte| byte.is_ascii_whitespace() || matches!(byte, b'=' | b'>' | b'/'))?;
+        let name_end = rest.iter().position(|byte| byte.is_ascii_whitespace() || matches!(byte, b'=' | b'>' | b'/'))?;
         let (name, after_name) = rest.split_at(name_end);
         let value = after_name.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
         let (quote, value) = value.split_first()?;
