@@ -202,10 +202,9 @@ impl<'a> Job<'a> {
         let stored = self.engine.blobs.file(&file.hash).await?;
         let source: Source = stored.path().to_owned().into();
         let total = self.engine.media().pdf(&source).await?.page_count;
-        let renders = self.page_pictures || self.block_pictures;
-        let rendering = renders.then(|| Rendering { dpi: self.thumbnail_dpi, outputs: vec![ImageOutput::original()] });
         let (first_page, last_page) = page.map_or((1, u32::MAX), |page| (page, page));
-        let request = PdfRequest { first_page, last_page, layout: self.layout, rendering, ..PdfRequest::text() };
+        let (layout, rendering) = (self.layout, self.rendering());
+        let request = PdfRequest { first_page, last_page, layout, rendering, ..PdfRequest::text() };
         let pages = self.engine.media().pdf_pages(&source, &request).await?;
         // Headings go from page to page, so pages are described in order; pictures are stored beside each other.
         let (mut headings, mut blank) = (Headings::default(), Vec::new());
@@ -237,6 +236,17 @@ impl<'a> Job<'a> {
             output.put("block_index", at);
         }
         Ok(outputs)
+    }
+
+    /// Pixels where blocks are cut out of them; else the worker that draws a page makes its thumbnail, since pixels are fifty
+    /// times as many bytes on their way here.
+    fn rendering(&self) -> Option<Rendering> {
+        let output = match (self.block_pictures, self.page_pictures) {
+            (true, _) => ImageOutput::original(),
+            (false, true) => ImageOutput::thumbnail(),
+            (false, false) => return None,
+        };
+        Some(Rendering { dpi: self.thumbnail_dpi, outputs: vec![output] })
     }
 
     /// Pages without text, read off their pictures.
@@ -297,7 +307,8 @@ impl<'a> Job<'a> {
         kept
     }
 
-    /// The documents of a page. The picture is one of all of it, with its dots an inch.
+    /// The documents of a page. The picture is one of all of it, with its dots an inch: pixels, or its thumbnail where no
+    /// block is to be cut out of it.
     async fn page(&self, sheet: Sheet<'_>, pieces: Vec<Piece>, picture: Option<(Picture, f32)>) -> Result<Vec<Output>> {
         let file = sheet.file;
         let scale = picture.as_ref().map_or(1.0, |(_, dpi)| f64::from(dpi / POINTS));
@@ -305,7 +316,10 @@ impl<'a> Job<'a> {
         let picture = picture.filter(|_| pictured).map(|(picture, _)| Arc::new(picture));
         let of_page = match &picture {
             Some(picture) if self.page_pictures && !pieces.is_empty() => {
-                let jpeg = jpeg(picture.clone(), None).await?;
+                let jpeg = match picture.encoding {
+                    Encoding::Jpeg(_) => picture.bytes.clone(),
+                    _ => jpeg(picture.clone(), None).await?,
+                };
                 let new = self.artifact("thumbnail", file, format!("{}-{}.jpg", stem(file), sheet.number));
                 Some(self.engine.keep_artifact(new, jpeg).await?)
             }
