@@ -37,8 +37,14 @@ struct Meta<'a> {
     properties: Vec<([u8; 4], &'a [u8])>,
     /// Of each item the places of its properties, in the order in which they are to be followed.
     associations: HashMap<u32, Vec<usize>>,
-    /// Type, from, to.
-    references: Vec<([u8; 4], u32, Vec<u32>)>,
+    references: Vec<Reference>,
+}
+
+/// What one item needs others for, by the type of an `iref` box.
+struct Reference {
+    kind: [u8; 4],
+    from: u32,
+    to: Vec<u32>,
 }
 
 impl<'a> Meta<'a> {
@@ -97,8 +103,8 @@ impl<'a> Meta<'a> {
 
     /// Tiles have sizes of their own, whatever the whole says.
     fn check_tiles(&self, item: u32, max_pixels: u64) -> Result<(), Failure> {
-        let tiles = self.references.iter().filter(|(kind, from, _)| kind == b"dimg" && *from == item);
-        let tiles: Vec<u32> = tiles.flat_map(|(_, _, to)| to.iter().copied()).collect();
+        let tiles = self.references.iter().filter(|one| &one.kind == b"dimg" && one.from == item);
+        let tiles: Vec<u32> = tiles.flat_map(|one| one.to.iter().copied()).collect();
         if tiles.len() > MAX_TILES {
             let message =
                 format!("the image is put together of {} parts; at most {MAX_TILES} are decoded", tiles.len());
@@ -123,9 +129,8 @@ impl<'a> Meta<'a> {
                 name.is_some_and(|name| ALPHA.contains(&name))
             })
         };
-        let mut auxiliary =
-            self.references.iter().filter(|(kind, _, to)| kind == b"auxl" && to.contains(&self.primary));
-        auxiliary.find(|(_, from, _)| tells_alpha(*from)).map(|(_, from, _)| *from)
+        let mut auxiliary = self.references.iter().filter(|one| &one.kind == b"auxl" && one.to.contains(&self.primary));
+        auxiliary.find(|one| tells_alpha(one.from)).map(|one| one.from)
     }
 }
 
@@ -172,7 +177,7 @@ fn associations(content: &[u8]) -> Option<HashMap<u32, Vec<usize>>> {
     Some(all)
 }
 
-fn references(content: &[u8]) -> Option<Vec<([u8; 4], u32, Vec<u32>)>> {
+fn references(content: &[u8]) -> Option<Vec<Reference>> {
     let mut content = Reader(content);
     let (version, _) = content.version()?;
     let is_wide = version > 0;
@@ -182,7 +187,7 @@ fn references(content: &[u8]) -> Option<Vec<([u8; 4], u32, Vec<u32>)>> {
         let from = content.number(is_wide)?;
         let count = content.u16()?;
         let to: Option<Vec<u32>> = (0..count).map(|_| content.number(is_wide)).collect();
-        all.push((kind, from, to?));
+        all.push(Reference { kind, from, to: to? });
     }
     Some(all)
 }
