@@ -57,3 +57,12 @@ pub fn random_hex(seams: &dyn Seams, prefix: &str, length: usize) -> String {
     id.truncate(prefix.len() + length);
     id
 }
+
+/// An id of 24 hex digits that sorts by when it was made: 40 bits of time in steps of 1/64 s, and 56 random ones.
+pub fn timed_hex(seams: &dyn Seams, prefix: &str) -> String {
+    let mut bytes = [0u8; 12];
+    seams.random(&mut bytes);
+    let steps = seams.now_micros().max(0) / 15_625;
+    bytes[..5].copy_from_slice(&steps.to_be_bytes()[3..]);
+    format!("{prefix}{}", hex::encode(bytes))
+}

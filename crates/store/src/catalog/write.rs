@@ -1,11 +1,12 @@
 //! The one writer. Jobs that arrive while a commit syncs are gathered into the next transaction, where each can fail
 //! alone, and answered together when that transaction is on disk.
 
-use super::{from_sql, memo::Memo};
+use super::{checkpoint::Checkpointer, from_sql, memo::Memo};
 use crate::faults::{Point, reach};
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::{
+    path::Path,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -132,11 +133,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection, memo: Arc<Memo>) -> Result<Self> {
+    /// Of the catalog at `path`, over the connection that alone writes it.
+    pub(super) fn start(path: &Path, connection: Connection, memo: Arc<Memo>) -> Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
+        let copier = Checkpointer::start(path, &connection)?;
         let thread = std::thread::Builder::new()
             .name("catalog-writer".into())
-            .spawn(move || run(connection, &memo, &jobs))
+            .spawn(move || run(connection, copier, &memo, &jobs))
             .map_err(Error::internal)?;
         Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
     }
@@ -157,9 +160,10 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut connection: Connection, memo: &Memo, jobs: &Receiver<Box<dyn Job>>) {
+fn run(mut connection: Connection, mut copier: Checkpointer, memo: &Memo, jobs: &Receiver<Box<dyn Job>>) {
     while let Ok(first) = jobs.recv() {
         commit(&mut connection, memo, gather(first, jobs));
+        copier.committed(&connection);
     }
 }
 

@@ -14,7 +14,7 @@ use rusqlite::{
     Connection, OptionalExtension, Row, ToSql, Transaction, functions::FunctionFlags, params, types::Value as SqlValue,
 };
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use strata_model::{Error, Result, id};
 
 /// Something that happened.
@@ -56,15 +56,18 @@ const ROUTES: &str = "webhook_routes WHERE organization_id = ?1 AND event_type =
 
 /// The organization that wants an event, if it does.
 fn wanting(connection: &Connection, event: &Event<'_>) -> Result<Option<String>> {
-    let (whose, id) = match event.of {
-        Of::Namespace(namespace_id) => {
-            ("(SELECT organization_id FROM namespaces WHERE namespace_id = ?1)", namespace_id)
-        }
-        Of::Organization { organization_id, .. } => ("?1", organization_id),
+    // Asked for every document that is written, so the text is made once.
+    static OF_ORGANIZATION: LazyLock<String> =
+        LazyLock::new(|| format!("SELECT organization_id FROM {ROUTES} LIMIT 1"));
+    static OF_NAMESPACE: LazyLock<String> = LazyLock::new(|| {
+        OF_ORGANIZATION.replacen("?1", "(SELECT organization_id FROM namespaces WHERE namespace_id = ?1)", 1)
+    });
+    let (sql, id) = match event.of {
+        Of::Namespace(namespace_id) => (&*OF_NAMESPACE, namespace_id),
+        Of::Organization { organization_id, .. } => (&*OF_ORGANIZATION, organization_id),
     };
-    let sql = format!("SELECT organization_id FROM {} LIMIT 1", ROUTES.replacen("?1", whose, 1));
     connection
-        .prepare_cached(&sql)
+        .prepare_cached(sql)
         .and_then(|mut s| s.query_row([id, event.event_type, event.resource_type], |r| r.get(0)).optional())
         .map_err(from_sql)
 }
