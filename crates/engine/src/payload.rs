@@ -4,8 +4,11 @@
 use crate::Engine;
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
-use strata_model::{Fields, Result, Scope, document::SYSTEM_FIELDS};
-use strata_store::catalog::{lineage, payload as rows, rusqlite::Transaction};
+use strata_model::{Fields, Result, Scope, document::SYSTEM_FIELDS, filter::Filter};
+use strata_store::catalog::{
+    lineage, payload as rows,
+    rusqlite::{Connection, Transaction},
+};
 use tokio::sync::Notify;
 
 /// Documents of one step: what a write that comes at the same time waits for.
@@ -44,6 +47,34 @@ pub(crate) fn start(engine: &Arc<Engine>) {
         }
     };
     drop(tracker.spawn(async move { stop.run_until_cancelled(work).await }));
+}
+
+impl Engine {
+    /// The fields that a filter names and for which the namespace declares no payload index: for them every document is
+    /// looked at.
+    pub async fn unindexed(&self, scope: &Scope, filter: &Filter) -> Result<Vec<String>> {
+        let mut fields: Vec<String> = filter.fields().into_iter().map(str::to_owned).collect();
+        fields.retain(|field| !SYSTEM_FIELDS.contains(&&**field));
+        if fields.is_empty() {
+            return Ok(fields);
+        }
+        let namespace_id = scope.namespace_id.clone();
+        let read = move |connection: &Connection| {
+            let namespace = lineage::namespace_body(connection, &namespace_id)?.unwrap_or_default();
+            Ok(named(&namespace).map(str::to_owned).collect::<Vec<_>>())
+        };
+        let known = self.catalog.recall(format!("payload indexes of {}", scope.namespace_id), read).await?;
+        fields.retain(|field| !known.contains(field));
+        fields.sort_unstable();
+        fields.dedup();
+        Ok(fields)
+    }
+}
+
+/// The fields for which a namespace declares a payload index.
+fn named(namespace: &Fields) -> impl Iterator<Item = &str> {
+    let list = namespace.get("payload_indexes").and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(|index| index["field_name"].as_str())
 }
 
 /// Gives a collection the indexes that its namespace declares. Answers whether anything is to be built.

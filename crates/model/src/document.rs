@@ -115,7 +115,7 @@ pub struct Document {
 pub const LIFECYCLE_STATE: &str = "lifecycle_state";
 
 /// The names under which a document's own columns can be filtered and sorted, beside its fields.
-pub const SYSTEM_FIELDS: [&str; 11] = [
+pub const SYSTEM_FIELDS: [&str; 12] = [
     "document_id",
     "collection_id",
     "root_object_id",
@@ -125,6 +125,7 @@ pub const SYSTEM_FIELDS: [&str; 11] = [
     "source_document_id",
     "source_object_id",
     "lineage_path",
+    "content_hash",
     "created_at",
     "updated_at",
 ];
@@ -157,7 +158,7 @@ impl Document {
     }
 
     /// The values of [`SYSTEM_FIELDS`], in their order.
-    pub fn system_values(&self) -> [Option<&str>; 11] {
+    pub fn system_values(&self) -> [Option<&str>; 12] {
         let l = &self.lineage;
         [
             Some(&self.document_id),
@@ -169,6 +170,7 @@ impl Document {
             l.source_document_id.as_deref(),
             l.source_object_id.as_deref(),
             l.path.as_deref(),
+            self.content_hash.as_deref(),
             Some(&self.created_at),
             Some(&self.updated_at),
         ]

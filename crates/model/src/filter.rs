@@ -1,16 +1,18 @@
 //! The filter language: one syntax tree. It is compiled three ways (SQL over the catalog, the index's own filter, and
 //! [`Filter::matches`] over a value in memory), which must agree.
 //!
-//! A missing field satisfies no positive condition. Values of different types never compare; a number in text form
-//! compares as a number when the other side is one.
+//! A missing field satisfies no positive condition. A text is taken for a number or a boolean where it is compared with
+//! one and reads as one (`"10"` equals `10.0`, `"true"` equals `true`); otherwise values of different types never compare.
 
 use crate::{
     Error, Fields, Result, document,
     geo::{Area, Point},
     limits, path,
 };
+use qdrant_rust_stemmers::{Algorithm, Stemmer};
 use serde_json::Value;
-use std::cmp::Ordering;
+use std::{borrow::Cow, cmp::Ordering, collections::HashSet};
+use unicode_segmentation::UnicodeSegmentation;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operator {
@@ -284,25 +286,27 @@ impl Condition {
         match self.operator {
             Operator::Exists => found.is_some() == (*wanted == Value::Bool(true)),
             Operator::IsNull => found.is_none_or(Value::is_null) == (*wanted == Value::Bool(true)),
-            Operator::Ne => found.is_some_and(|f| !any(f, |v| equal(v, wanted))),
+            Operator::Ne => found.is_some_and(|f| !any(f, |v| alike(v, wanted))),
             Operator::Nin => found.is_some_and(|f| !any(f, |v| listed(v, wanted))),
-            Operator::Eq => found.is_some_and(|f| equal(f, wanted) || any(f, |v| equal(v, wanted))),
+            Operator::Eq => found.is_some_and(|f| alike(f, wanted) || any(f, |v| alike(v, wanted))),
             Operator::In => found.is_some_and(|f| any(f, |v| listed(v, wanted))),
             Operator::Gt => self.ordered(found, Ordering::is_gt),
             Operator::Gte => self.ordered(found, Ordering::is_ge),
             Operator::Lt => self.ordered(found, Ordering::is_lt),
             Operator::Lte => self.ordered(found, Ordering::is_le),
-            Operator::Contains if !wanted.is_string() => found.is_some_and(|f| any(f, |v| equal(v, wanted))),
+            Operator::Contains if !wanted.is_string() => found.is_some_and(|f| any(f, |v| alike(v, wanted))),
             Operator::Contains | Operator::Text | Operator::Phrase => {
                 self.texts(found, |have, want| have.contains(want))
             }
             Operator::StartsWith => self.texts(found, |have, want| have.starts_with(want)),
             Operator::EndsWith => self.texts(found, |have, want| have.ends_with(want)),
-            Operator::Words => self.texts(found, |have, want| {
-                use unicode_segmentation::UnicodeSegmentation;
-                let have: std::collections::HashSet<&str> = have.unicode_words().collect();
-                want.unicode_words().all(|w| have.contains(w))
-            }),
+            Operator::Words => {
+                let stemmer = Stemmer::create(Algorithm::English);
+                self.texts(found, |have, want| {
+                    let have: HashSet<Cow<'_, str>> = have.unicode_words().map(|word| stemmer.stem(word)).collect();
+                    want.unicode_words().all(|word| have.contains(&stemmer.stem(word)))
+                })
+            }
             Operator::Regex => {
                 let Some(Ok(regex)) = wanted.as_str().map(|p| {
                     regex::RegexBuilder::new(p).case_insensitive(!self.case_sensitive).size_limit(1 << 20).build()
@@ -340,7 +344,30 @@ fn any(value: &Value, test: impl Fn(&Value) -> bool) -> bool {
 }
 
 fn listed(value: &Value, list: &Value) -> bool {
-    list.as_array().is_some_and(|l| l.iter().any(|w| equal(value, w)))
+    list.as_array().is_some_and(|l| l.iter().any(|w| alike(value, w)))
+}
+
+/// The number that a text reads as.
+pub fn number_in(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// The boolean that a text reads as.
+pub fn truth_in(text: &str) -> Option<bool> {
+    [true, false].into_iter().find(|truth| text.eq_ignore_ascii_case(if *truth { "true" } else { "false" }))
+}
+
+/// [`equal`], where a text also equals the number or the boolean that it reads as.
+fn alike(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::String(text), Value::Number(number)) | (Value::Number(number), Value::String(text)) => {
+            number_in(text).is_some_and(|read| number.as_f64() == Some(read))
+        }
+        (Value::String(text), Value::Bool(truth)) | (Value::Bool(truth), Value::String(text)) => {
+            truth_in(text) == Some(*truth)
+        }
+        _ => equal(a, b),
+    }
 }
 
 /// Equality with numbers compared by value: `1` equals `1.0`.
@@ -358,8 +385,8 @@ pub fn compare(a: &Value, b: &Value) -> Option<Ordering> {
         (Value::Number(x), Value::Number(y)) => x.as_f64()?.partial_cmp(&y.as_f64()?),
         (Value::String(x), Value::String(y)) => Some(x.as_str().cmp(y.as_str())),
         (Value::Bool(x), Value::Bool(y)) => Some(x.cmp(y)),
-        (Value::String(x), Value::Number(y)) => x.trim().parse::<f64>().ok()?.partial_cmp(&y.as_f64()?),
-        (Value::Number(x), Value::String(y)) => x.as_f64()?.partial_cmp(&y.trim().parse::<f64>().ok()?),
+        (Value::String(x), Value::Number(y)) => number_in(x)?.partial_cmp(&y.as_f64()?),
+        (Value::Number(x), Value::String(y)) => x.as_f64()?.partial_cmp(&number_in(y)?),
         _ => None,
     }
 }
@@ -409,6 +436,7 @@ mod tests {
         assert!(!holds(json!({"field": "title", "operator": "contains", "value": "sea", "case_sensitive": true})));
         let part = json!({"field": "title", "operator": "contains", "value": "sea", "case_sensitive": false});
         assert!(!holds(json!({"AND": [part], "case_sensitive": true})), "a default in a part says nothing");
+        assert!(holds(json!({"title": {"words": "seas the"}})) && !holds(json!({"title": {"words": "sea th"}})));
         assert!(holds(json!({"n": {"gte": 3}, "meta.ok": true})));
         assert!(holds(json!({"field": "tags", "operator": "in", "value": ["b"]})));
         assert!(!holds(json!({"field": "absent", "operator": "ne", "value": 1})));
@@ -417,6 +445,20 @@ mod tests {
         assert!(holds(json!({"NOT": {"field": "n", "operator": "lt", "value": 3}})));
         assert!(holds(json!({"AND": [{"n": 3.0}, {"OR": [{"n": 9}, {"title": "The Sea"}]}]})));
         assert!(holds(json!({"AND": [], "OR": null})));
+    }
+
+    #[test]
+    fn a_text_is_taken_for_the_number_or_the_boolean_that_it_reads_as() {
+        assert!(holds(json!({"n": "3"})) && holds(json!({"n": " 3.0 "})) && holds(json!({"n": {"in": ["x", "3"]}})));
+        assert!(!holds(json!({"n": "three"})) && !holds(json!({"n": "4"})) && !holds(json!({"n": {"ne": "3"}})));
+        assert!(
+            holds(json!({"meta.ok": "True"})) && !holds(json!({"meta.ok": "yes"})) && !holds(json!({"meta.ok": 1}))
+        );
+        let fields = json!({"zip": "010", "big": "1e999", "flag": "false"});
+        let holds = |filter: Value| Filter::parse(&filter, "f").unwrap().matches(fields.as_object().unwrap());
+        assert!(holds(json!({"zip": 10})) && !holds(json!({"zip": "10"})), "two texts are compared as texts");
+        assert!(holds(json!({"flag": false})) && !holds(json!({"flag": true})));
+        assert!(!holds(json!({"big": {"gt": 1}})), "not a finite number");
     }
 
     #[test]

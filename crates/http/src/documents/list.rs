@@ -496,7 +496,9 @@ async fn listed(
     let avg_blobs_per_document = mean(shown.iter().map(|one| one.document.source_blobs.len() as f64)).unwrap_or(0.0);
     let avg_documents_per_group = mean(keys.iter().map(|(_, count)| *count as f64));
     let mut results: Vec<Fields> = shown.into_iter().map(document_json).collect();
-    let mut warnings = Vec::new();
+    let unindexed = app.unindexed(scope, &query.filter).await?;
+    let slow = |field: &String| format!("`{field}` has no payload index, so every document is looked at");
+    let mut warnings: Vec<String> = unindexed.iter().map(slow).collect();
     if self::expand(app, scope, &mut results, &expand).await? {
         warnings.push(format!("only the first {MAX_REFERENCES} references are resolved in `_expanded`"));
     }

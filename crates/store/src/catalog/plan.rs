@@ -13,7 +13,7 @@ use serde_json::Value;
 use strata_model::{
     Result,
     document::SYSTEM_FIELDS,
-    filter::{Condition, Filter, Operator},
+    filter::{Condition, Filter, Operator, number_in, truth_in},
 };
 
 /// Beyond this, numbers are not exact in the arithmetic of filters, and an index could miss some.
@@ -113,9 +113,10 @@ fn narrowest(connection: &Connection, indexes: &[Index], filter: &Filter, cap: u
     };
     match filter {
         Filter::Is(condition) => {
-            let found = indexes.iter().find(|index| index.field == condition.field);
-            let is_exact = found.is_some_and(|index| is_exact(index, condition));
-            counted(found.and_then(|index| lookup(index, condition)), is_exact)
+            let Some(index) = indexes.iter().find(|index| index.field == condition.field) else { return Ok(None) };
+            let ranges = lookup(index, condition).map(|ranges| occupied(connection, ranges)).transpose()?;
+            let is_exact = is_exact(index, condition) && ranges.as_ref().is_some_and(|ranges| ranges.len() == 1);
+            counted(ranges, is_exact)
         }
         Filter::And(list) => {
             let mut best: Option<Candidates> = None;
@@ -143,32 +144,40 @@ fn narrowest(connection: &Connection, indexes: &[Index], filter: &Filter, cap: u
     }
 }
 
-/// Whether a lookup finds each document that satisfies the condition once, and no other.
+/// Whether the first range of a lookup has each document that satisfies the condition once, and no other, where the
+/// further ones are empty.
 fn is_exact(index: &Index, condition: &Condition) -> bool {
     condition.operator == Operator::Eq && !index.field.contains('.')
 }
 
-/// The entries of an index among which all documents are that satisfy the condition; `None` where it cannot tell.
+/// The first of some ranges, and those of the others that have entries: what is there for values of other types than the
+/// condition's is mostly empty.
+fn occupied(connection: &Connection, ranges: Vec<Range>) -> Result<Vec<Range>> {
+    let mut kept = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let Clause { sql, values } = range.clause();
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM payload_entries WHERE {sql})");
+        if kept.is_empty() || rows(connection, &sql, &values, |r| r.get(0))?.pop() == Some(true) {
+            kept.push(range);
+        }
+    }
+    Ok(kept)
+}
+
+/// The entries of an index among which all documents are that satisfy the condition; `None` where it cannot tell. The
+/// first range is of the condition's own type.
 fn lookup(index: &Index, condition: &Condition) -> Option<Vec<Range>> {
-    let one = |rank: u8, compared: &str, value: SqlValue| Range {
-        index_id: index.index_id,
-        rank,
-        compared: format!(" AND value {compared}"),
-        values: vec![value],
-    };
+    let one = |rank, compared, value| one(index, rank, compared, value);
     let wanted = &condition.value;
     match condition.operator {
-        Operator::Eq => scalar(wanted).map(|(rank, value)| vec![one(rank, "= ?", value)]),
-        Operator::Contains if !wanted.is_string() => scalar(wanted).map(|(rank, value)| vec![one(rank, "= ?", value)]),
+        Operator::Contains if wanted.is_string() => None,
+        Operator::Eq | Operator::Contains => equal(index, wanted),
         Operator::In => {
             let list = wanted.as_array().filter(|list| list.len() <= MAX_LIST)?;
-            let places: Vec<(u8, SqlValue)> = list.iter().map(scalar).collect::<Option<_>>()?;
-            let of = |rank: u8| -> Option<Range> {
-                let values: Vec<SqlValue> = places.iter().filter(|p| p.0 == rank).map(|p| p.1.clone()).collect();
-                let compared = format!(" AND value IN ({})", vec!["?"; values.len()].join(", "));
-                (!values.is_empty()).then_some(Range { index_id: index.index_id, rank, compared, values })
-            };
-            Some((0..=2).filter_map(of).collect()).filter(|ranges: &Vec<Range>| !ranges.is_empty())
+            let ranges: Vec<Range> = list.iter().map(|v| equal(index, v)).collect::<Option<Vec<_>>>()?.concat();
+            let own = scalar(list.first()?)?.0;
+            let ranks = std::iter::once(own).chain((0..=2).filter(|rank| *rank != own));
+            Some(ranks.filter_map(|rank| joined(&ranges, rank)).collect())
         }
         Operator::Gt | Operator::Gte | Operator::Lt | Operator::Lte => {
             let sign = sign(condition.operator)?;
@@ -178,7 +187,7 @@ fn lookup(index: &Index, condition: &Condition) -> Option<Vec<Range>> {
                 // Text that reads as a number compares as one.
                 Value::Number(_) => ranges.push(any(index, 1)),
                 Value::String(text) => {
-                    if let Ok(number) = text.trim().parse::<f64>() {
+                    if let Some(number) = number_in(text) {
                         ranges.push(one(0, sign, exact(number)?));
                     }
                 }
@@ -188,6 +197,41 @@ fn lookup(index: &Index, condition: &Condition) -> Option<Vec<Range>> {
         }
         _ => None,
     }
+}
+
+/// Where an index has what equals a value.
+fn equal(index: &Index, wanted: &Value) -> Option<Vec<Range>> {
+    let (rank, value) = scalar(wanted)?;
+    let mut ranges = vec![one(index, rank, "= ?", value)];
+    match wanted {
+        // Any text may read as the number.
+        Value::Number(_) => ranges.push(any(index, 1)),
+        Value::Bool(truth) => ranges.push(one(index, 1, "= ? COLLATE NOCASE", truth.to_string().into())),
+        Value::String(text) => {
+            if let Some(number) = number_in(text) {
+                ranges.push(exact(number).map_or_else(|| any(index, 0), |number| one(index, 0, "= ?", number)));
+            }
+            ranges.extend(truth_in(text).map(|truth| one(index, 2, "= ?", i64::from(truth).into())));
+        }
+        Value::Null | Value::Array(_) | Value::Object(_) => {}
+    }
+    Some(ranges)
+}
+
+/// All of one rank that some ranges hold.
+fn joined(ranges: &[Range], rank: u8) -> Option<Range> {
+    let own: Vec<&Range> = ranges.iter().filter(|range| range.rank == rank).collect();
+    let first = (*own.first()?).clone();
+    if own.iter().any(|range| range.compared.is_empty()) {
+        return Some(Range { compared: String::new(), values: Vec::new(), ..first });
+    }
+    let nocase = if own.iter().any(|range| range.compared.ends_with("NOCASE")) { " COLLATE NOCASE" } else { "" };
+    let values: Vec<SqlValue> = own.iter().flat_map(|range| range.values.clone()).collect();
+    Some(Range { compared: format!(" AND value{nocase} IN ({})", vec!["?"; values.len()].join(", ")), values, ..first })
+}
+
+fn one(index: &Index, rank: u8, compared: &str, value: SqlValue) -> Range {
+    Range { index_id: index.index_id, rank, compared: format!(" AND value {compared}"), values: vec![value] }
 }
 
 fn any(index: &Index, rank: u8) -> Range {
@@ -302,13 +346,15 @@ pub(super) fn order(
     let mut members = Clause::default();
     for condition in parts.iter().filter_map(equality) {
         if let Some(index) = indexes.iter().find(|index| index.field == condition.field)
-            && let Some((rank, value)) = scalar(&condition.value)
+            && let Some(ranges) = equal(index, &condition.value)
+            && let [only] = occupied(connection, ranges)?.as_slice()
         {
+            let Clause { sql, values } = only.clause();
             members.and(Clause {
-                sql: "EXISTS (SELECT 1 FROM payload_entries m WHERE m.index_id = ? AND m.rank = ? AND m.value = ?
-                      AND m.document_seq = payload_entries.document_seq)"
-                    .into(),
-                values: vec![index.index_id.into(), rank.into(), value],
+                sql: format!(
+                    "EXISTS (SELECT 1 FROM payload_entries m WHERE {sql} AND m.document_seq = payload_entries.document_seq)"
+                ),
+                values,
             });
         }
     }

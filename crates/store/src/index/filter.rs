@@ -9,7 +9,7 @@ use qdrant_edge as qe;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use strata_model::acl::READERS;
-use strata_model::filter::{Condition, Filter, Operator};
+use strata_model::filter::{Condition, Filter, Operator, number_in, truth_in};
 use strata_model::{Fields, Reader, path};
 
 /// Most values of one `in` condition that the index evaluates.
@@ -52,12 +52,14 @@ impl Stored {
     fn normal(self, value: &Value) -> Result<Option<Value>, ()> {
         match (self, value) {
             (Self::Keyword, Value::String(_)) | (Self::Bool, Value::Bool(_)) => Ok(Some(value.clone())),
+            // A text that reads as one of these equals it.
+            (Self::Keyword, Value::Number(_) | Value::Bool(_)) => Err(()),
+            (Self::Bool, Value::String(text)) => Ok(truth_in(text).map(Value::Bool)),
             (Self::Number, Value::Number(number)) => match number.as_f64() {
                 Some(x) if x.is_finite() => Ok(Some(json!(x))),
                 _ => Err(()),
             },
-            // Ordered comparison reads numbers in text form, equality does not.
-            (Self::Number, Value::String(text)) if text.trim().parse::<f64>().is_ok() => Err(()),
+            (Self::Number, Value::String(text)) => Ok(number_in(text).map(|x| json!(x))),
             (Self::Datetime, Value::String(text)) => datetime_rank(text).map(|rank| Some(json!(rank))).ok_or(()),
             _ => Ok(None),
         }

@@ -18,7 +18,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Grows with every change to what shards hold: layout, payload form, tokenizer.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// How the names of this module's own files begin; an unfinished one may lie beside them.
 const OWN: &str = "strata.";
 const MANIFEST: &str = "strata.manifest";

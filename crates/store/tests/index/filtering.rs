@@ -83,7 +83,7 @@ fn filters_mean_what_the_evaluator_says() {
     let mut random = Random(0xF117_E200_0001);
     let (dir, feed) = (Dir::new(), Memory::new(spec(2)));
     let pick = |random: &mut Random, list: &[Value]| list[random.below(list.len() as u64) as usize].clone();
-    let tags = [json!("a"), json!("b"), json!(["a", "c"]), json!([]), json!(7), json!(null), json!("A")];
+    let tags = [json!("a"), json!("b"), json!(["a", "c"]), json!([]), json!({"of": "a"}), json!(null), json!("A")];
     let numbers = [
         json!(1),
         json!(1.0),
@@ -171,10 +171,21 @@ fn filters_mean_what_the_evaluator_says() {
     ] {
         assert!(!index.can_filter(C, &Reader::All, &Filter::parse(&refused, "f").unwrap()).unwrap(), "{refused}");
     }
-    // A number in text form compares as a number; the index cannot say so and stops filtering on the field.
-    let seq = feed.write(C, 999, Some(point(json!({"n": "5"}), &[], None)));
+    // A text that reads as a number or a boolean is one where the field has such values.
+    let seq = feed.write(
+        C,
+        999,
+        Some(point(json!({"n": "5", "ok": "False"}), &[("d", VectorValue::Dense(vec![1.0, 0.0]))], None)),
+    );
     index.notify(C);
     assert!(index.wait_applied(C, seq, PATIENCE));
-    assert!(!index.can_filter(C, &Reader::All, &Filter::eq("n", 1)).unwrap());
-    assert!(index.can_filter(C, &Reader::All, &Filter::eq("tag", "a")).unwrap());
+    assert_eq!(ids(&index, &dense(&[1.0, 0.0]), &Restriction::Filter(Filter::eq("n", 5)), 1_000), [999]);
+    let five = Filter::eq("n", 5).and(Filter::eq("ok", false));
+    assert_eq!(ids(&index, &dense(&[1.0, 0.0]), &Restriction::Filter(five), 1_000), [999]);
+    // The other way round the index cannot say so, and stops filtering on the field.
+    let seq = feed.write(C, 1_000, Some(point(json!({"tag": 7}), &[], None)));
+    index.notify(C);
+    assert!(index.wait_applied(C, seq, PATIENCE));
+    assert!(!index.can_filter(C, &Reader::All, &Filter::eq("tag", "a")).unwrap());
+    assert!(index.can_filter(C, &Reader::All, &Filter::eq("n", 1)).unwrap());
 }
