@@ -1,5 +1,5 @@
-//! The one writer. Jobs that arrive while a commit syncs are gathered into the next transaction, where each can fail
-//! alone, and answered together when that transaction is on disk.
+//! The one writer. Jobs that arrive while a commit syncs, or while the jobs before them run, are gathered into the next
+//! transaction, where each can fail alone, and answered together when that transaction is on disk.
 
 use super::{checkpoint::Checkpointer, from_sql, memo::Memo};
 use crate::faults::{Point, reach};
@@ -161,8 +161,9 @@ impl Drop for Writer {
 }
 
 fn run(mut connection: Connection, mut copier: Checkpointer, memo: &Memo, jobs: &Receiver<Box<dyn Job>>) {
-    while let Ok(first) = jobs.recv() {
-        commit(&mut connection, memo, gather(first, jobs));
+    let mut next = None;
+    while let Some(first) = next.take().or_else(|| jobs.recv().ok()) {
+        next = commit(&mut connection, memo, gather(first, jobs), jobs);
         copier.committed(&connection);
     }
 }
@@ -183,8 +184,18 @@ fn gather(first: Box<dyn Job>, jobs: &Receiver<Box<dyn Job>>) -> Vec<Box<dyn Job
     group
 }
 
-fn commit(connection: &mut Connection, memo: &Memo, mut group: Vec<Box<dyn Job>>) {
-    let outcome = transact(connection, &mut group);
+/// Answers a job that came meanwhile and could not be taken along.
+fn commit(
+    connection: &mut Connection,
+    memo: &Memo,
+    mut group: Vec<Box<dyn Job>>,
+    jobs: &Receiver<Box<dyn Job>>,
+) -> Option<Box<dyn Job>> {
+    let mut next = None;
+    let outcome = transact(connection, &mut group, || {
+        next = jobs.try_recv().ok();
+        next.take_if(|job| job.is_repeatable())
+    });
     let outcome = outcome.and_then(|()| reach(Point::CatalogCommitted).map_err(Error::internal));
     memo.settle();
     if let Err(error) = &outcome {
@@ -197,19 +208,31 @@ fn commit(connection: &mut Connection, memo: &Memo, mut group: Vec<Box<dyn Job>>
             Err(error) => Err(Error::internal(error)),
         });
     }
+    next
 }
 
 /// Savepoints copy every page that a job is the first to change, so jobs that can run again do without: when one of them
-/// leaves changes that must go, all of them go, and all run again with savepoints.
-fn transact(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<()> {
+/// leaves changes that must go, all of them go, and all run again with savepoints. `more` is what came while they ran, and
+/// joins them: a commit costs much more than a job does, so it is better shared than soon.
+fn transact(
+    connection: &mut Connection,
+    group: &mut Vec<Box<dyn Job>>,
+    mut more: impl FnMut() -> Option<Box<dyn Job>>,
+) -> Result<()> {
     if group.iter().all(|job| job.is_repeatable()) {
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sql)?;
-        let is_clean = group.iter_mut().all(|job| {
+        let mut is_clean = true;
+        let mut done = 0;
+        while is_clean && done < group.len() {
             let before = tx.total_changes();
-            let is_good = job.run(&tx) || tx.total_changes() == before;
+            let is_good = group[done].run(&tx) || tx.total_changes() == before;
             // A full or failing disk ends the transaction by itself; what ran after that would commit alone.
-            is_good && !tx.is_autocommit()
-        });
+            is_clean = is_good && !tx.is_autocommit();
+            done += 1;
+            if is_clean && done == group.len() && done < GROUP {
+                group.extend(more());
+            }
+        }
         if is_clean {
             reach(Point::CatalogWritten).map_err(Error::internal)?;
             return tx.commit().map_err(from_sql);
