@@ -337,8 +337,14 @@ fn describe(connection: &Connection, namespace: Namespace) -> Result<Described> 
     }
 }
 
-fn described(connection: &Connection, namespace: Namespace) -> Result<Described> {
+fn described(connection: &Connection, mut namespace: Namespace) -> Result<Described> {
     let counts = principals::namespace_counts(connection, &namespace.scope())?;
+    if standalone::is_standalone(&namespace.body)
+        && let Some(vectors) = standalone::own_vectors(connection, &namespace)?
+    {
+        // More than were declared, where documents brought some.
+        namespace.body.insert("vector_configs".into(), standalone::configs(&vectors).into());
+    }
     Ok(Described { namespace, counts })
 }
 

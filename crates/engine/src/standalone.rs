@@ -150,6 +150,19 @@ pub fn configs(vectors: &[VectorIndex]) -> Vec<Value> {
     vectors.iter().map(one).collect()
 }
 
+/// The vectors of a namespace's own collection, while it has that.
+pub(crate) fn own_vectors(connection: &Connection, namespace: &Namespace) -> Result<Option<Vec<VectorIndex>>> {
+    Ok(own_collection(connection, namespace)?.map(|collection| collection.vector_indexes))
+}
+
+fn own_collection(connection: &Connection, namespace: &Namespace) -> Result<Option<Collection>> {
+    match load_collection(connection, &namespace.scope(), COLLECTION) {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 struct Plan {
     namespace: Namespace,
     /// As it is to be.
@@ -165,11 +178,7 @@ fn plan(
     asked: &Promotion,
 ) -> Result<Plan> {
     let namespace = principals::namespace(connection, principal, identifier)?;
-    let mut collection = match load_collection(connection, &namespace.scope(), COLLECTION) {
-        Ok(found) => Some(found),
-        Err(Error::Missing { .. }) => None,
-        Err(error) => return Err(error),
-    };
+    let mut collection = own_collection(connection, &namespace)?;
     let (mut errors, mut inference) = (Vec::new(), BTreeMap::new());
     if let Some(collection) = &mut collection {
         add(collection, asked, &mut errors);

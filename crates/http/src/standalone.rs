@@ -14,7 +14,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use strata_engine::{
     documents::{ACL, MAX_PART, Part, Refused, Show, ShowVectors, Shown, Upsert, Upserted},
     standalone::{self, NewStandalone, Promoted, Promotion},
@@ -434,8 +434,10 @@ impl WriteConsistency {
 
 fn upserted(done: Upserted, wants_token: bool) -> UpsertResponse {
     let warnings = done.dropped.keys().take(10).map(|id| format!("some payload fields of `{id}` were left out"));
+    // One that is sent twice replaces itself.
+    let ids: HashSet<&String> = done.document_ids.iter().collect();
     UpsertResponse {
-        inserted: done.document_ids.len(),
+        inserted: ids.len(),
         write_token: wants_token.then(|| format!("{}.{}", done.collection_id, done.change)),
         consistency: WriteConsistency::of(done.is_visible, wants_token),
         warnings: warnings.collect(),

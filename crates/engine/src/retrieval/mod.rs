@@ -39,7 +39,7 @@ pub use execute::{
     Degraded, ExecuteRequest, Execution, Group, Interpretation, LimitEntry, StageEvent, StageReport, Status,
 };
 pub use inputs::InputSchema;
-pub use pagination::PageRequest;
+pub use pagination::{PageRequest, unknown_keys};
 pub use plan::{Plan, PlannedStage, RetrieverSpec};
 pub use pushdown::Pushdown;
 pub use snapshot::Snapshot;

@@ -98,7 +98,7 @@ impl PageRequest {
             Some(Value::Object(settings)) => Some(settings),
             Some(_) => return Err(Error::invalid("settings", "must be an object")),
         };
-        let mut warnings = unknown("settings", settings, &["limit"]);
+        let mut warnings = unknown_keys("settings", settings, &["limit"]);
         let plain = body.get("limit").or_else(|| settings?.get("limit")).filter(|v| !v.is_null());
         let alias = body.get("page_size").filter(|v| !v.is_null());
         match body.get("pagination") {
@@ -114,7 +114,7 @@ impl PageRequest {
                 if plain.or(alias).is_some() {
                     warnings.push("`pagination` was used and `limit` was not: send one of them".to_owned());
                 }
-                warnings.extend(unknown("pagination", Some(pagination), &KEYS));
+                warnings.extend(unknown_keys("pagination", Some(pagination), &KEYS));
                 Ok((Self::parse_method(pagination)?, warnings))
             }
             Some(_) => Err(Error::invalid("pagination", "must be an object with `method`")),
@@ -323,7 +323,7 @@ fn start_after(after: &Fields, hits: &[Hit]) -> Result<usize> {
 }
 
 /// Warnings about keys that nobody reads.
-fn unknown(at: &str, fields: Option<&Fields>, known: &[&str]) -> Vec<String> {
+pub fn unknown_keys(at: &str, fields: Option<&Fields>, known: &[&str]) -> Vec<String> {
     let keys = fields.into_iter().flat_map(Fields::keys).filter(|key| !known.contains(&key.as_str()));
     keys.map(|key| format!("`{at}.{key}` is not known here and was ignored")).collect()
 }

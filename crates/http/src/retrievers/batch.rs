@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, pin::pin, time::Instant};
 use strata_engine::{
-    retrieval::PageRequest,
+    retrieval::{PageRequest, unknown_keys},
     retrievers::{Execute, Outcome, Prepared},
 };
 use strata_model::{Error, Permission, Scope};
@@ -63,7 +63,7 @@ struct BatchQueryItem {
 struct ExecuteBatchRequest {
     /// 1 to 16 of them.
     queries: Vec<BatchQueryItem>,
-    /// `limit` or `pagination` of every query.
+    /// `limit` or `pagination` of every query, and `skip_cache`.
     #[serde(default)]
     #[schema(schema_with = maybe_object)]
     settings: Option<Map<String, Value>>,
@@ -119,7 +119,7 @@ async fn execute_batch_retrievers(
 ) -> Result<Response, ApiError> {
     tenant.may(Permission::Read)?;
     let started = Instant::now();
-    let (page, concurrency) = checked(&body)?;
+    let Checked { page, skip_cache, warnings, concurrency } = checked(&body)?;
     let prepared = app.prepare_retriever(&tenant.scope, &identifier).await?;
     let show = Style::showing(
         either(body.return_presigned_urls, query.return_presigned_urls),
@@ -130,11 +130,11 @@ async fn execute_batch_retrievers(
         inputs: item.inputs,
         filters: item.filters,
         page: page.clone(),
-        skip_cache: false,
+        skip_cache,
         sees_all_writes: false,
     };
     let executes = body.queries.into_iter().map(execute).collect();
-    let style = Style { show, results: true, ..Style::default() };
+    let style = Style { show, results: true, warnings, ..Style::default() };
     let batch = Batch { app, scope: tenant.scope, prepared, executes, style, concurrency, started };
     Ok(match body.stream {
         Some(true) => batch.events(),
@@ -254,8 +254,20 @@ fn millis(since: Instant) -> f64 {
     (since.elapsed().as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// The page of every query, and how many run at once.
-fn checked(body: &ExecuteBatchRequest) -> Result<(PageRequest, usize), Error> {
+/// What a request says of all its queries.
+struct Checked {
+    page: PageRequest,
+    skip_cache: bool,
+    /// Of every answer.
+    warnings: Vec<String>,
+    /// Queries that run at once.
+    concurrency: usize,
+}
+
+/// Keys of `settings`.
+const SETTINGS: [&str; 5] = ["limit", "page_size", "pagination", "cursor", "skip_cache"];
+
+fn checked(body: &ExecuteBatchRequest) -> Result<Checked, Error> {
     if !(1..=MAX_QUERIES).contains(&body.queries.len()) {
         return Err(Error::invalid(
             "queries",
@@ -266,11 +278,18 @@ fn checked(body: &ExecuteBatchRequest) -> Result<(PageRequest, usize), Error> {
     if !(1..=MAX_CONCURRENCY).contains(&concurrency) {
         return Err(Error::invalid("concurrency", format!("must be from 1 to {MAX_CONCURRENCY}, not {concurrency}")));
     }
-    let page = match &body.settings {
-        Some(settings) => PageRequest::parse(settings)?.0,
-        None => PageRequest::default(),
+    let concurrency = concurrency as usize;
+    let Some(settings) = &body.settings else {
+        return Ok(Checked { page: PageRequest::default(), skip_cache: false, warnings: Vec::new(), concurrency });
     };
-    Ok((page, concurrency as usize))
+    let (page, mut warnings) = PageRequest::parse(settings)?;
+    warnings.extend(unknown_keys("settings", Some(settings), &SETTINGS));
+    let skip_cache = match settings.get("skip_cache") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(skip_cache)) => *skip_cache,
+        Some(_) => return Err(Error::invalid("settings.skip_cache", "must be true or false")),
+    };
+    Ok(Checked { page, skip_cache, warnings, concurrency })
 }
 
 async fn one(app: App, scope: Scope, prepared: Prepared, index: usize, execute: Execute, style: Style) -> BatchResult {

@@ -19,6 +19,8 @@ use strata_model::{Error, Fields, Permission, Result};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+const STATUSES: [&str; 6] =
+    ["pending", "building_sessions", "replaying", "computing_metrics", "completed", "failed"];
 const DEFAULT_SESSIONS: i64 = 1_000;
 const MIN_SESSIONS: i64 = 10;
 const MAX_SESSIONS: i64 = 10_000;
@@ -70,6 +72,12 @@ impl SessionFilter {
     fn read(&self) -> Result<BenchmarkFilter> {
         let moment = |text: Option<&String>, at: &str| text.map(|text| times::spelled(text, at)).transpose();
         let range = self.time_range.clone().unwrap_or_default();
+        let since = moment(range.start.as_ref(), "session_filter.time_range.start")?;
+        let until = moment(range.end.as_ref(), "session_filter.time_range.end")?;
+        // As `times::spelled` writes them they are in the order of time.
+        if since.as_ref().zip(until.as_ref()).is_some_and(|(since, until)| since > until) {
+            return Err(Error::invalid("session_filter.time_range.end", "lies before `start`"));
+        }
         let least = self.min_interactions.unwrap_or(1);
         let min_interactions = usize::try_from(least).ok().filter(|least| *least >= 1);
         let min_interactions = min_interactions.ok_or_else(|| {
@@ -87,8 +95,8 @@ impl SessionFilter {
         Ok(BenchmarkFilter {
             retriever_ids: self.retriever_ids.clone().unwrap_or_default(),
             taxonomy_node_ids: self.taxonomy_node_ids.clone().unwrap_or_default(),
-            since: moment(range.start.as_ref(), "session_filter.time_range.start")?,
-            until: moment(range.end.as_ref(), "session_filter.time_range.end")?,
+            since,
+            until,
             min_interactions,
             interaction_types: self.interaction_types.clone().unwrap_or_default(),
             sample_strategy,
@@ -172,6 +180,7 @@ impl From<Experiment> for BenchmarkResponse {
 struct ListBenchmarksQuery {
     /// Id or name of a baseline or a candidate.
     retriever_id: Option<String>,
+    /// `pending`, `building_sessions`, `replaying`, `computing_metrics`, `completed` or `failed`.
     status: Option<String>,
     /// From 1.
     #[param(minimum = 1)]
@@ -227,6 +236,10 @@ async fn list_benchmarks(
 ) -> Result<Json<BenchmarkListResponse>, ApiError> {
     tenant.may(Permission::Read)?;
     let page: NumberedPage = PageQuery { page: query.page, page_size: query.page_size }.read()?;
+    if let Some(status) = query.status.as_ref().filter(|status| !STATUSES.contains(&status.as_str())) {
+        let message = format!("`{status}` is not a status; one of {}", STATUSES.join(", "));
+        return Err(Error::invalid("status", message).into());
+    }
     let selection = Selection { retriever_id: query.retriever_id, status: query.status, dataset: None };
     let (found, total) = app.benchmarks(&tenant.scope, selection, page.part()).await?;
     let benchmarks = found.into_iter().map(BenchmarkResponse::from).collect();
