@@ -59,8 +59,10 @@ pub struct Config {
     pub workers: usize,
     /// `ffmpeg`s beside each other.
     pub ffmpegs: usize,
-    /// Threads of one `ffmpeg`.
+    /// Most threads of one `ffmpeg`. Those that run beside each other share the processors: a film is decoded with less work
+    /// in fewer threads.
     pub ffmpeg_threads: usize,
+    pub processors: usize,
     /// Pixels that an image, a rendered page or a frame may have.
     pub max_pixels: u64,
     pub worker_memory_bytes: u64,
@@ -82,6 +84,7 @@ impl Config {
             workers: cores,
             ffmpegs: cores.div_ceil(2).max(2),
             ffmpeg_threads: cores.min(4),
+            processors: cores,
             max_pixels: MAX_PIXELS,
             worker_memory_bytes: WORKER_MEMORY_BYTES,
             ffmpeg_memory_bytes: FFMPEG_MEMORY_BYTES,

@@ -118,15 +118,26 @@ impl Plan {
     }
 }
 
+/// Children that may run beside each other, where so many are wanted.
+fn places(wanted: usize) -> usize {
+    wanted.clamp(1, MAX_CHILDREN)
+}
+
 fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
 impl Ffmpeg {
     pub fn new(config: Arc<Config>) -> Self {
-        let permits = |count: usize| Arc::new(Semaphore::new(count.clamp(1, MAX_CHILDREN)));
+        let permits = |count: usize| Arc::new(Semaphore::new(places(count)));
         let (still_permits, permits) = (permits(config.workers), permits(config.ffmpegs));
         Self { config, permits, still_permits }
+    }
+
+    /// The threads of a run that begins.
+    fn share(&self) -> usize {
+        let running = places(self.config.ffmpegs).saturating_sub(self.permits.available_permits()).max(1);
+        (self.config.processors / running).min(self.config.ffmpeg_threads)
     }
 
     /// Starts a run as soon as there is room for it.
@@ -137,11 +148,12 @@ impl Ffmpeg {
                 "files of this kind are decoded by `ffmpeg`, which is not there: run `strata models pull media_tools`";
             return Err(Error::Unavailable(message.to_owned()));
         };
-        let (permits, threads, processor_seconds, file_bytes) = match plan.still {
-            Some(bounds) => (&self.still_permits, bounds.threads, STILL_CPU_SECONDS, bounds.file_bytes),
-            None => (&self.permits, config.ffmpeg_threads, FFMPEG_CPU_SECONDS, MAX_MADE_FILE_BYTES),
+        let (permits, processor_seconds, file_bytes) = match &plan.still {
+            Some(bounds) => (&self.still_permits, STILL_CPU_SECONDS, bounds.file_bytes),
+            None => (&self.permits, FFMPEG_CPU_SECONDS, MAX_MADE_FILE_BYTES),
         };
         let permit = Arc::clone(permits).acquire_owned().await.map_err(Error::internal)?;
+        let threads = plan.still.as_ref().map_or_else(|| self.share(), |bounds| bounds.threads);
         let confinement = Confinement { memory_bytes: config.ffmpeg_memory_bytes, processor_seconds, file_bytes };
         let mut from = OsString::from("file:");
         from.push(&input.path);

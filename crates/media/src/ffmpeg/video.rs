@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, sync::Arc};
 use strata_model::{Error, Result};
 
+/// Most frames a second for which it does not matter which of two neighbours is taken.
+const SPARSE: f64 = 1.0;
+
 /// What frames are wanted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FrameRequest {
@@ -23,7 +26,9 @@ pub struct FrameRequest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrameSampling {
-    /// So many a second from `start_ms` on, until `end_ms` or the end, at most `max_frames`.
+    /// So many a second from `start_ms` on, until `end_ms` or the end, at most `max_frames`. At one a second or fewer those
+    /// are passed over that no other frame is made from: much of a film need not be decoded then, and what is taken lies
+    /// some hundredths of a second beside the time.
     Rate { frames_per_second: f64, start_ms: u64, end_ms: Option<u64>, max_frames: u64 },
     /// The frame at each of these times in milliseconds, in this order. Each is looked for on its own, so for times close
     /// to each other a rate is faster.
@@ -82,6 +87,7 @@ impl Decoder {
                 let filters = format!("fps={frames_per_second},{}", scale.filters);
                 let frames = max_frames.to_string();
                 let plan = frame_plan(&filters).span(*start_ms, duration_ms).after(["-frames:v", &frames]);
+                let plan = if *frames_per_second > SPARSE { plan } else { plan.before(["-skip_frame", "noref"]) };
                 let run = Some(Box::new(self.ffmpeg().start(&input, rgb_to_pipe(plan)).await?));
                 let (start_ms, frames_per_second, max_frames) = (*start_ms, *frames_per_second, *max_frames);
                 FrameSource::Rate { run, start_ms, frames_per_second, made: 0, max_frames }
