@@ -287,6 +287,13 @@ impl Engine {
         Ok(BucketView { bucket, stats: BucketStats::default() })
     }
 
+    /// A bucket by id or name, without what it holds, which takes a look at every object.
+    pub(crate) async fn known_bucket(&self, scope: &Scope, identifier: &str) -> Result<Arc<Bucket>> {
+        let key = format!("bucket {} {identifier}", scope.namespace_id);
+        let (scope, identifier) = (scope.clone(), identifier.to_owned());
+        self.catalog.recall(key, move |connection| find(connection, &scope, &identifier)).await
+    }
+
     /// By id or name.
     pub async fn bucket(&self, scope: &Scope, identifier: &str) -> Result<BucketView> {
         let (scope, identifier) = (scope.clone(), identifier.to_owned());

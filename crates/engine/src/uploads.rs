@@ -64,7 +64,7 @@ impl Engine {
         new: Vec<NewUpload>,
         place: fn(usize) -> String,
     ) -> Result<Vec<UploadView>> {
-        let bucket = self.bucket(scope, bucket).await?.bucket;
+        let bucket = self.known_bucket(scope, bucket).await?;
         let checked =
             new.into_iter().enumerate().map(|(i, n)| n.check(&bucket, &place(i))).collect::<Result<Vec<_>>>()?;
         let fresh: Vec<(Checked, Upload)> =

@@ -294,7 +294,7 @@ fn queue(tx: &Transaction<'_>, scope: &Scope, ids: &Ids, mut batch: Batch, submi
                 extractor_id: &extractor_id,
                 force,
             };
-            derivations::enqueue(tx, scope, &ids.make(id::DERIVATION), &ids.now, &request)?;
+            derivations::enqueue(tx, scope, &ids.catalog.new_timed_id(id::DERIVATION), &ids.now, &request)?;
         }
     }
     let task = new_task(scope, ids, "api_buckets_batches_process", Some(&batch.batch_id));
@@ -455,7 +455,7 @@ fn trigger_documents(
                 extractor_id: &extractor_id,
                 force: request.dedup_strategy.as_deref() == Some("force"),
             };
-            derivations::enqueue(tx, scope, &ids.make(id::DERIVATION), &ids.now, &queued)?;
+            derivations::enqueue(tx, scope, &ids.catalog.new_timed_id(id::DERIVATION), &ids.now, &queued)?;
             outcome.document_count += 1;
         }
         outcome.source_collection_ids.push(source);

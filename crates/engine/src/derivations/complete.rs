@@ -26,7 +26,7 @@ use strata_store::faults;
 const MANY: usize = 64;
 /// Most ids that one event names.
 const MAX_TOLD: usize = 1_000;
-const PATIENCE: Duration = Duration::from_millis(40);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Writes the result; answers whether other collections now have work on it. A result that came too late (canceled,
 /// deleted, taken over) is dropped.
@@ -225,7 +225,7 @@ fn follow(
                 extractor_id: &extractor_id,
                 force: false,
             };
-            rows::enqueue(tx, scope, &engine.catalog.new_id(id::DERIVATION, 16), now, &request)?;
+            rows::enqueue(tx, scope, &engine.catalog.new_timed_id(id::DERIVATION), now, &request)?;
             followed = true;
         }
     }

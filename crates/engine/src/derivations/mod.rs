@@ -9,7 +9,7 @@ mod run;
 
 use crate::{Engine, batches};
 use parking_lot::Mutex;
-use run::Work;
+use run::{Look, Work};
 use std::{
     collections::HashMap,
     sync::{
@@ -28,6 +28,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Derivations in flight for each configured worker: enough of them wait for a model together to fill its batches.
 const IN_FLIGHT_PER_WORKER: usize = 384;
+/// Inputs that are read together.
+const READ_TOGETHER: usize = 32;
 /// How often the process may die over one input before that input is given up.
 const MAX_CRASHES: u32 = 8;
 /// The same, before that input runs apart from others under suspicion: when the process dies again, only one of them is
@@ -127,6 +129,7 @@ async fn turn(engine: &Arc<Engine>, capacity: usize) -> Result<Duration> {
         let leased = engine.catalog.write(lease).await?;
         engine.queue.suspect.fetch_or(leased.iter().any(|d| d.crashes >= SUSPECT), Ordering::SeqCst);
         let mut works: HashMap<String, Arc<Work>> = HashMap::new();
+        let mut ready = Vec::with_capacity(leased.len());
         for derivation in leased {
             let mut work = works.get(&derivation.collection_id).cloned();
             if work.is_none()
@@ -135,7 +138,13 @@ async fn turn(engine: &Arc<Engine>, capacity: usize) -> Result<Duration> {
                 work = Some(Arc::new(loaded));
                 works.extend(work.clone().map(|work| (derivation.collection_id.clone(), work)));
             }
-            spawn(engine, Arc::new(derivation), work, capacity);
+            ready.push((Arc::new(derivation), work));
+        }
+        for together in ready.chunks(READ_TOGETHER) {
+            let looks = run::looks(engine, together).await;
+            for ((derivation, work), look) in together.iter().zip(looks) {
+                spawn(engine, derivation.clone(), work.clone(), look, capacity);
+            }
         }
         return Ok(IDLE);
     }
@@ -149,14 +158,20 @@ async fn turn(engine: &Arc<Engine>, capacity: usize) -> Result<Duration> {
 }
 
 /// Runs one derivation. `work` is `None` where it could not be loaded, for a reason that the derivation finds again.
-fn spawn(engine: &Arc<Engine>, derivation: Arc<Derivation>, work: Option<Arc<Work>>, capacity: usize) {
+fn spawn(
+    engine: &Arc<Engine>,
+    derivation: Arc<Derivation>,
+    work: Option<Arc<Work>>,
+    look: Option<Result<Look>>,
+    capacity: usize,
+) {
     let engine = engine.clone();
     engine.queue.running.lock().insert(derivation.derivation_id.clone(), Instant::now());
     let queue_tracker = engine.queue.tracker.clone();
     drop(queue_tracker.spawn(async move {
         let id = derivation.derivation_id.clone();
         // A panic in an extractor must fail its own derivation only.
-        let worker = tokio::spawn(process(engine.clone(), derivation.clone(), work));
+        let worker = tokio::spawn(process(engine.clone(), derivation.clone(), work, look));
         let followed = match worker.await {
             Ok(followed) => followed,
             Err(panic) => {
@@ -183,9 +198,14 @@ fn spawn(engine: &Arc<Engine>, derivation: Arc<Derivation>, work: Option<Arc<Wor
 }
 
 /// Answers whether the queue has rows that it had not before.
-async fn process(engine: Arc<Engine>, derivation: Arc<Derivation>, work: Option<Arc<Work>>) -> bool {
+async fn process(
+    engine: Arc<Engine>,
+    derivation: Arc<Derivation>,
+    work: Option<Arc<Work>>,
+    look: Option<Result<Look>>,
+) -> bool {
     let started = Instant::now();
-    let outcome = worked(&engine, &derivation, work, started).await;
+    let outcome = worked(&engine, &derivation, work, look, started).await;
     let (ended, followed) = match outcome {
         Ok(followed) => ("completed", followed),
         Err(error) => {
@@ -204,13 +224,14 @@ async fn worked(
     engine: &Arc<Engine>,
     derivation: &Arc<Derivation>,
     work: Option<Arc<Work>>,
+    look: Option<Result<Look>>,
     started: Instant,
 ) -> Result<bool> {
     let work = match work {
         Some(work) => work,
         None => Arc::new(Work::load(engine, derivation).await?),
     };
-    let done = run::run(engine, derivation, &work).await?;
+    let done = run::run(engine, derivation, &work, look).await?;
     complete::complete(engine, derivation, work, done, started).await
 }
 

@@ -60,7 +60,7 @@ enum Source {
 }
 
 /// An input that is whole, and what is known of the work on it.
-struct Ready {
+pub(super) struct Ready {
     input: Input,
     input_hash: String,
     lineage: Lineage,
@@ -78,24 +78,59 @@ enum Known {
 }
 
 /// What one look into the catalog comes to.
-enum Look {
+pub(super) enum Look {
     Ready(Box<Ready>),
     /// The texts of its blobs are still to be read.
     Partial(ObjectInput),
 }
 
-pub(super) async fn run(engine: &Arc<Engine>, derivation: &Arc<Derivation>, work: &Arc<Work>) -> Result<Done> {
-    let (of, with) = (derivation.clone(), work.clone());
-    let look = move |connection: &Connection| {
-        let source = Source::read(connection, &of)?;
-        match source {
-            Source::Object(input) if input.texts().next().is_some() => Ok(Look::Partial(input)),
-            whole => whole.ready(connection, &of, &with).map(|ready| Look::Ready(Box::new(ready))),
+impl Look {
+    fn take(connection: &Connection, derivation: &Derivation, work: &Work) -> Result<Self> {
+        match Source::read(connection, derivation)? {
+            Source::Object(input) if input.texts().next().is_some() => Ok(Self::Partial(input)),
+            whole => whole.ready(connection, derivation, work).map(|ready| Self::Ready(Box::new(ready))),
+        }
+    }
+}
+
+/// Looks of several derivations, in their order, in one read: for small inputs the way to the catalog is most of it. A
+/// derivation without a look, for whatever reason, takes its own.
+pub(super) async fn looks(
+    engine: &Arc<Engine>,
+    derivations: &[(Arc<Derivation>, Option<Arc<Work>>)],
+) -> Vec<Option<Result<Look>>> {
+    let all = derivations.to_vec();
+    let read = engine.catalog.read(move |connection| {
+        let one = |(derivation, work): &(Arc<Derivation>, Option<Arc<Work>>)| {
+            work.as_ref().map(|work| Look::take(connection, derivation, work))
+        };
+        Ok(all.iter().map(one).collect())
+    });
+    match read.await {
+        Ok(looks) => looks,
+        Err(error) => {
+            tracing::warn!(%error, "several inputs cannot be read together; each is read by itself");
+            derivations.iter().map(|_| None).collect()
+        }
+    }
+}
+
+pub(super) async fn run(
+    engine: &Arc<Engine>,
+    derivation: &Arc<Derivation>,
+    work: &Arc<Work>,
+    look: Option<Result<Look>>,
+) -> Result<Done> {
+    let look = match look {
+        Some(look) => look?,
+        None => {
+            let (of, with) = (derivation.clone(), work.clone());
+            engine.catalog.read(move |connection| Look::take(connection, &of, &with)).await?
         }
     };
     // Held as long as the texts are.
     let mut _room = None;
-    let ready = match engine.catalog.read(look).await? {
+    let ready = match look {
         Look::Ready(ready) => *ready,
         Look::Partial(mut input) => {
             _room = Some(engine.read_texts(&mut input).await?);

@@ -136,7 +136,7 @@ impl Engine {
         let (wait, is_named, now) = (options.wait, new.document_id.is_some(), self.catalog.now());
         let document = Document {
             seq: 0,
-            document_id: new.document_id.unwrap_or_else(|| self.catalog.new_document_id(id::DOCUMENT)),
+            document_id: new.document_id.unwrap_or_else(|| self.catalog.new_timed_id(id::DOCUMENT)),
             collection_id: collection.id.clone(),
             lineage: Lineage::default(),
             fields,

@@ -61,7 +61,7 @@ impl Engine {
         mut change: ObjectChange,
         how: How,
     ) -> Result<Object> {
-        let bucket = self.bucket(scope, bucket).await?.bucket;
+        let bucket = self.known_bucket(scope, bucket).await?;
         // Not there is said before bytes are fetched for nothing.
         self.object(scope, bucket.id(), object_id).await?;
         let mut blobs = change.blobs.take();

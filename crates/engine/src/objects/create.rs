@@ -1,6 +1,6 @@
 //! Making objects: one or many, once or under a key, new or over an older one.
 
-use super::{BlobSource, ID_CHARS, MAX_BATCH, MAX_BLOBS, NewBlob, NewObject, blobs::Prepared, content};
+use super::{BlobSource, MAX_BATCH, MAX_BLOBS, NewBlob, NewObject, blobs::Prepared, content};
 use crate::{
     Engine, audit,
     buckets::{self, Bucket, Policy},
@@ -8,7 +8,7 @@ use crate::{
 };
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use strata_model::{Error, FieldError, Fields, Result, Scope, id, schema::FieldType};
 use strata_store::{
     blobs::Held,
@@ -21,6 +21,8 @@ use strata_store::{
 
 /// Objects of one request, and blobs of one object, that are prepared at once.
 const AT_ONCE: usize = 8;
+/// Rows of objects of one request that are written at once.
+const WRITTEN_AT_ONCE: usize = 128;
 /// The event of several objects that one call has made.
 const CREATED_TOGETHER: &str = "objects.created.batch";
 
@@ -49,12 +51,13 @@ pub struct Created {
     pub batch_id: Option<String>,
 }
 
-/// An object whose bytes are stored, before its row is.
+/// An object whose bytes are stored, before its row is. To be dropped when that is committed, and no sooner.
 pub(crate) struct Ready {
     pub object: Object,
     pub skip_duplicates: bool,
     pub policy: Option<Policy>,
     /// Keeps the bytes until the row is committed.
+    #[expect(dead_code, reason = "is there to be dropped")]
     held: Vec<Held>,
     quotas: Quotas,
 }
@@ -71,8 +74,13 @@ pub(crate) struct Committed {
     pub replay: Option<Replay>,
     /// Hashes that an updated object no longer refers to.
     pub freed: Vec<String>,
-    /// To be dropped when the commit is done, and no sooner.
-    pub held: Vec<Held>,
+}
+
+/// How far an object has come before its row is written.
+enum Step {
+    /// It was made earlier under the same key.
+    Replayed(Box<Object>),
+    Ready(Box<Ready>),
 }
 
 impl Engine {
@@ -83,8 +91,9 @@ impl Engine {
         new: NewObject,
         options: CreateOptions,
     ) -> Result<Created> {
-        let bucket = self.bucket(scope, bucket).await?.bucket;
-        let mut created = self.create_one(scope, &bucket, new, options.policy, audit::about).await?;
+        let bucket = self.known_bucket(scope, bucket).await?;
+        let step = self.step(scope, &bucket, new, options.policy).await?;
+        let mut created = self.finish(scope, step, audit::about).await?;
         audit::about(&created.object.object_id);
         if options.auto_process && created.replay.is_none() {
             let ids = vec![created.object.object_id.clone()];
@@ -104,9 +113,12 @@ impl Engine {
         if new.is_empty() || new.len() > MAX_BATCH {
             return Err(Error::invalid("objects", format!("must have 1 to {MAX_BATCH} objects, not {}", new.len())));
         }
-        let bucket = self.bucket(scope, bucket).await?.bucket;
-        let each = new.into_iter().map(|new| self.create_one(scope, &bucket, new, options.policy, |_| ()));
-        let mut created: Vec<Result<Created>> = stream::iter(each).buffered(AT_ONCE).collect().await;
+        let bucket = self.known_bucket(scope, bucket).await?;
+        let each = new.into_iter().map(|new| self.step(scope, &bucket, new, options.policy));
+        let steps: Vec<Result<Step>> = stream::iter(each).buffered(AT_ONCE).collect().await;
+        // All at once, so that their rows share a commit or a few.
+        let each = steps.into_iter().map(|step| async { self.finish(scope, step?, |_| ()).await });
+        let mut created: Vec<Result<Created>> = stream::iter(each).buffered(WRITTEN_AT_ONCE).collect().await;
         // They are there, whatever becomes of this.
         if let Err(error) = self.tell_created(scope, bucket.id(), &created).await {
             tracing::error!(%error, "the event of several objects was not queued; those of each of them were");
@@ -144,25 +156,29 @@ impl Engine {
         write.await
     }
 
-    /// `tell` hears the object's id before it is written.
-    async fn create_one(
-        self: &Arc<Self>,
-        scope: &Scope,
-        bucket: &Bucket,
-        new: NewObject,
-        policy: Option<Policy>,
-        tell: fn(&str),
-    ) -> Result<Created> {
-        if let Some(object) = self.replayed(bucket, &new).await? {
-            return Ok(Created { object, replay: Some(Replay::IdempotencyKey), batch_id: None });
+    /// Looks for an earlier object of the same key, or stores the bytes of a new one.
+    async fn step(&self, scope: &Scope, bucket: &Bucket, new: NewObject, policy: Option<Policy>) -> Result<Step> {
+        match self.replayed(bucket, &new).await? {
+            Some(object) => Ok(Step::Replayed(Box::new(object))),
+            None => Ok(Step::Ready(Box::new(self.ready(scope, bucket, new, policy).await?))),
         }
-        let ready = self.ready(scope, bucket, new, policy).await?;
+    }
+
+    /// Writes the row. `tell` hears the object's id before.
+    async fn finish(&self, scope: &Scope, step: Step, tell: fn(&str)) -> Result<Created> {
+        let ready = match step {
+            Step::Replayed(object) => {
+                return Ok(Created { object: *object, replay: Some(Replay::IdempotencyKey), batch_id: None });
+            }
+            Step::Ready(ready) => ready,
+        };
         let hashes = ready.hashes();
         let in_scope = scope.clone();
         tell(&ready.object.object_id);
-        let committed = self.catalog.write(move |tx| commit(tx, &in_scope, ready)).await;
-        let committed = self.or_discard(committed, hashes.clone()).await?;
-        drop(committed.held);
+        let write = move |ready: &mut Box<Ready>, tx: &Transaction<'_>| commit(tx, &in_scope, ready);
+        let committed = self.catalog.write_again(ready, Duration::ZERO, write).await;
+        let (ready, committed) = self.or_discard(committed, hashes.clone()).await?;
+        drop(ready);
         // An earlier object stands for this one, whose bytes nothing may name.
         self.remove_blobs(if committed.replay.is_some() { hashes } else { committed.freed }).await;
         Ok(Created { object: committed.object, replay: committed.replay, batch_id: None })
@@ -192,7 +208,7 @@ impl Engine {
         let prepared = self.prepare_blobs(scope, bucket, new.blobs).await?;
         let now = self.catalog.now();
         let mut object = Object {
-            object_id: self.catalog.new_id(id::OBJECT, ID_CHARS),
+            object_id: self.catalog.new_timed_id(id::OBJECT),
             bucket_id: bucket.id().to_owned(),
             key_prefix: new.key_prefix,
             status: "DRAFT".into(),
@@ -352,33 +368,35 @@ pub(super) fn settle(bucket: &Bucket, object: &mut Object) -> Result<()> {
 }
 
 /// Writes a prepared object, or finds the one that stands for it.
-pub(crate) fn commit(tx: &Transaction<'_>, scope: &Scope, ready: Ready) -> Result<Committed> {
-    let Ready { mut object, skip_duplicates, policy, held, quotas } = ready;
+pub(crate) fn commit(tx: &Transaction<'_>, scope: &Scope, ready: &Ready) -> Result<Committed> {
+    let mut object = ready.object.clone();
     // The bucket may have gone, or changed its schema or key, since the object was prepared.
     let bucket = buckets::find(tx, scope, &object.bucket_id)?;
     settle(&bucket, &mut object)?;
     if let Some(key) = &object.idempotency_key
         && let Some(object) = objects::by_idempotency_key(tx, &object.bucket_id, key)?
     {
-        return Ok(Committed { object, replay: Some(Replay::IdempotencyKey), freed: Vec::new(), held });
+        return Ok(Committed { object, replay: Some(Replay::IdempotencyKey), freed: Vec::new() });
     }
-    if skip_duplicates && let Some(object) = objects::by_content(tx, &object.bucket_id, &object.content_hash)? {
-        return Ok(Committed { object, replay: Some(Replay::SkipDuplicates), freed: Vec::new(), held });
+    if ready.skip_duplicates
+        && let Some(object) = objects::by_content(tx, &object.bucket_id, &object.content_hash)?
+    {
+        return Ok(Committed { object, replay: Some(Replay::SkipDuplicates), freed: Vec::new() });
     }
-    let there = match (policy, &object.unique_key) {
+    let there = match (ready.policy, &object.unique_key) {
         (Some(policy), Some(key)) => by_policy(policy, key, objects::by_unique_key(tx, &object.bucket_id, key)?)?,
         _ => None,
     };
-    let meter = quotas.meter(tx, scope)?;
+    let meter = ready.quotas.meter(tx, scope)?;
     let Some(there) = there else {
         objects::insert(tx, scope, &object)?;
         meter.check(tx)?;
-        return Ok(Committed { object, replay: None, freed: Vec::new(), held });
+        return Ok(Committed { object, replay: None, freed: Vec::new() });
     };
     let object = over(object, there);
     let freed = objects::update(tx, scope, &object)?;
     meter.check(tx)?;
-    Ok(Committed { object, replay: None, freed, held })
+    Ok(Committed { object, replay: None, freed })
 }
 
 /// The object to write over, if any.

@@ -33,8 +33,6 @@ pub const MAX_BLOBS: usize = 100;
 pub const MAX_TEXT_BYTES: u64 = 64 << 20;
 /// Texts that derivations hold in memory at once, in KiB; one larger text is held alone.
 pub(crate) const INPUT_KIBIBYTES: u32 = 256 << 10;
-/// Random characters of an object's id after its prefix.
-pub(crate) const ID_CHARS: usize = 16;
 
 /// A new object, as a caller describes it.
 #[derive(Debug, Clone, Default)]

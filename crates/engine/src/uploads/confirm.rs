@@ -56,7 +56,7 @@ impl Engine {
         upload_id: &str,
         options: ConfirmOptions,
     ) -> Result<Confirmed> {
-        let bucket = self.bucket(scope, bucket).await?.bucket;
+        let bucket = self.known_bucket(scope, bucket).await?;
         let upload = self.upload(scope, bucket.id(), upload_id).await?;
         let was_done = upload.status == "COMPLETED";
         let upload = match was_done {
@@ -93,7 +93,7 @@ impl Engine {
         if count == 0 || count > MAX_BATCH {
             return Err(Error::invalid("confirmations", format!("must have 1 to {MAX_BATCH} entries, not {count}")));
         }
-        let bucket = self.bucket(scope, bucket).await?.bucket;
+        let bucket = self.known_bucket(scope, bucket).await?;
         let inputs = confirmations.iter().map(|(id, _)| json!(id)).collect();
         let bucket_id = bucket.id();
         let each = confirmations.into_iter().map(|(upload_id, options)| async move {
@@ -170,13 +170,13 @@ impl Engine {
             false => None,
         };
         let (scope, now, checked_hash) = (scope.clone(), self.catalog.now(), upload.blob_hash.clone());
-        let (upload, committed) = self
+        let (upload, ready, committed) = self
             .catalog
             .write(move |tx| {
                 let mut upload = uploads::get(tx, &scope, Some(&upload.bucket_id), &upload.upload_id)?;
                 // Another confirmation came first; this one makes no second object.
                 if upload.status == "COMPLETED" {
-                    return Ok((upload, None));
+                    return Ok((upload, ready, None));
                 }
                 if upload.blob_hash != checked_hash {
                     return Err(Error::Conflict(format!(
@@ -184,18 +184,18 @@ impl Engine {
                         upload.upload_id
                     )));
                 }
-                let committed = ready.map(|ready| create::commit(tx, &scope, ready)).transpose()?;
+                let committed = ready.as_ref().map(|ready| create::commit(tx, &scope, ready)).transpose()?;
                 upload.status = "COMPLETED".into();
                 upload.object_id = committed.as_ref().map(|c| c.object.object_id.clone());
                 upload.body.insert("verified_at".into(), now.clone().into());
                 upload.body.insert("completed_at".into(), now.clone().into());
                 upload.updated_at = now;
                 uploads::put(tx, &scope, &upload)?;
-                Ok((upload, committed))
+                Ok((upload, ready, committed))
             })
             .await?;
+        drop(ready);
         if let Some(committed) = committed {
-            drop(committed.held);
             self.remove_blobs(committed.freed).await;
         }
         Ok(upload)

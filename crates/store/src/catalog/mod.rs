@@ -214,9 +214,9 @@ impl Catalog {
     pub fn new_hex_id(&self, prefix: &str, length: usize) -> String {
         seams::random_hex(&*self.seams, prefix, length)
     }
-    /// A new id of a document: `prefix` and 24 hex digits, of which the first ten are the time. Documents that are made
-    /// one after another stand beside each other in what the catalog has in the order of ids.
-    pub fn new_document_id(&self, prefix: &str) -> String {
+    /// A new id of what there are many of: `prefix` and 24 hex digits, of which the first ten are the time. Documents that
+    /// are made one after another, for one, stand beside each other in what the catalog has in the order of ids.
+    pub fn new_timed_id(&self, prefix: &str) -> String {
         seams::timed_hex(&*self.seams, prefix)
     }
     pub fn path(&self) -> &Path {
