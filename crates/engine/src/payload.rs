@@ -61,7 +61,7 @@ impl Engine {
         let namespace_id = scope.namespace_id.clone();
         let read = move |connection: &Connection| {
             let namespace = lineage::namespace_body(connection, &namespace_id)?.unwrap_or_default();
-            Ok(named(&namespace).map(str::to_owned).collect::<Vec<_>>())
+            Ok(named(all(&namespace)).collect::<Vec<_>>())
         };
         let known = self.catalog.recall(format!("payload indexes of {}", scope.namespace_id), read).await?;
         fields.retain(|field| !known.contains(field));
@@ -71,10 +71,14 @@ impl Engine {
     }
 }
 
-/// The fields for which a namespace declares a payload index.
-fn named(namespace: &Fields) -> impl Iterator<Item = &str> {
-    let list = namespace.get("payload_indexes").and_then(Value::as_array).into_iter().flatten();
-    list.filter_map(|index| index["field_name"].as_str())
+/// The payload indexes that a namespace declares.
+fn all(namespace: &Fields) -> impl Iterator<Item = &Value> {
+    namespace.get("payload_indexes").and_then(Value::as_array).into_iter().flatten()
+}
+
+/// The fields that payload indexes are for.
+fn named<'a>(indexes: impl Iterator<Item = &'a Value>) -> impl Iterator<Item = String> {
+    indexes.filter_map(|index| index["field_name"].as_str().map(str::to_owned))
 }
 
 /// Gives a collection the indexes that its namespace declares. Answers whether anything is to be built.
@@ -85,9 +89,8 @@ pub(crate) fn declare(tx: &Transaction<'_>, scope: &Scope, collection_id: &str) 
 
 /// The fields that a namespace declares, but for those whose values have no order, and those that are columns.
 fn declared(namespace: &Fields) -> Vec<String> {
-    let list = namespace.get("payload_indexes").and_then(Value::as_array).into_iter().flatten();
-    let ordered = list.filter(|index| !matches!(index["type"].as_str(), Some("text" | "geo")));
-    let mut fields: Vec<String> = ordered.filter_map(|index| index["field_name"].as_str().map(str::to_owned)).collect();
+    let ordered = all(namespace).filter(|index| !matches!(index["type"].as_str(), Some("text" | "geo")));
+    let mut fields: Vec<String> = named(ordered).collect();
     fields.retain(|field| !SYSTEM_FIELDS.contains(&&**field));
     fields
 }

@@ -62,6 +62,7 @@ pub struct Config {
     /// Most threads of one `ffmpeg`. Those that run beside each other share the processors: a film is decoded with less work
     /// in fewer threads.
     pub ffmpeg_threads: usize,
+    /// Processors that all `ffmpeg`s share.
     pub processors: usize,
     /// Pixels that an image, a rendered page or a frame may have.
     pub max_pixels: u64,
