@@ -84,7 +84,7 @@ pub fn router(engine: Arc<Engine>, bounds: Bounds) -> Router {
         .filter_map(|path| path.strip_prefix("/v1/")?.split('/').next().map(str::to_owned))
         .collect();
     let recorder = audit::Recorder::new(engine.clone(), &document);
-    let gate = load::Gate::new(engine.clone(), bounds);
+    let gate = Arc::new(load::Gate::new(engine.clone(), bounds));
     let app =
         routes.merge(openapi::pages(&document)).merge(published::short_links()).fallback(not_found).with_state(engine);
     // What the gate does not let in changes nothing.

@@ -88,20 +88,19 @@ async fn observe(request: Request, next: Next) -> Response {
         .and_then(readable_id)
         .unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     // A token in a path is a credential and stays out of the log.
-    let path = if route.contains("token") { route.clone() } else { request.uri().path().to_owned() };
+    let path = if route.contains("token") { route.to_owned() } else { request.uri().path().to_owned() };
     let span = tracing::info_span!("request", id = %id, %method, %path);
-    let answer = guarded(request, next, &route);
+    let answer = guarded(request, next, route);
     let mut response = request_id::CURRENT.scope(id.clone(), answer).instrument(span).await;
     finish_headers(&mut response);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let (status, took) = (response.status().as_u16(), started.elapsed());
-    let labels = [("method", method.to_string()), ("route", route.clone()), ("status", status.to_string())];
-    metrics::counter!("strata_http_requests_total", &labels).increment(1);
-    metrics::histogram!(crate::metrics::DURATION, &labels[..2]).record(took.as_secs_f64());
+    crate::metrics::answered(&method, route, status, took);
     let duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
     if route.starts_with("/v1/health") || route == "/metrics" {
         tracing::debug!(request_id = %id, %method, %path, status, duration_ms, "answered");
@@ -169,7 +168,7 @@ fn finish_headers(response: &mut Response) {
 
 /// Refusals of the router and of foreign extractors come as a status and a text: this gives them the envelope.
 async fn envelope(request: Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let response = next.run(request).await;
     let status = response.status();
     let is_fault = status.is_client_error() || status.is_server_error();
@@ -184,7 +183,7 @@ async fn envelope(request: Request, next: Next) -> Response {
     let message = match (status, text) {
         // The router adds the header `Allow` when this has passed.
         (StatusCode::METHOD_NOT_ALLOWED, _) => {
-            format!("`{method}` is not allowed on `{path}`; the header `Allow` names what is")
+            format!("`{method}` is not allowed on `{}`; the header `Allow` names what is", uri.path())
         }
         (status, text) if text.is_empty() => status.canonical_reason().unwrap_or("refused").to_owned(),
         (_, text) => text,

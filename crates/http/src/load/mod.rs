@@ -98,7 +98,6 @@ impl Places {
 }
 
 /// Every request goes through here.
-#[derive(Clone)]
 pub(crate) struct Gate {
     app: App,
     bounds: Bounds,
@@ -148,10 +147,11 @@ impl Gate {
 }
 
 /// Lets a request through when there is a place for it, and ends it where its body does not come.
-pub(crate) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let Some(class) = kind::class(request.method(), &route) else { return next.run(request).await };
-    if kind::adds(request.method(), &route, class)
+pub(crate) async fn pass(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let Some(class) = kind::class(request.method(), route) else { return next.run(request).await };
+    if kind::adds(request.method(), route, class)
         && let Err(error) = gate.app.check_room()
     {
         return ApiError(error).into_response();
