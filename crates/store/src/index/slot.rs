@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 const CURRENT: &str = "current";
@@ -38,6 +38,10 @@ pub(super) struct Slot {
     pub rebuilding: AtomicBool,
     /// An attempt to apply failed outside the shard; the maintainer tries again.
     pub lagging: AtomicBool,
+    /// Callers who wait for changes to be applied.
+    pub awaited: AtomicUsize,
+    /// Since when its changes have given way to other work.
+    pub giving_way: Mutex<Option<Instant>>,
     /// Tick of the last use.
     pub used: AtomicU64,
     next_generation: AtomicU64,
@@ -92,6 +96,8 @@ impl Slot {
             rebuild_queued: AtomicBool::new(false),
             rebuilding: AtomicBool::new(false),
             lagging: AtomicBool::new(false),
+            awaited: AtomicUsize::new(0),
+            giving_way: Mutex::default(),
             used: AtomicU64::new(0),
             next_generation: AtomicU64::new(1),
         };

@@ -5,13 +5,14 @@ use crate::support::{
 };
 use serde_json::json;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 use strata_model::acl::READERS;
 use strata_model::document::VectorValue;
 use strata_model::filter::{Condition, Filter, Operator};
-use strata_model::{Error, Reader};
+use strata_model::{Error, Reader, Result};
 use strata_store::index::{
-    EdgeConfig, EdgeIndex, Index, PayloadIndex, PayloadKind, Restriction, ShardSpec, ShardState,
+    Change, EdgeConfig, EdgeIndex, Feed, Index, PayloadIndex, PayloadKind, Restriction, ShardSpec, ShardState,
 };
 
 #[test]
@@ -140,6 +141,7 @@ fn background_care_beside_writes_and_searches() {
     let (dir, feed) = (Dir::new(), Memory::new(spec(8)));
     let busy = EdgeConfig {
         optimize_tail: 300,
+        contended_tail: 300,
         checkpoint_every: 200,
         tick: Duration::from_millis(1),
         indexing_kilobytes: 1,
@@ -172,4 +174,42 @@ fn background_care_beside_writes_and_searches() {
     drop(index);
     let index = EdgeIndex::open(dir.path(), feed.clone(), busy).unwrap();
     assert_eq!(ids(&index, &words("common"), &Restriction::None, 2_000).len(), live);
+}
+
+/// A feed that is not worked on while it is read: to the index that looks as if others had the processors.
+struct Slow(Arc<Memory>);
+
+impl Feed for Slow {
+    fn spec(&self, collection_id: &str) -> Result<Option<ShardSpec>> {
+        self.0.spec(collection_id)
+    }
+    fn changes_after(&self, collection_id: &str, after: i64, limit: usize) -> Result<Vec<Change>> {
+        std::thread::sleep(Duration::from_millis(5));
+        self.0.changes_after(collection_id, after, limit)
+    }
+    fn head(&self, collection_id: &str) -> Result<i64> {
+        self.0.head(collection_id)
+    }
+}
+
+/// With pauses between batches these changes take seconds; who waits for them ends the pauses, and without anybody they
+/// come too.
+#[test]
+fn changes_give_way_until_somebody_waits_for_them() {
+    let (dir, feed) = (Dir::new(), Memory::new(spec(8)));
+    let config = EdgeConfig { batch: 10, give_way: Duration::from_secs(3600), replay_before_search: 1, ..quiet() };
+    let index = EdgeIndex::open(dir.path(), Arc::new(Slow(feed.clone())), config).unwrap();
+    let mut random = Random(0x5EED);
+    let mut write = |numbers: std::ops::Range<i64>| {
+        let mut vector = || [("d", VectorValue::Dense(random.vector(8)))];
+        numbers.map(|n| feed.write(C, n, Some(point(json!({"n": n}), &vector(), None)))).last().unwrap()
+    };
+    let head = write(1..1001);
+    index.notify(C);
+    until("some changes are applied", || index.applied(C) > 0);
+    assert!(index.applied(C) < head);
+    assert!(index.wait_applied(C, head, PATIENCE));
+    let head = write(1001..1101);
+    index.notify(C);
+    until("the rest is applied", || index.applied(C) == head);
 }

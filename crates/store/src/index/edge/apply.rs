@@ -1,21 +1,34 @@
 //! Applying changes, batch by batch.
 
 use super::Inner;
+use super::contention::Work;
 use crate::faults::{self, reach};
 use crate::index::shard::Fault;
 use crate::index::slot::Slot;
 use crate::index::{Change, ShardState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use strata_model::{Error, Result};
 
 /// Batches an applier gives one collection before it looks at the next.
 const TURN_BATCHES: usize = 16;
 
+/// What a turn left to do.
+enum Turn {
+    Done,
+    More,
+    /// More, after this time.
+    Later(Duration),
+}
+
 /// What one step of applying came to.
 pub(super) enum Step {
+    /// A full batch: there may be more.
     More,
+    /// The last batch there was.
+    Last,
+    /// Nothing, since there was nothing.
     Done,
     /// Another thread closed the shard.
     Closed,
@@ -30,6 +43,17 @@ impl Inner {
         }
     }
 
+    fn enqueue_later(&self, slot: &Arc<Slot>, pause: Duration) {
+        match slot.queued.swap(true, Ordering::SeqCst) {
+            true => self.apply.postpone(slot, pause),
+            false => self.apply.push_later(slot.clone(), pause),
+        }
+        // Who began to wait meanwhile may have hurried it before.
+        if slot.awaited.load(Ordering::SeqCst) > 0 {
+            self.apply.hurry(slot);
+        }
+    }
+
     pub(super) fn run_applier(&self) {
         while let Some(slot) = self.apply.pop(&self.stopping) {
             // Cleared first: a notification during the work queues the slot again.
@@ -38,8 +62,9 @@ impl Inner {
                 continue;
             }
             match self.take_turn(&slot) {
-                Ok(true) => self.enqueue(&slot),
-                Ok(false) => {}
+                Ok(Turn::Done) => *slot.giving_way.lock() = None,
+                Ok(Turn::More) => self.enqueue(&slot),
+                Ok(Turn::Later(pause)) => self.enqueue_later(&slot, pause),
                 Err(Error::Missing { .. }) => {
                     let _ = self.forget(&slot);
                 }
@@ -59,34 +84,53 @@ impl Inner {
         }
     }
 
-    /// Some batches of one collection. True: there are more.
-    fn take_turn(&self, slot: &Arc<Slot>) -> Result<bool> {
+    /// Some batches of one collection.
+    fn take_turn(&self, slot: &Arc<Slot>) -> Result<Turn> {
         self.opened(&slot.id)?;
         let doubt = slot.doubted.lock().clone();
         if let Some(reason) = doubt {
             let maintenance = slot.maintenance.lock();
             self.heal(slot, &maintenance, &Fault(reason));
-            return Ok(true);
+            return Ok(Turn::More);
         }
         for _ in 0..TURN_BATCHES {
             if self.stopping() {
-                return Ok(false);
+                return Ok(Turn::Done);
             }
+            let work = Work::begin();
             match self.apply(slot)? {
-                Step::More => {}
+                Step::More => {
+                    let pause = self.contention.pause_after(work);
+                    if let Some(pause) = pause.filter(|_| self.may_give_way(slot)) {
+                        return Ok(Turn::Later(pause));
+                    }
+                }
+                Step::Last => {
+                    slot.set(|p| p.state = ShardState::Ready);
+                    *slot.giving_way.lock() = None;
+                    // What comes meanwhile is applied together.
+                    let pause = self.contention.pause_after(work).filter(|_| self.may_give_way(slot));
+                    return Ok(pause.map_or(Turn::Done, Turn::Later));
+                }
                 Step::Done => {
                     slot.set(|p| p.state = ShardState::Ready);
-                    return Ok(false);
+                    return Ok(Turn::Done);
                 }
-                Step::Closed => return Ok(true),
+                Step::Closed => return Ok(Turn::More),
                 Step::Fault(fault) => {
                     let maintenance = slot.maintenance.lock();
                     self.heal(slot, &maintenance, &fault);
-                    return Ok(true);
+                    return Ok(Turn::More);
                 }
             }
         }
-        Ok(true)
+        Ok(Turn::More)
+    }
+
+    /// Nobody waits for its changes, and they have not given way for long.
+    fn may_give_way(&self, slot: &Slot) -> bool {
+        let since = *slot.giving_way.lock().get_or_insert_with(Instant::now);
+        slot.awaited.load(Ordering::SeqCst) == 0 && since.elapsed() < self.config.give_way
     }
 
     /// Applies one batch to the serving shard. [`Error::Full`] where the disk has no room for more: that is no fault of the
@@ -126,11 +170,11 @@ impl Inner {
             p.uncheckpointed += count;
             p.unoptimized += count;
             p.last_write = Some(Instant::now());
-            urgent = p.uncheckpointed >= self.config.checkpoint_every || p.unoptimized >= self.config.optimize_tail;
+            urgent = p.uncheckpointed >= self.config.checkpoint_every || p.unoptimized >= self.tail();
         });
         if urgent {
             self.wake_maintainer();
         }
-        Ok(if changes.len() < batch { Step::Done } else { Step::More })
+        Ok(if changes.len() < batch { Step::Last } else { Step::More })
     }
 }

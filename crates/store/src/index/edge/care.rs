@@ -47,7 +47,7 @@ impl Inner {
             let p = slot.progress.lock();
             let idle = p.last_write.is_some_and(|at| at.elapsed() >= self.config.checkpoint_idle);
             let due = p.uncheckpointed >= self.config.checkpoint_every || (p.uncheckpointed > 0 && idle);
-            (p.unoptimized >= self.config.optimize_tail, due)
+            (p.unoptimized >= self.tail(), due)
         };
         if !(optimize || checkpoint) || !slot.ready.load(Ordering::SeqCst) {
             return;
@@ -61,6 +61,12 @@ impl Inner {
         if let Err(fault) = done.and_then(|()| self.checkpoint(slot, &maintenance)) {
             self.heal(slot, &maintenance, &fault);
         }
+    }
+
+    /// Changes after which graphs are built for them.
+    pub(super) fn tail(&self) -> u64 {
+        let usual = self.config.optimize_tail;
+        if self.contention.is_felt() { usual.max(self.config.contended_tail) } else { usual }
     }
 
     pub(super) fn optimize(&self, slot: &Slot, _maintenance: &MutexGuard<'_, ()>) -> Result<(), Fault> {

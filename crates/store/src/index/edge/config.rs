@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct EdgeConfig {
     /// Changes after which graphs are built for them. Unindexed points are scanned, about 0.1 ms per 1,000.
     pub optimize_tail: u64,
+    /// The same while the processors are wanted by others.
+    pub contended_tail: u64,
     /// Changes after which a shard is checkpointed; bounds the replay after a kill.
     pub checkpoint_every: u64,
     /// A shard with fewer changes is checkpointed when it was left alone for this long.
@@ -17,6 +19,8 @@ pub struct EdgeConfig {
     pub batch: usize,
     /// How long changes gather for one update while nobody waits for them.
     pub gather: Duration,
+    /// How long changes that nobody waits for may give way to others who want the processors.
+    pub give_way: Duration,
     /// Changes that opening a shard replays before the first search is answered; more are replayed in the background.
     pub replay_before_search: usize,
     pub appliers: usize,
@@ -42,11 +46,13 @@ impl Default for EdgeConfig {
     fn default() -> Self {
         Self {
             optimize_tail: 10_000,
+            contended_tail: 40_000,
             checkpoint_every: 20_000,
             checkpoint_idle: Duration::from_secs(5),
             max_open: 64,
             batch: 256,
             gather: Duration::from_millis(20),
+            give_way: Duration::from_secs(5),
             replay_before_search: 5_000,
             appliers: 2,
             tick: Duration::from_millis(500),

@@ -7,6 +7,7 @@
 mod apply;
 mod care;
 mod config;
+mod contention;
 mod heal;
 mod leftovers;
 mod open;
@@ -18,6 +19,7 @@ use super::queue::Queue;
 use super::slot::Slot;
 use super::{Feed, Hit, Index, Query, Restriction, ShardState, ShardStatus};
 use crate::room::Room;
+use contention::Contention;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,6 +49,7 @@ struct Inner {
     /// Woken when a shard may need care.
     care: (Mutex<bool>, Condvar),
     stopping: AtomicBool,
+    contention: Contention,
     clock: AtomicU64,
     room: Room,
 }
@@ -78,6 +81,7 @@ impl EdgeIndex {
             rebuild: Queue::default(),
             care: (Mutex::new(false), Condvar::new()),
             stopping: AtomicBool::new(false),
+            contention: Contention::default(),
             clock: AtomicU64::new(0),
             config,
         });
@@ -166,19 +170,20 @@ impl Index for EdgeIndex {
     fn wait_applied(&self, collection_id: &str, seq: i64, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let Ok(slot) = self.inner.slot(collection_id) else { return false };
-        if slot.applied() < seq {
-            self.inner.enqueue(&slot);
+        if slot.applied() >= seq {
+            return true;
         }
+        // Before it is queued, so that a turn that gives way knows of it.
+        slot.awaited.fetch_add(1, Ordering::SeqCst);
+        self.inner.enqueue(&slot);
         let mut progress = slot.progress.lock();
-        while progress.applied < seq {
-            if self.inner.stopping()
-                || slot.gone.load(Ordering::SeqCst)
-                || slot.changed.wait_until(&mut progress, deadline).timed_out()
-            {
-                return progress.applied >= seq;
-            }
-        }
-        true
+        while progress.applied < seq
+            && !self.inner.stopping()
+            && !slot.gone.load(Ordering::SeqCst)
+            && !slot.changed.wait_until(&mut progress, deadline).timed_out()
+        {}
+        slot.awaited.fetch_sub(1, Ordering::SeqCst);
+        progress.applied >= seq
     }
 
     fn drop_collection(&self, collection_id: &str) -> Result<()> {

@@ -176,7 +176,7 @@ impl Inner {
             };
             match step {
                 Step::More => {}
-                Step::Done => {
+                Step::Last | Step::Done => {
                     slot.set(|p| p.state = ShardState::Ready);
                     return Ok(true);
                 }
