@@ -1,6 +1,7 @@
 """A collection of documents that carry their own vectors, made over HTTP."""
 
 import json
+import os
 import pathlib
 import time
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def load(bench):
     count = bench.document_count
     with server:
         _, collection = make_collection(server)
-        run = drive(server.address, count, lambda i: create_request(bench, server, collection, i, False), CLIENTS)
+        run = drive(server.address, count, lambda i: create_request(bench, server, collection, i, False), CLIENTS, processes=os.cpu_count())
         sent = time.perf_counter()
         while server.indexed_points() < count:
             if time.perf_counter() - sent > INDEX_TIMEOUT:

@@ -1,6 +1,7 @@
 """One collection with very many documents: what the catalog answers, each beside its limit."""
 
 import json
+import os
 import random
 
 from load import drive
@@ -27,7 +28,7 @@ def run(bench):
         collection = _make_collection(server)
         requests = [_upsert(bench, server, collection, first, count) for first in range(0, min(count, 8_000), REQUEST_DOCUMENTS)]
         request_of = lambda i: requests[i] if i < len(requests) else _upsert(bench, server, collection, i * REQUEST_DOCUMENTS, count)
-        loaded = drive(server.address, -(-count // REQUEST_DOCUMENTS), request_of, CLIENTS)
+        loaded = drive(server.address, -(-count // REQUEST_DOCUMENTS), request_of, CLIENTS, processes=os.cpu_count())
         report.add("documents", count, "documents")
         report.add("loading, acknowledged on disk", count / loaded.wall, "documents/s")
         server.wait_until_idle()
