@@ -37,9 +37,9 @@ class Loaded:
         return Server(self.strata, self.data, self.namespace)
 
 
-def make_collection(server):
-    """A namespace, a bucket and a collection whose documents are searched by text."""
-    indexes = [{"field_name": name, "type": "integer"} for name in FIELDS]
+def make_collection(server, declared=FIELDS):
+    """A namespace with payload indexes, a bucket and a collection whose documents are searched by text."""
+    indexes = [{"field_name": name, "type": "integer"} for name in declared]
     extractor = {"feature_extractor_name": "text_extractor", "version": "v1"}
     namespace = {"namespace_name": "bench", "feature_extractors": [extractor], "payload_indexes": indexes}
     server.namespace = server.call("POST", "/v1/namespaces", namespace)["namespace_id"]
